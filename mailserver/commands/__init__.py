@@ -1,0 +1,1 @@
+"""The programs that Postfix's and Dovecot's users type."""

@@ -1,0 +1,1 @@
+"""The `mailserver` command: one subcommand per thing an administrator does."""

@@ -1,0 +1,1 @@
+"""Where a recipient's mail goes (plan), and taking it there (execute)."""

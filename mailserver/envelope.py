@@ -1,0 +1,124 @@
+"""The envelope of a message, and what became of each recipient.
+
+These values travel with a message from MAIL FROM to the last status line. They
+hold facts only: parsing is in `wire`, storage in `queue`, decisions in `delivery`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+_DOT_ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
+                              r"(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+)*")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A mailbox address. `local` is unquoted; `domain` is as given, "" where none was.
+
+    An address literal keeps its brackets in `domain`. RFC 5321 §4.1.2.
+    """
+
+    local: str
+    domain: str = ""
+
+    def __str__(self) -> str:
+        """The address as it is written in SMTP and in header fields, without angle brackets."""
+        local = self.local
+        if not _DOT_ATOM.fullmatch(local):
+            local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
+        return f"{local}@{self.domain}" if self.domain else local
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether the address can travel without SMTPUTF8. RFC 6531 §3.2."""
+        return self.local.isascii() and self.domain.isascii()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient of a message.
+
+    `original` is the address as it was first written, extension and spelling kept:
+    X-Original-To and `orig_to=` show it. `notify` is empty where RCPT carried no NOTIFY,
+    else a subset of NEVER SUCCESS FAILURE DELAY; `orcpt` is "type;xtext-decoded address".
+    RFC 3461 §4.
+    """
+
+    address: Address
+    original: str = ""
+    notify: frozenset[str] = frozenset()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a message came from, for Received:, the log and commands' environment.
+
+    `name` is the confirmed host name or "unknown". `protocol` is SMTP, ESMTP, ESMTPS, ESMTPA,
+    ESMTPSA (RFC 3848) or "" for local submission, whose uid is in `uid`.
+    """
+
+    name: str = "unknown"
+    address: str = ""
+    helo: str = ""
+    protocol: str = ""
+    login: str = ""
+    sasl_method: str = ""
+    tls: str = ""
+    uid: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Sender, recipients and SMTP parameters of one message. `sender` None is the null sender `<>`."""
+
+    sender: Address | None
+    recipients: tuple[Recipient, ...] = ()
+    client: Client = field(default_factory=Client)
+    body: str = ""  # "", "7BIT" or "8BITMIME"
+    smtputf8: bool = False
+    ret: str = ""  # "", "FULL" or "HDRS"
+    envid: str = ""
+
+
+class Status(Enum):
+    """What happened to a recipient, in the words of the `status=` field of the log."""
+
+    DELIVERED = "sent"
+    DEFERRED = "deferred"
+    FAILED = "bounced"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one attempt for one recipient.
+
+    `dsn` is the enhanced status code (RFC 3463), `text` is safe to show to the sender and has
+    no line break; `relay` is "local", "none" or "host[ip]:port"; `remote` is the reply of a
+    remote server, for Diagnostic-Code (RFC 3464 §2.3.6).
+    """
+
+    status: Status
+    dsn: str
+    text: str
+    relay: str = "local"
+    remote: str = ""
+
+    @classmethod
+    def delivered(cls, text: str, dsn: str = "2.0.0", relay: str = "local", remote: str = "") -> Outcome:
+        """The recipient's copy is durable where it belongs."""
+        return cls(Status.DELIVERED, dsn, text, relay, remote)
+
+    @classmethod
+    def deferred(cls, text: str, dsn: str = "4.0.0", relay: str = "local", remote: str = "") -> Outcome:
+        """Nothing is decided; the attempt is to be repeated."""
+        return cls(Status.DEFERRED, dsn, text, relay, remote)
+
+    @classmethod
+    def failed(cls, text: str, dsn: str = "5.0.0", relay: str = "local", remote: str = "") -> Outcome:
+        """A fact about the address or the message makes delivery impossible: it bounces."""
+        return cls(Status.FAILED, dsn, text, relay, remote)

@@ -1,0 +1,1 @@
+"""Queue files, their schedule, and the runner that empties them."""

@@ -1,0 +1,1 @@
+"""Who runs as whom: the roles, and the messages between them."""

@@ -1,0 +1,1 @@
+"""The SMTP server: bytes to command to policy to queue."""

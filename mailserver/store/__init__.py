@@ -1,0 +1,1 @@
+"""Mailboxes: the contract, mbox, maildir, and the index that remembers UIDs."""

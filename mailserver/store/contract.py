@@ -1,0 +1,328 @@
+"""The Mailbox contract: what imapd and pop3d may ask of a store, whatever it is made of.
+
+The contract knows no paths. mbox and maildir implement it here; a store that is not files
+can implement it elsewhere and run the same test suite (`tests/store/contract_suite.py`).
+
+Names of mailboxes are `str` with `/` between levels; INBOX is always spelt `INBOX`. Message
+content is `bytes` with CRLF line ends, the same octets for every reader: STAT, RFC822.SIZE
+and what is sent agree because only the store converts line ends.
+
+Threads. Methods marked *blocking* read disks, wait for locks and fsync: the services call
+them through `mailserver.threads`. Any number of threads may call them; one in-process lock
+per mailbox orders them. The attributes (`messages`, `uids`, `highest_modseq`, …) may be read
+in the reactor's thread at any time: each is replaced or changed by single operations that
+are atomic for a reader, and `Message` values are immutable.
+
+Change and notice. Every change, ours or another program's, gets a modseq above all earlier
+ones. Listeners get a bare hint in an unspecified thread-safe manner (see `subscribe`); they
+then ask `changes_since`. A session keeps its own list of UIDs and decides when it may tell.
+
+A success is returned after it is durable (P1); a UID is durable before it is visible (P6).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NewType
+
+from mailserver.accounts.account import Account
+
+Uid = NewType("Uid", int)
+Modseq = NewType("Modseq", int)
+
+SEEN: Final = b"\\Seen"
+ANSWERED: Final = b"\\Answered"
+FLAGGED: Final = b"\\Flagged"
+DELETED: Final = b"\\Deleted"
+DRAFT: Final = b"\\Draft"
+SYSTEM_FLAGS: Final = (ANSWERED, FLAGGED, DELETED, SEEN, DRAFT)
+
+Flags = frozenset[bytes]  # system flags in the spelling above, keywords as first spelt; never \Recent
+
+
+class StoreError(Exception):
+    """Something the client can be told. The text is public."""
+
+
+class NoSuchMailbox(StoreError):
+    """There is no mailbox of that name (for APPEND and COPY: TRYCREATE)."""
+
+
+class MailboxExists(StoreError):
+    """A mailbox of that name is there already."""
+
+
+class BadMailboxName(StoreError):
+    """The name cannot be a mailbox here. The text says why."""
+
+
+class MessageGone(StoreError):
+    """The message was expunged, by us or by another program."""
+
+
+class OverQuota(StoreError):
+    """The account's limit leaves no room."""
+
+
+class MailboxBusy(StoreError):
+    """Another program held the mailbox's lock for too long; try again (IN-USE)."""
+
+
+class StoreFailure(StoreError):
+    """A local fault: full disk, I/O error, rights. Temporary, never the client's doing."""
+
+
+class MailboxReplaced(StoreError):
+    """The mailbox lost its UIDs (UIDVALIDITY changed, or it was deleted): sessions must end with BYE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is known of a message without reading it. `internal_date` is POSIX seconds, UTC."""
+
+    uid: Uid
+    flags: Flags
+    modseq: Modseq
+    internal_date: int
+
+
+class StoreMode(Enum):
+    """What a STORE does with the flags that it names."""
+
+    ADD = "+"
+    REMOVE = "-"
+    REPLACE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened since a modseq, up to `highest_modseq`.
+
+    `expunged` and `changed` are ascending; `changed` holds old messages with new flags and new
+    messages alike. `complete` is false where the memory of expunges does not reach back that
+    far: then `expunged` lists every UID below uidnext that is not in the mailbox (RFC 7162 §3.2.5.2
+    allows it).
+    """
+
+    highest_modseq: Modseq
+    changed: Sequence[Uid] = ()
+    expunged: Sequence[Uid] = ()
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsChanged:
+    """What a STORE did: `changed` got new flags, `modified` failed UNCHANGEDSINCE (RFC 7162 §3.1.3)."""
+
+    changed: Sequence[Uid] = ()
+    modified: Sequence[Uid] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be stored. `content` has CRLF line ends; `internal_date` None means now."""
+
+    content: bytes
+    flags: Flags = frozenset()
+    internal_date: int | None = None
+
+
+class Mailbox(abc.ABC):
+    """One mailbox of one account, shared by every session of this process that has it open."""
+
+    name: str
+    uidvalidity: int
+    uidnext: Uid
+    highest_modseq: Modseq
+    messages: Mapping[Uid, Message]
+    uids: Sequence[Uid]  # ascending
+    keywords: Sequence[bytes]  # those in use, in the order of first use
+    mailbox_id: str  # RFC 8474; survives a rename
+
+    @abc.abstractmethod
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """`listener` is called after every change, in the thread that made it.
+
+        A session's listener does nothing but `reactor.callFromThread` (coalesced).
+        """
+
+    @abc.abstractmethod
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """The listener is not called again. No error where it was not subscribed."""
+
+    @abc.abstractmethod
+    def changes_since(self, modseq: Modseq) -> Changes:
+        """All changes with a modseq above `modseq`. Answered from memory where it is recent."""
+
+    @abc.abstractmethod
+    def refresh(self) -> bool:
+        """What other programs did is known, numbered and durable; true where there was anything.
+
+        *Blocking.* Cheap where nothing changed (a stat or two). Raises MailboxReplaced.
+        """
+
+    @abc.abstractmethod
+    def claim_recent(self) -> Uid:
+        """Messages with a UID at or above the answer are \\Recent to this caller alone.
+
+        *Blocking.* The next caller gets a higher answer. RFC 3501 §2.3.2.
+        """
+
+    @abc.abstractmethod
+    def peek_recent(self) -> Uid:
+        """The answer `claim_recent` would give, not claimed (EXAMINE, STATUS)."""
+
+    @abc.abstractmethod
+    def read(self, uid: Uid) -> bytes:
+        """The whole message, CRLF line ends. *Blocking.* Raises MessageGone, StoreFailure."""
+
+    @abc.abstractmethod
+    def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """Octets of each message as `read` gives it; gone ones are left out. *Blocking*, cached."""
+
+    @abc.abstractmethod
+    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+        """`make(content)` for each message, remembered in the droppable cache under `kind`.
+
+        The services use it for ENVELOPE, BODYSTRUCTURE and header blocks, rendered once as wire
+        bytes. `kind` names the renderer and its version ("envelope.1"). Gone messages are left
+        out. *Blocking*; one batch read of the cache, one batch write of what was missing.
+        """
+
+    @abc.abstractmethod
+    def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        """All of the messages are in the mailbox, durable, with ascending UIDs, or none is.
+
+        *Blocking.* Raises OverQuota, MailboxBusy, StoreFailure.
+        """
+
+    @abc.abstractmethod
+    def change_flags(
+        self,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None = None,
+    ) -> FlagsChanged:
+        """The flags are durable, under one new modseq. Gone messages are left out. *Blocking.*"""
+
+    @abc.abstractmethod
+    def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
+        """The messages with \\Deleted (of `uids` only, where given) are gone for good; their UIDs.
+
+        *Blocking.* RFC 3501 §6.4.3, RFC 4315 §2.1.
+        """
+
+    @abc.abstractmethod
+    def remove(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        """The messages are gone for good, \\Deleted or not (POP3 QUIT); those that were there. *Blocking.*"""
+
+    @abc.abstractmethod
+    def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """Copies are in `target` with flags, keywords and internal date; (source, new) pairs in order.
+
+        All or none. *Blocking.* RFC 3501 §6.4.7.
+        """
+
+    @abc.abstractmethod
+    def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """As `copy`, and the sources are gone. At no moment is a message in neither. RFC 6851."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A name in LIST's answer. `selectable` is false for a level that only has children."""
+
+    name: str
+    selectable: bool = True
+    has_children: bool = False
+    subscribed: bool = False
+    special_use: bytes = b""  # b"\\Sent" …; RFC 6154
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatus:
+    """STATUS's figures. `size` is the sum of RFC822.SIZE (RFC 8438); None where it was not asked for."""
+
+    messages: int
+    recent: int
+    uidnext: Uid
+    uidvalidity: int
+    unseen: int
+    highest_modseq: Modseq
+    deleted: int = 0
+    size: int | None = None
+    mailbox_id: str = ""
+
+
+class AccountStore(abc.ABC):
+    """All mailboxes of one account, opened once per process and shared by its sessions.
+
+    All methods are *blocking* unless they say otherwise.
+    """
+
+    separator: str = "/"
+
+    @abc.abstractmethod
+    def folders(self) -> Sequence[Folder]:
+        """Every mailbox and every parent level, INBOX first, then by name; `subscribed` filled in."""
+
+    @abc.abstractmethod
+    def open(self, name: str) -> Mailbox:
+        """The mailbox, refreshed. Each open is given back with `close`.
+
+        Raises NoSuchMailbox, BadMailboxName, MailboxBusy, StoreFailure.
+        """
+
+    @abc.abstractmethod
+    def close(self, mailbox: Mailbox) -> None:
+        """One user of the mailbox less. It may stay in memory for the next."""
+
+    @abc.abstractmethod
+    def create(self, name: str, special_use: bytes = b"") -> None:
+        """The mailbox is there, its parents too. Raises MailboxExists, BadMailboxName."""
+
+    @abc.abstractmethod
+    def delete(self, name: str) -> None:
+        """The mailbox and its messages are gone; children stay.
+
+        Raises NoSuchMailbox; BadMailboxName for INBOX.
+        """
+
+    @abc.abstractmethod
+    def rename(self, old: str, new: str) -> None:
+        """Mailbox and children have the new name, UIDs kept. INBOX: its messages move. RFC 3501 §6.3.5."""
+
+    @abc.abstractmethod
+    def set_subscribed(self, name: str, subscribed: bool) -> None:
+        """The subscription list is changed and durable. The mailbox need not exist."""
+
+    @abc.abstractmethod
+    def subscriptions(self) -> Sequence[str]:
+        """Subscribed names, existing or not, sorted."""
+
+    @abc.abstractmethod
+    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
+        """The figures, refreshed, without opening the mailbox to a client."""
+
+    @abc.abstractmethod
+    def lock_maildrop(self) -> Callable[[], None] | None:
+        """POP3's exclusive lock on INBOX among POP3 sessions; call the answer to release. None: taken.
+
+        Never a lock that a delivery waits for. RFC 1939 §3.
+        """
+
+
+class StoreRegistry(abc.ABC):
+    """The stores of this process, one per account with sessions."""
+
+    @abc.abstractmethod
+    def open(self, account: Account) -> AccountStore:
+        """The account's store, shared. Given back with `close`. *Blocking.* Raises StoreError."""
+
+    @abc.abstractmethod
+    def close(self, store: AccountStore) -> None:
+        """One session less; databases of idle accounts are closed after a while."""

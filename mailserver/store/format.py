@@ -1,0 +1,129 @@
+"""The narrow seam between the index and what lies on disk: one mailbox in one format.
+
+`store.mailbox.IndexedMailbox` implements the Mailbox contract once, for all formats: it
+gives UIDs and modseqs, keeps them in `state.db`, and calls a `MailboxFormat` for the rest.
+A format knows nothing of UIDs except those that a foreign program left (`Found.uid`).
+
+A message is named by its `key`, which outlives flag changes, renames and rewrites by any
+program: in a maildir the file name up to the colon, in an mbox the digest of everything
+but the status fields, followed by `#n` for the n-th equal one. Where it lies at the moment
+is its `place`, text that only the format understands (a file name; offset and length). The
+index remembers places across restarts and hands them back in `load`.
+
+All methods block. The caller holds the mailbox's in-process lock; locks against other
+programs are the format's. Failures of the disk are OSError, locks that stay taken
+`MailboxBusy`. A write returns after it is durable, data and directory entry.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mailserver.store.contract import Flags, NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message as it lies in the mailbox.
+
+    `flags` are those stored beside the message. `uid` is one that another server
+    gave it (X-UID, dovecot-uidlist), 0 where none did. `size` is in octets with CRLF line
+    ends, None where it is not known without reading.
+    """
+
+    key: str
+    place: str
+    flags: Flags
+    internal_date: int
+    uid: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A message as the index remembers it, handed to `MailboxFormat.load`."""
+
+    key: str
+    place: str
+    flags: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What changed in the mailbox since the last `load`, `poll` or write of ours.
+
+    `added` is in mailbox order. `flags` holds only messages whose stored flags another program
+    changed (a change of theirs wins over ours). `places` holds messages that lie elsewhere now.
+    `token` is an opaque mark of the state seen, remembered across restarts: where it still
+    fits at the next `load`, nothing need be scanned.
+    """
+
+    added: Sequence[Found] = ()
+    removed: Sequence[str] = ()
+    flags: Mapping[str, Flags] | None = None
+    places: Mapping[str, str] | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What another server left about the mailbox as a whole; zeros where it left nothing."""
+
+    uidvalidity: int = 0
+    uidnext: int = 0
+    keywords: Sequence[bytes] = ()
+
+
+class MailboxFormat(abc.ABC):
+    """One mailbox on disk."""
+
+    @abc.abstractmethod
+    def load(self, known: Sequence[Known], token: str) -> None:
+        """The format knows what the index remembers. Reads nothing yet."""
+
+    @abc.abstractmethod
+    def adopted(self) -> Adopted:
+        """UIDVALIDITY, UIDNEXT and keywords that Dovecot or UW left; asked at first contact only."""
+
+    @abc.abstractmethod
+    def poll(self) -> Delta | None:
+        """What other programs did since; None, after a stat or two, where they did nothing.
+
+        An outsider's half-written message is not reported before it is whole. A vanished
+        mailbox is an empty one (mail clients remove empty spool files).
+        """
+
+    @abc.abstractmethod
+    def read(self, key: str) -> bytes:
+        """The message, CRLF line ends, the format's own header fields (X-UID, Status, …) hidden.
+
+        Raises MessageGone. Safe beside writes of other programs: never another message's bytes.
+        """
+
+    @abc.abstractmethod
+    def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
+        """All of the messages are durable in the mailbox, or none is; and what was noticed meanwhile.
+
+        Delta reports other programs' changes found under the lock; it excludes the new messages.
+        """
+
+    @abc.abstractmethod
+    def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
+        """The flags are stored beside the messages, as far and as soon as the format can.
+
+        `state.db` has them already; an mbox may wait for the next rewrite where there is no room.
+        """
+
+    @abc.abstractmethod
+    def remove(self, keys: Sequence[str]) -> Delta | None:
+        """The messages are gone, durably. Those that were gone already are no error."""
+
+    @abc.abstractmethod
+    def settle(self) -> None:
+        """What was put off is done (last session gone, CLOSE, stop): pending flags, foreign indexes."""
+
+    @abc.abstractmethod
+    def watched_paths(self) -> Sequence[str]:
+        """Files and directories whose change means that `poll` has news, for inotify."""
