@@ -1,0 +1,62 @@
+# The mail server's own tasks. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := var
+STAMP := $(VENV)/.installed
+STAMP_TEST := $(VENV)/.installed-test
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint type format render clients bench clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "make: Python 3.11 or newer is needed as $(PYTHON): apt-get install python3, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "make: $(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e .
+	@touch $@
+
+$(STAMP_TEST): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e '.[test,check]'
+	@touch $@
+
+run: $(STAMP) ## start the server in ./var on 127.0.0.1, made ready the first time
+	@test -e $(DEMO)/main.cf || $(BIN)/mailserver init $(DEMO) --demo
+	@exec $(BIN)/mailserver -c $(DEMO) run
+
+test: $(STAMP_TEST) ## run the whole suite
+	@$(BIN)/python -m pytest -q
+
+check: lint type test ## everything that must be green before a commit
+
+lint: $(STAMP_TEST) ## style and common mistakes (ruff)
+	@$(BIN)/ruff check mailserver tests twisted
+	@$(BIN)/ruff format --check mailserver tests twisted
+
+type: $(STAMP_TEST) ## strict types (mypy)
+	@$(BIN)/mypy
+
+format: $(STAMP_TEST) ## lay the code out
+	@$(BIN)/ruff check --fix --quiet mailserver tests twisted
+	@$(BIN)/ruff format mailserver tests twisted
+
+render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters' declarations
+	@$(BIN)/python -m mailserver.config.render --write
+
+clients: ## install Debian's mail programs that the end-to-end tests drive (root)
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
+
+bench: $(STAMP) ## measure the hot paths
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what was built; ./var stays
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

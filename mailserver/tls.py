@@ -1,0 +1,164 @@
+"""TLS for the servers: one context a service, made anew when the files change.
+
+`ServerTls.getContext` is what Twisted asks for at each handshake, implicit or STARTTLS. It
+gives the same context as long as the certificate's source reads the same and a new one
+otherwise, so a renewed certificate is used from the next connection on and no connection
+is dropped. A file that cannot be read or does not fit leaves the old context in use.
+
+Each service has a context of its own: a session ticket of one is not accepted by another
+(RELIABILITY B37). Defaults follow RELIABILITY §11: TLS 1.2 and newer, ECDHE with AEAD.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+
+CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+_RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps 28 KiB, not 55
+_VERSIONS: Final = {
+    "TLSv1": SSL.TLS1_VERSION,
+    "TLSv1.1": SSL.TLS1_1_VERSION,
+    "TLSv1.2": SSL.TLS1_2_VERSION,
+    "TLSv1.3": SSL.TLS1_3_VERSION,
+}
+
+
+class CertificateError(Exception):
+    """The certificate or key cannot be used. The text says which file, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate chain, leaf first, and its private key, both PEM."""
+
+    chain: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPairFiles:
+    """Where a key pair lies. `key` may be the same file as `certificate`."""
+
+    certificate: str
+    key: str
+
+    def stamp(self) -> tuple[int, ...]:
+        """A mark that changes when a file does; raises OSError."""
+        marks = [os.stat(path) for path in (self.certificate, self.key)]
+        return tuple(value for mark in marks for value in (mark.st_dev, mark.st_ino, mark.st_mtime_ns))
+
+    def read(self) -> KeyPair:
+        """The files' content; raises CertificateError."""
+        try:
+            return KeyPair(Path(self.certificate).read_bytes(), Path(self.key).read_bytes())
+        except OSError as error:
+            raise CertificateError(
+                f"{error.filename}: {error.strerror}: point smtpd_tls_cert_file and smtpd_tls_key_file "
+                "at readable PEM files"
+            ) from error
+
+
+def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2") -> SSL.Context:
+    """A server context with one or two key pairs (RSA and ECDSA); raises CertificateError."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[minimum])
+    context.set_options(
+        SSL.OP_NO_COMPRESSION
+        | SSL.OP_CIPHER_SERVER_PREFERENCE
+        | SSL.OP_SINGLE_ECDH_USE
+        | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
+        | getattr(SSL, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    )
+    context.set_mode(_RELEASE_BUFFERS)
+    context.set_cipher_list(CIPHERS)
+    context.set_session_id(service.encode())
+    for pair in pairs:
+        try:
+            _use(context, pair)
+        except (ValueError, TypeError, SSL.Error) as error:
+            raise CertificateError(f"TLS certificate and key do not fit together: {error}") from error
+    return context
+
+
+def _use(context: SSL.Context, pair: KeyPair) -> None:
+    leaf, *chain = x509.load_pem_x509_certificates(pair.chain)
+    context.use_certificate(leaf)
+    for issuer in chain:
+        context.add_extra_chain_cert(issuer)
+    context.use_privatekey(serialization.load_pem_private_key(pair.key, password=None))
+    context.check_privatekey()
+
+
+class ServerTls:
+    """Twisted's context factory for one service ("smtp", "imap" or "pop3").
+
+    `stamp` and `read` say where key pairs come from: files, or the helper that may read them.
+    The first context is made at once, so that a bad certificate stops the start.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        stamp: Callable[[], object],
+        read: Callable[[], Sequence[KeyPair]],
+        minimum: str = "TLSv1.2",
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._service = service
+        self._stamp = stamp
+        self._read = read
+        self._minimum = minimum
+        self._warn = warn
+        self._seen = stamp()
+        self._context = make_context(read(), service, minimum)
+
+    def getContext(self) -> SSL.Context:
+        """The context for the next handshake."""
+        try:
+            seen = self._stamp()
+            if seen != self._seen:
+                self._seen = seen
+                self._context = make_context(self._read(), self._service, self._minimum)
+        except (OSError, CertificateError) as error:
+            self._warn(f"warning: TLS certificate not reloaded, the old one stays in use: {error}")
+        return self._context
+
+
+def days_left(chain: bytes, now: float) -> float:
+    """Days until the leaf certificate of a PEM chain expires; negative once it has."""
+    leaf = x509.load_pem_x509_certificates(chain)[0]
+    return (leaf.not_valid_after_utc.timestamp() - now) / 86400
+
+
+def self_signed(names: Sequence[str], now: float, days: int = 825) -> KeyPair:
+    """A new ECDSA P-256 key and a certificate of its own for the host names given."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private)
