@@ -57,7 +57,8 @@ class Delta:
     `added` is in mailbox order. `flags` holds only messages whose stored flags another program
     changed (a change of theirs wins over ours). `places` holds messages that lie elsewhere now.
     `token` is an opaque mark of the state seen, remembered across restarts: where it still
-    fits at the next `load`, nothing need be scanned.
+    fits at the next `load`, nothing need be scanned. A token that is not empty promises that all
+    reported so far is durable; places reported without one are kept in memory until one comes.
     """
 
     added: Sequence[Found] = ()
@@ -120,8 +121,16 @@ class MailboxFormat(abc.ABC):
     def remove(self, keys: Sequence[str]) -> Delta | None:
         """The messages are gone, durably. Those that were gone already are no error."""
 
+    def link(self, source: MailboxFormat, flags: Mapping[str, Flags]) -> Sequence[Found] | None:
+        """Copies of `source`'s messages, named by key, are here with these flags, durable, all or none.
+
+        None where the two formats cannot share content: then the caller reads and appends.
+        Raises MessageGone.
+        """
+        return None
+
     @abc.abstractmethod
-    def settle(self) -> None:
+    def settle(self) -> Delta | None:
         """What was put off is done (last session gone, CLOSE, stop): pending flags, foreign indexes."""
 
     @abc.abstractmethod
