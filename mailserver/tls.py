@@ -20,7 +20,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
@@ -96,7 +96,10 @@ def _use(context: SSL.Context, pair: KeyPair) -> None:
     context.use_certificate(leaf)
     for issuer in chain:
         context.add_extra_chain_cert(issuer)
-    context.use_privatekey(serialization.load_pem_private_key(pair.key, password=None))
+    key = serialization.load_pem_private_key(pair.key, password=None)
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+        raise ValueError("the key is neither RSA, ECDSA nor Ed25519")
+    context.use_privatekey(key)
     context.check_privatekey()
 
 

@@ -1,1 +1,70 @@
-"""The `mailserver` command: one subcommand per thing an administrator does."""
+"""`mailserver`: one subcommand for each thing an administrator does.
+
+Each subcommand is a module with `register(subparsers)`, which adds its parser and sets
+`run`, a function from the parsed arguments to an exit status. Errors that the user can mend
+are raised as CommandError and printed as `mailserver SUBCOMMAND: what (where): how to fix`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from mailserver import __version__
+from mailserver.commands.errors import CommandError
+
+SUBCOMMANDS: Final = ("init", "run", "check", "user", "explain", "queue")
+
+_EPILOG: Final = """\
+examples:
+  mailserver init /etc/mailserver             write a configuration for this machine
+  mailserver init ./var --demo                a server to play with, without root
+  mailserver -c ./var run                     start it in the foreground
+  mailserver -c ./var explain alice+x@example.org
+  mailserver -c ./var user add carol
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="mailserver",
+        description="SMTP, POP3 and IMAP for the classic Unix mail host.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"mailserver {__version__}")
+    top.add_argument(
+        "-c",
+        dest="config_directory",
+        metavar="DIR",
+        default=os.environ.get("MAIL_CONFIG"),
+        help="the directory of main.cf (default: $MAIL_CONFIG, /etc/mailserver, else /etc/postfix)",
+    )
+    subparsers = top.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
+    for name in SUBCOMMANDS:
+        importlib.import_module(f"mailserver.commands.{name}").register(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except CommandError as error:
+        print(f"mailserver {arguments.subcommand}: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

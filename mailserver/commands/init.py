@@ -1,0 +1,163 @@
+"""`mailserver init DIR`: write a configuration, a spool and a certificate, once.
+
+Nothing that exists is touched: a second run says so and exits with 1. With `--demo` the
+directory holds everything (spool, queue, state, homes, two accounts, a little mail), so that
+the server runs from it as an ordinary user. Every path in the files is written relative to
+$config_directory there, so the directory may be moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from mailserver.accounts.hashing import hash_password
+from mailserver.commands.errors import CommandError
+from mailserver.store import maildir, mbox
+from mailserver.tls import KeyPair, self_signed
+
+DEMO_ACCOUNTS: Final = ("alice", "bob")
+_EXAMPLES: Final = """\
+examples:
+  mailserver init /etc/mailserver               for this machine, as root
+  mailserver init ./var --demo                  to play with, on ports above 1024
+  mailserver init ./var --demo --format maildir
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `mailserver init`."""
+    parser = subparsers.add_parser(
+        "init",
+        help="write a configuration, a spool and a certificate",
+        description="Write main.cf, master.cf, aliases, access, an account file and a certificate into DIR.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--demo", action="store_true", help="accounts alice and bob, some mail, ports above 1024")
+    parser.add_argument(
+        "--format", choices=("mbox", "maildir"), default="mbox", help="how mail is kept (default: mbox)"
+    )
+    parser.add_argument("--hostname", default="", help="the host name in main.cf (default: this machine's)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the home and say what comes next."""
+    directory = Path(arguments.directory).absolute()
+    if (directory / "main.cf").exists():
+        raise CommandError(f"{directory}/main.cf exists: nothing was changed; choose another directory or edit it")
+    try:
+        write_home(directory, arguments.demo, arguments.format, arguments.hostname or socket.getfqdn())
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}: choose a directory you may write to") from error
+    return 0
+
+
+def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> None:
+    """The directory holds a whole configuration; raises OSError."""
+    hostname = "mail.example.org" if demo else _qualified(hostname)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    kind = "demo" if demo else "host"
+    values = {"hostname": hostname, "mail": _mail_lines(mail_format, demo)}
+    _write(directory / "master.cf", _template(f"{kind}-master.cf"), 0o644)
+    _write(directory / "aliases", _template(f"{kind}-aliases"), 0o644)
+    _write(directory / "access", _template("access"), 0o644)
+    _write_pair(directory, self_signed([hostname], time.time()))
+    if demo:
+        _write_demo(directory, mail_format)
+    else:
+        _write(directory / "users", _template("host-users"), 0o640)
+    # Last, since its presence says that the rest is there.
+    _write(directory / "main.cf", _template(f"{kind}-main.cf").format_map(values), 0o644)
+    print(f"Wrote {directory}/main.cf, master.cf, aliases, access, users and a self-signed certificate.")
+    if not demo:
+        print(
+            "Next: read main.cf, then\n"
+            f"  mailserver -c {directory} check\n"
+            f"  twistd -n mailserver -c {directory}"
+        )
+
+
+def _qualified(hostname: str) -> str:
+    return hostname if "." in hostname else f"{hostname}.localdomain"
+
+
+def _mail_lines(mail_format: str, demo: bool) -> str:
+    spool = "$config_directory/spool/mail" if demo else "/var/mail"
+    if mail_format == "maildir":
+        return f"mail_spool_directory = {spool}/\nmail_location = maildir:{spool}/%u"
+    return f"mail_spool_directory = {spool}\nmail_location = mbox:~/mail:INBOX={spool}/%u"
+
+
+def _template(name: str) -> str:
+    return (resources.files("mailserver") / "data" / "init" / name).read_text("utf-8")
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text)
+
+
+def _write_pair(directory: Path, pair: KeyPair) -> None:
+    (directory / "tls").mkdir(exist_ok=True)
+    _write(directory / "tls" / "certificate.pem", pair.chain.decode(), 0o644)
+    _write(directory / "tls" / "key.pem", pair.key.decode(), 0o600)
+
+
+def _write_demo(directory: Path, mail_format: str) -> None:
+    """Accounts with random passwords, their homes, and a little mail."""
+    passwords = {name: secrets.token_urlsafe(9) for name in DEMO_ACCOUNTS}
+    lines = ["# Dovecot's passwd-file: user:password:uid:gid:gecos:home:shell:extra"]
+    for name, password in passwords.items():
+        lines.append(f"{name}:{hash_password(password.encode())}::::{directory}/home/{name}::")
+        (directory / "home" / name).mkdir(parents=True, mode=0o755)
+    _write(directory / "users", "\n".join(lines) + "\n", 0o600)
+    (directory / "spool" / "mail").mkdir(parents=True, mode=0o755)
+    deposit_demo_mail(directory / "spool" / "mail" / "alice", mail_format)
+    print("Accounts and their passwords, shown only now (`mailserver user passwd NAME` sets a new one):")
+    for name, password in passwords.items():
+        print(f"  {name}  {password}")
+
+
+def deposit_demo_mail(inbox: Path, mail_format: str) -> None:
+    """The messages that ship with the package are in the INBOX, in the order of their names."""
+    for content in demo_messages():
+        if mail_format == "maildir":
+            maildir.deposit(str(inbox), [content], socket.gethostname())
+        else:
+            mbox.deposit(str(inbox), "bob@example.org", [content])
+
+
+def demo_messages() -> Sequence[bytes]:
+    """The messages that ship with the package, LF line ends."""
+    folder = resources.files("mailserver") / "data" / "demo"
+    return [entry.read_bytes() for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)]
+
+
+def owner_name() -> str:
+    """Who the demo's mail belongs to: whoever starts it."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return getpass.getuser()
+
+
+def find_program(name: str) -> str | None:
+    """A program beside this interpreter (a virtual environment's), else on PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
