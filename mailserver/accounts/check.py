@@ -1,0 +1,111 @@
+"""Whether a password is right: `PasswordCheck` over the sources of accounts.
+
+An unknown, locked or forbidden name costs the same as a wrong password: the given password
+is checked against somebody else's stored one, always the same for a name, and the result is thrown
+away (RELIABILITY B14). A good login is remembered for a few minutes under a keyed digest of name, password
+and stored password, so that the next one skips the hash; a changed password, a locked or
+a removed account is noticed at once, since the stored one is looked up each time.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from mailserver.accounts import hashing
+from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.directory import SourceDirectory
+from mailserver.accounts.names import login_name, spellings
+from mailserver.accounts.source import Credential
+
+LONGEST_MEMORY: Final = 600.0  # seconds
+_MOST_REMEMBERED: Final = 10_000
+# The password of nobody (its salt and digest are arbitrary), where the data base has none to borrow.
+_NOBODY: Final = "$6$rounds=100000$nobodynobodynobo$" + "x" * 86
+
+
+class GoodLogins:
+    """Which (name, password, stored password) were right lately. Safe to use from any thread."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = min(seconds, LONGEST_MEMORY)
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def digest(self, *parts: bytes) -> bytes:
+        """A keyed digest in which no two different tuples of parts collide."""
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.digest(self._key, framed, "sha256")
+
+    def __contains__(self, digest: bytes) -> bool:
+        with self._lock:
+            return self._until.get(digest, 0.0) > self._clock()
+
+    def add(self, digest: bytes) -> None:
+        """The login is remembered; the oldest one goes where there are too many."""
+        with self._lock:
+            self._until[digest] = self._clock() + self._seconds
+            self._until.move_to_end(digest)
+            if len(self._until) > _MOST_REMEMBERED:
+                self._until.popitem(last=False)
+
+
+class SourcePasswordCheck:
+    """`PasswordCheck` over a directory. `local_domains`: name@domain also logs in as name there."""
+
+    def __init__(
+        self,
+        directory: SourceDirectory,
+        local_domains: Iterable[str] = (),
+        remember: float = LONGEST_MEMORY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._local_domains = frozenset(domain.lower() for domain in local_domains)
+        self._good = GoodLogins(remember, clock)
+
+    def verify(self, name: str, password: bytes) -> Account | None:
+        """See `PasswordCheck.verify`."""
+        credential = self._credential(name)
+        if credential is None or not credential.stored or not credential.account.may_login:
+            self._waste_as_much_time(name, password)
+            return None
+        return credential.account if self._is_right(credential, password) else None
+
+    def _credential(self, name: str) -> Credential | None:
+        lowered = login_name(name)
+        if lowered is None:
+            return None
+        found = (self._directory.credential(spelling) for spelling in spellings(lowered, self._local_domains))
+        return next((credential for credential in found if credential is not None), None)
+
+    def _is_right(self, credential: Credential, password: bytes) -> bool:
+        stored = credential.stored
+        digest = self._good.digest(
+            credential.account.name.encode(), password, stored.encode("utf-8", "surrogateescape")
+        )
+        if digest in self._good:
+            return True
+        try:
+            is_right = hashing.verify(stored, password)
+        except hashing.UnknownScheme as error:
+            raise TemporaryAccountFailure(f"the password of {credential.account.name}: {error}") from error
+        if is_right:
+            self._good.add(digest)
+        return is_right
+
+    def _waste_as_much_time(self, name: str, password: bytes) -> None:
+        choices = [stored for source in self._directory.sources for stored in source.stored_passwords()]
+        seed = self._good.digest(name.encode("utf-8", "replace"))
+        borrowed = choices[int.from_bytes(seed[:8], "big") % len(choices)] if choices else _NOBODY
+        try:
+            hashing.verify(borrowed, password)
+        except hashing.UnknownScheme:
+            hashing.verify(_NOBODY, password)

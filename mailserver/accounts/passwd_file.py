@@ -1,0 +1,141 @@
+"""Dovecot's passwd-file as a source of accounts.
+
+A line is `user:password:uid:gid:gecos:home:shell:extra`; fields at the end may be missing. The password
+is `{SCHEME}text` or bare crypt(3) text; empty, `*` or `!…` means no login. uid and gid may be
+names; where they are empty the mail belongs to the file's one `owner`. `extra` holds
+`key=value` words: `userdb_mail`, `allow_nets`, `nologin`, …. `#` begins a comment line. The first line
+of a name counts.
+
+A line that cannot be understood makes that one account a temporary failure, with
+`path:line` in the text: its mail waits, nobody is told that the user is unknown.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.snapshot import FileSnapshot
+from mailserver.accounts.source import Credential
+
+LOCKED: Final = ("!", "*")
+
+
+@dataclass(frozen=True, slots=True)
+class MailOwner:
+    """Who owns the mail of entries without uid and gid of their own."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: its fields as text, and its number (from 1)."""
+
+    line: int
+    fields: tuple[str, ...]
+
+
+def parse(text: str) -> Mapping[str, Entry]:
+    """The entries by name in lower case, in file order."""
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        fields = line.split(":", 7)
+        fields += [""] * (8 - len(fields))
+        entries.setdefault(fields[0].strip().lower(), Entry(number, tuple(fields)))
+    entries.pop("", None)
+    return entries
+
+
+def _extra_fields(text: str) -> dict[str, str]:
+    words = (word.partition("=") for word in text.split())
+    return {key: value for key, _, value in words}
+
+
+class PasswdFile:
+    """An `AccountSource` over one passwd-file.
+
+    `home_template` is the home of entries without one: `%u` is the name, `%n` its local part,
+    `%d` its domain.
+    """
+
+    def __init__(self, path: str, owner: MailOwner, home_template: str = "") -> None:
+        self.name = f"passwd-file({path})"
+        self._path = path
+        self._owner = owner
+        self._home_template = home_template
+        self._file = FileSnapshot(path, parse)
+
+    def _entries(self) -> Mapping[str, Entry]:
+        try:
+            return self._file.get()
+        except OSError as error:
+            raise TemporaryAccountFailure(f"{self._path}: {error.strerror}") from error
+
+    def credential(self, name: str) -> Credential | None:
+        """See `AccountSource.credential`."""
+        entry = self._entries().get(name.lower())
+        if entry is None:
+            return None
+        account = self._account(entry)
+        stored = entry.fields[1].strip()
+        if not stored or stored.startswith(LOCKED):
+            return Credential(account, reason="the password is empty or locked")
+        if not account.may_login:
+            return Credential(account, reason="the account has nologin")
+        return Credential(account, stored)
+
+    def _account(self, entry: Entry) -> Account:
+        name, _, uid, gid, gecos, home, shell, extra_text = entry.fields
+        name = name.strip().lower()
+        extra = _extra_fields(extra_text)
+        try:
+            return Account(
+                name,
+                self._uid(uid.strip()),
+                self._gid(gid.strip()),
+                home or self._home(name),
+                shell,
+                gecos,
+                mail=extra.pop("userdb_mail", ""),
+                may_login="nologin" not in extra,
+                extra=extra,
+            )
+        except (KeyError, ValueError) as error:
+            raise TemporaryAccountFailure(f"{self._path}:{entry.line}: bad uid or gid for {name}") from error
+
+    def _uid(self, text: str) -> int:
+        if not text:
+            return self._owner.uid
+        return int(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+
+    def _gid(self, text: str) -> int:
+        if not text:
+            return self._owner.gid
+        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+
+    def _home(self, name: str) -> str:
+        local, _, domain = name.partition("@")
+        template = self._home_template
+        return template.replace("%u", name).replace("%n", local).replace("%d", domain)
+
+    def lookup(self, name: str) -> Account | None:
+        """See `AccountDirectory.lookup`."""
+        entry = self._entries().get(name.lower())
+        return None if entry is None else self._account(entry)
+
+    def names(self) -> Iterator[str]:
+        """See `AccountDirectory.names`."""
+        return iter(tuple(self._entries()))
+
+    def stored_passwords(self) -> Sequence[str]:
+        """See `AccountSource.stored_passwords`."""
+        stored = (entry.fields[1].strip() for entry in self._entries().values())
+        return [text for text in stored if text and not text.startswith(LOCKED)]

@@ -1,0 +1,36 @@
+"""What a source of accounts gives: who exists, and the stored password of each.
+
+A credential never leaves the process that checks passwords: not by message, not in a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mailserver.accounts.account import Account, AccountDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An account and its stored password. `stored` "" means that nobody can log in; `reason` says why."""
+
+    account: Account
+    stored: str = field(default="", repr=False)
+    reason: str = ""
+
+
+class AccountSource(AccountDirectory, Protocol):
+    """One data base of accounts. Blocking; safe to call from any thread."""
+
+    name: str  # for the log: "passwd-file(/etc/mailserver/users)", "system"
+
+    def credential(self, name: str) -> Credential | None:
+        """The credential of that name (in lower case); None where there is no such account.
+
+        Raises TemporaryAccountFailure where that cannot be known.
+        """
+
+    def stored_passwords(self) -> Sequence[str]:
+        """Every usable stored password, for checks that must take as long as a real one."""
