@@ -1,0 +1,483 @@
+"""IMAP commands: from a command's text to a value.
+
+`parse_command` knows the grammar of each command and nothing of its meaning: which state
+allows it, and what it does, is `imapd`'s business.
+
+RFC 3501 §6 and §9; the extensions are cited at their commands.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
+from mailserver.wire.imap_fetch import read_fetch
+from mailserver.wire.imap_framing import CommandText
+from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
+from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_search import read_search, read_sort, read_thread
+from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
+
+LONGEST_TAG: Final = 200
+MOST_FLAGS: Final = 100
+_SYSTEM: Final = {
+    name.lower(): name for name in (b"\\Answered", b"\\Flagged", b"\\Deleted", b"\\Seen", b"\\Draft")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A command without arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """AUTHENTICATE; `initial` is the decoded initial response, None where none came. RFC 4959."""
+
+    mechanism: str
+    initial: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """LOGIN."""
+
+    name: bytes
+    password: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A command about one mailbox: DELETE, SUBSCRIBE, UNSUBSCRIBE."""
+
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """CREATE, with the use it is meant for (RFC 6154 §3), b"" for none."""
+
+    mailbox: str
+    special_use: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """RENAME."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """What a client remembers of a mailbox. RFC 7162 §3.2.5."""
+
+    uidvalidity: int
+    modseq: int
+    uids: SequenceSet | None = None
+    matched_numbers: SequenceSet | None = None
+    matched_uids: SequenceSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """SELECT and EXAMINE."""
+
+    mailbox: str
+    is_read_only: bool = False
+    with_condstore: bool = False
+    resync: Resync | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """STATUS."""
+
+    mailbox: str
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendedMessage:
+    """One message of APPEND. `internal_date` is in POSIX seconds, None for now."""
+
+    content: bytes
+    flags: frozenset[bytes] = frozenset()
+    internal_date: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """APPEND, of one message or several (RFC 3502)."""
+
+    mailbox: str
+    messages: tuple[AppendedMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expunge:
+    """EXPUNGE, or UID EXPUNGE of some. RFC 4315 §2.1."""
+
+    uids: SequenceSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """STORE and UID STORE. `sign` is "+", "-" or "". RFC 7162 §3.1.3 for `unchanged_since`."""
+
+    messages: SequenceSet
+    sign: str
+    flags: frozenset[bytes]
+    is_silent: bool = False
+    by_uid: bool = False
+    unchanged_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """COPY, MOVE (RFC 6851), and their UID forms."""
+
+    messages: SequenceSet
+    mailbox: str
+    by_uid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enable:
+    """ENABLE. RFC 5161."""
+
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """ID: what the client says of itself. RFC 2971."""
+
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A parsed command. `name` is upper case, `UID FETCH` is one name."""
+
+    tag: bytes
+    name: str
+    arguments: Any
+
+
+class BadCommand(ImapSyntaxError):
+    """The command is not understood; `tag` is the client's, or `*` where it gave none."""
+
+    def __init__(self, tag: bytes, text: str, is_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.tag = tag
+        self.is_unknown = is_unknown
+
+
+def parse_command(command: CommandText, takes_utf8: bool = False) -> Command:
+    """The command. Raises BadCommand for what is not IMAP.
+
+    InvalidMailboxName and BadCharset, which have answers of their own, are its `__cause__`.
+    """
+    reader = ArgumentReader(command.text, command.literals, takes_utf8)
+    tag = _tag(reader)
+    try:
+        reader.space()
+        name = _name(reader)
+        parser = _PARSERS.get(name)
+        if parser is None:
+            raise BadCommand(tag, "Unknown command", is_unknown=True)
+        arguments = parser(reader)
+        reader.end()
+    except BadCommand:
+        raise
+    except ValueError as fault:
+        raise BadCommand(tag, str(fault)) from fault
+    return Command(tag, name, arguments)
+
+
+def _tag(reader: ArgumentReader) -> bytes:
+    try:
+        tag = reader.tag()
+        if len(tag) > LONGEST_TAG or reader.peek() not in (b" ", b""):
+            raise ImapSyntaxError("Invalid tag")
+        return tag
+    except ImapSyntaxError:
+        raise BadCommand(b"*", "Invalid tag")
+
+
+def _name(reader: ArgumentReader) -> str:
+    name = reader.word()
+    if name != "UID":
+        return name
+    reader.space()
+    return "UID " + reader.word()
+
+
+def _mailbox(reader: ArgumentReader) -> str:
+    return mailbox_name(reader.astring(), reader.takes_utf8)
+
+
+def _nothing(reader: ArgumentReader) -> Nothing:
+    while reader.skip(b" "):
+        pass
+    return Nothing()
+
+
+def _authenticate(reader: ArgumentReader) -> Authenticate:
+    reader.space()
+    mechanism = reader.word()
+    if reader.at_end:
+        return Authenticate(mechanism)
+    reader.space()
+    encoded = reader.text[reader.position :]
+    reader.position = len(reader.text)
+    return Authenticate(mechanism, b"" if encoded == b"=" else decode_base64(encoded))
+
+
+def decode_base64(text: bytes) -> bytes:
+    """The octets of a SASL response. Raises ImapSyntaxError."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise ImapSyntaxError("Invalid base64 data")
+
+
+def _login(reader: ArgumentReader) -> Login:
+    reader.space()
+    name = reader.astring()
+    reader.space()
+    return Login(name, reader.astring())
+
+
+def _named(reader: ArgumentReader) -> Named:
+    reader.space()
+    return Named(_mailbox(reader))
+
+
+def _create(reader: ArgumentReader) -> Create:
+    reader.space()
+    mailbox = _mailbox(reader)
+    if reader.at_end:
+        return Create(mailbox)
+    reader.space()
+    reader.open()
+    if reader.word() != "USE":
+        raise ImapSyntaxError("Unknown CREATE parameter")
+    reader.space()
+    uses = reader.list_of(reader.flag)
+    reader.close()
+    return Create(mailbox, b" ".join(uses))
+
+
+def _rename(reader: ArgumentReader) -> Rename:
+    reader.space()
+    old = _mailbox(reader)
+    reader.space()
+    return Rename(old, _mailbox(reader))
+
+
+def _select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
+    reader.space()
+    mailbox = _mailbox(reader)
+    resyncs: list[Resync] = []
+    names: list[str] = []
+
+    def parameter() -> None:
+        names.append(reader.word())
+        if names[-1] == "QRESYNC":
+            resyncs.append(_resync(reader))
+        elif names[-1] != "CONDSTORE":
+            raise ImapSyntaxError("Unknown SELECT parameter")
+
+    if not reader.at_end:
+        reader.space()
+        reader.list_of(parameter)
+    return Select(mailbox, is_read_only, bool(names), resyncs[-1] if resyncs else None)
+
+
+def _resync(reader: ArgumentReader) -> Resync:
+    reader.space()
+    reader.open()
+    uidvalidity = reader.number()
+    reader.space()
+    modseq = reader.number(LARGEST_MODSEQ)
+    uids = numbers = matched = None
+    if reader.skip(b" ") and reader.peek() != b"(":
+        uids = read_sequence_set(reader)
+        reader.skip(b" ")
+    if reader.peek() == b"(":
+        reader.open()
+        numbers = read_sequence_set(reader)
+        reader.space()
+        matched = read_sequence_set(reader)
+        reader.close()
+    reader.close()
+    return Resync(uidvalidity, modseq, uids, numbers, matched)
+
+
+def _examine(reader: ArgumentReader) -> Select:
+    return _select(reader, is_read_only=True)
+
+
+def _status(reader: ArgumentReader) -> Status:
+    reader.space()
+    mailbox = _mailbox(reader)
+    reader.space()
+    return Status(mailbox, read_status_items(reader))
+
+
+def _append(reader: ArgumentReader) -> Append:
+    reader.space()
+    mailbox = _mailbox(reader)
+    messages = [_message(reader)]
+    while not reader.at_end:
+        messages.append(_message(reader))
+    return Append(mailbox, tuple(messages))
+
+
+def _message(reader: ArgumentReader) -> AppendedMessage:
+    reader.space()
+    flags: frozenset[bytes] = frozenset()
+    internal_date = None
+    if reader.peek() == b"(":
+        flags = _flag_list(reader)
+        reader.space()
+    if reader.peek() == b'"':
+        internal_date = reader.date_time()
+        reader.space()
+    return AppendedMessage(_message_data(reader), flags, internal_date)
+
+
+def _message_data(reader: ArgumentReader) -> bytes:
+    if reader.text[reader.position : reader.position + 6].upper() != b"UTF8 (":
+        return reader.literal()
+    reader.position += 6  # RFC 6855 §4
+    content = reader.literal()
+    reader.expect(b")")
+    return content
+
+
+def _flag_list(reader: ArgumentReader) -> frozenset[bytes]:
+    return _known(reader.list_of(reader.flag, may_be_empty=True))
+
+
+def _known(flags: list[bytes]) -> frozenset[bytes]:
+    r"""System flags in their one spelling. \Recent is dropped; other `\` names are refused."""
+    if len(flags) > MOST_FLAGS or any(len(flag) > 255 for flag in flags):
+        raise ImapSyntaxError("Too many flags")
+    known = {_SYSTEM.get(flag.lower(), flag) for flag in flags if flag.lower() != b"\\recent"}
+    if any(flag.startswith(b"\\") and flag.lower() not in _SYSTEM for flag in known):
+        raise ImapSyntaxError("Invalid system flag")
+    return frozenset(known)
+
+
+def _store(reader: ArgumentReader, by_uid: bool = False) -> Store:
+    reader.space()
+    messages = read_sequence_set(reader)
+    reader.space()
+    unchanged_since = None
+    if reader.peek() == b"(":
+        reader.open()
+        if reader.word() != "UNCHANGEDSINCE":
+            raise ImapSyntaxError("Unknown STORE modifier")
+        reader.space()
+        unchanged_since = reader.number(LARGEST_MODSEQ)
+        reader.close()
+        reader.space()
+    sign = "+" if reader.skip(b"+") else "-" if reader.skip(b"-") else ""
+    item = reader.word()
+    if item not in ("FLAGS", "FLAGS.SILENT"):
+        raise ImapSyntaxError("Invalid STORE item")
+    reader.space()
+    flags = _flag_list(reader) if reader.peek() == b"(" else _bare_flags(reader)
+    return Store(messages, sign, flags, item.endswith(".SILENT"), by_uid, unchanged_since)
+
+
+def _bare_flags(reader: ArgumentReader) -> frozenset[bytes]:
+    flags = [reader.flag()]
+    while not reader.at_end:
+        reader.space()
+        flags.append(reader.flag())
+    return _known(flags)
+
+
+def _copy(reader: ArgumentReader, by_uid: bool = False) -> Copy:
+    reader.space()
+    messages = read_sequence_set(reader)
+    reader.space()
+    return Copy(messages, _mailbox(reader), by_uid)
+
+
+def _uid_expunge(reader: ArgumentReader) -> Expunge:
+    reader.space()
+    return Expunge(read_sequence_set(reader))
+
+
+def _expunge(reader: ArgumentReader) -> Expunge:
+    _nothing(reader)
+    return Expunge()
+
+
+def _enable(reader: ArgumentReader) -> Enable:
+    extensions: list[str] = []
+    while not reader.at_end or not extensions:
+        reader.space()
+        extensions.append(reader.word())
+    return Enable(tuple(extensions))
+
+
+def _id(reader: ArgumentReader) -> Identify:
+    reader.space()
+    if reader.peek() != b"(":
+        if reader.word() != "NIL":
+            raise ImapSyntaxError("Parameter list expected")
+        return Identify()
+    words = reader.list_of(reader.nstring, may_be_empty=True)
+    if len(words) > 60 or len(words) % 2:
+        raise ImapSyntaxError("Invalid parameter list")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return Identify(tuple((name or b"", value or b"") for name, value in pairs))
+
+
+_PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
+    **dict.fromkeys(
+        ("CAPABILITY", "NOOP", "LOGOUT", "STARTTLS", "CHECK", "CLOSE", "UNSELECT", "NAMESPACE", "IDLE"),
+        _nothing,
+    ),
+    "AUTHENTICATE": _authenticate,
+    "LOGIN": _login,
+    "SELECT": _select,
+    "EXAMINE": _examine,
+    "CREATE": _create,
+    "DELETE": _named,
+    "RENAME": _rename,
+    "SUBSCRIBE": _named,
+    "UNSUBSCRIBE": _named,
+    "LIST": read_list,
+    "LSUB": read_lsub,
+    "STATUS": _status,
+    "APPEND": _append,
+    "EXPUNGE": _expunge,
+    "SEARCH": read_search,
+    "FETCH": read_fetch,
+    "STORE": _store,
+    "COPY": _copy,
+    "MOVE": _copy,
+    "SORT": read_sort,
+    "THREAD": read_thread,
+    "ENABLE": _enable,
+    "ID": _id,
+    "UID EXPUNGE": _uid_expunge,
+    "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
+    "UID STORE": lambda reader: _store(reader, by_uid=True),
+    "UID COPY": lambda reader: _copy(reader, by_uid=True),
+    "UID MOVE": lambda reader: _copy(reader, by_uid=True),
+    "UID SEARCH": lambda reader: read_search(reader, by_uid=True),
+    "UID SORT": lambda reader: read_sort(reader, by_uid=True),
+    "UID THREAD": lambda reader: read_thread(reader, by_uid=True),
+}
