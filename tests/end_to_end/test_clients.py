@@ -1,0 +1,171 @@
+"""Real clients from Debian: they send, and they read what was sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.server import DEADLINE, Server, running
+from tests.end_to_end.test_exchange import received
+
+
+@pytest.fixture(scope="module", params=["mbox", "maildir"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp(f"clients-{request.param}") / "home", request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def run(home: Path, *command: str, text: str = "", status: int = 0) -> str:
+    """Standard output of a client with a home of its own."""
+    environment = {
+        "HOME": str(home),
+        "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "USER": "alice",
+        "LOGNAME": "alice",
+    }
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, env=environment, cwd=home, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.needs("swaks")
+def test_swaks_sends(server: Server, home: Path) -> None:
+    """swaks over plain SMTP, and with STARTTLS and a login over submission."""
+    run(
+        home, "swaks", "--server", f"127.0.0.1:{server.ports['smtp']}", "--from", "carol@example.net",
+        "--to", "bob@example.org", "--header", "Message-ID: <plain@swaks>",
+    )  # fmt: skip
+    run(
+        home, "swaks", "--server", f"127.0.0.1:{server.ports['submission']}", "--from", "alice@example.org",
+        "--to", "bob@example.org", "--header", "Message-ID: <tls@swaks>", "-tls", "-a",
+        "--auth-user", "alice", "--auth-password", server.passwords["alice"],
+    )  # fmt: skip
+    assert b"with ESMTP id" in received(server, "bob", "<plain@swaks>")
+    assert b"with ESMTPSA id" in received(server, "bob", "<tls@swaks>")
+
+
+@pytest.mark.needs("curl")
+def test_curl_sends_and_reads(server: Server, home: Path) -> None:
+    """curl over smtp, smtps, pop3, pop3s, imap and imaps."""
+    (home / "message").write_text("Message-ID: <one@curl>\r\nSubject: by curl\r\n\r\nhello\r\n")
+    login = f"alice:{server.passwords['alice']}"
+    run(
+        home, "curl", "-sS", "-k", f"smtps://127.0.0.1:{server.ports['submissions']}", "-u", login,
+        "--mail-from", "alice@example.org", "--mail-rcpt", "alice@example.org", "-T", "message",
+    )  # fmt: skip
+    received(server, "alice", "<one@curl>")
+    assert "INBOX" in run(home, "curl", "-sS", "-u", login, f"imap://127.0.0.1:{server.ports['imap']}/")
+    url = f"imaps://127.0.0.1:{server.ports['imaps']}/INBOX;MAILINDEX=1"
+    assert "ordinary mailbox" in run(home, "curl", "-sS", "-k", "-u", login, url)
+    listing = run(home, "curl", "-sS", "-k", "-u", login, f"pop3s://127.0.0.1:{server.ports['pop3s']}/")
+    assert listing.startswith("1 ")
+    text = run(home, "curl", "-sS", "-u", login, f"pop3://127.0.0.1:{server.ports['pop3']}/1")
+    assert "ordinary mailbox" in text
+
+
+@pytest.mark.needs("mutt")
+def test_mutt_sends_and_reads(server: Server, home: Path) -> None:
+    """mutt -s by SMTP with a login; then it opens INBOX over IMAP and saves a message from there."""
+    password = server.passwords["alice"]
+    (home / ".muttrc").write_text(
+        f"""set from="alice@example.org" realname="Alice" use_envelope_from=yes copy=no
+set smtp_url="smtp://alice@127.0.0.1:{server.ports["submission"]}/" smtp_pass="{password}"
+set imap_user=alice imap_pass="{password}" pop_user=alice pop_pass="{password}"
+set ssl_starttls=yes ssl_force_tls=no ssl_verify_host=no ssl_verify_dates=no certificate_file="{home}/trusted"
+set folder="imap://127.0.0.1:{server.ports["imap"]}/" spoolfile="+INBOX"
+set mbox_type=mbox confirmappend=no delete=yes quit=yes move=no timeout=5 sleep_time=0
+my_hdr Message-ID: <one@mutt>
+"""
+    )
+    (home / "trusted").write_bytes((server.directory / "tls" / "certificate.pem").read_bytes())
+    run(home, "mutt", "-s", "by mutt", "bob@example.org", text="hello from mutt\n")
+    assert b"hello from mutt" in received(server, "bob", "<one@mutt>")
+    out = home / "saved"
+    script = f"push '<limit>~s Welcome<enter><copy-message>{out}<enter><exit>'"
+    run(home, "script", "-qec", f'mutt -n -F {home}/.muttrc -e "{script}"', "/dev/null")
+    assert "ordinary mailbox" in out.read_text()
+
+
+@pytest.mark.needs("s-nail")
+def test_s_nail_reads_over_imap_and_pop3(server: Server, home: Path) -> None:
+    """s-nail lists headers over both protocols."""
+    password = server.passwords["alice"]
+    for protocol in ("pop3", "imap"):
+        url = f"{protocol}://alice:{password}@127.0.0.1:{server.ports[protocol]}"
+        text = run(
+            home, "s-nail", "-n", "-S", "v15-compat=yes", "-S", "pop3-use-starttls=no", "-S", "imap-use-starttls=no",
+            "-S", "imap-auth=login", "-Y", "from *", "-Y", "x", "-R", "-f", url, text="x\n",
+        )  # fmt: skip
+        assert "Welcome to your mail" in text, text
+
+
+@pytest.mark.needs("mbsync")
+def test_mbsync_syncs_and_then_has_nothing_to_do(server: Server, home: Path) -> None:
+    """isync copies every message once; the second run transfers nothing."""
+    (home / "mail").mkdir()
+    (home / ".mbsyncrc").write_text(
+        f"""IMAPStore far
+Host 127.0.0.1
+Port {server.ports["imap"]}
+User alice
+Pass "{server.passwords["alice"]}"
+SSLType None
+AuthMechs LOGIN
+
+MaildirStore near
+Path {home}/mail/
+Inbox {home}/mail/INBOX
+SubFolders Verbatim
+
+Channel all
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Expunge Both
+SyncState *
+"""
+    )
+    run(home, "mbsync", "-q", "-a")
+    messages = list((home / "mail" / "INBOX" / "cur").iterdir()) + list((home / "mail" / "INBOX" / "new").iterdir())
+    assert len(messages) >= 4
+    assert (home / "mail" / "Sent").is_dir()
+    again = run(home, "mbsync", "-a")
+    assert "+0" in again or "+" not in again, again
+
+
+@pytest.mark.needs("fetchmail")
+def test_fetchmail_fetches(server: Server, home: Path) -> None:
+    """fetchmail takes everything over POP3 and keeps it on the server."""
+    rc = home / ".fetchmailrc"
+    rc.write_text(
+        f"""poll 127.0.0.1 service {server.ports["pop3"]} protocol pop3 uidl
+  user "alice" password "{server.passwords["alice"]}" keep sslproto ""
+  mda "cat >> {home}/fetched"
+"""
+    )
+    rc.chmod(0o600)
+    run(home, "fetchmail", "-f", str(rc), "--nosyslog", "--pidfile", str(home / "pid"))
+    assert "ordinary mailbox" in (home / "fetched").read_text()
+
+
+@pytest.mark.needs("mail", "s-nail")
+def test_mail_programs_read_the_spool_file(server: Server, home: Path) -> None:
+    """bsd-mailx, s-nail and mutt list the same spool that we serve."""
+    inbox = str(server.inbox("alice"))
+    if server.mail_format == "mbox":
+        assert "Welcome to your mail" in run(home, "bsd-mailx", "-H", "-f", inbox)
+    assert "Welcome to your mail" in run(home, "s-nail", "-n", "-R", "-H", "-f", inbox)

@@ -1,0 +1,122 @@
+"""Starting, stopping, being killed, and starting again."""
+
+from __future__ import annotations
+
+import imaplib
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.server import Server, running, wait_for
+
+
+def uids(server: Server, name: str) -> dict[str, str]:
+    """UIDVALIDITY and UID to Message-ID of an INBOX."""
+    client = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
+    client.login(name, server.passwords[name])
+    client.select("INBOX", readonly=True)
+    validity = client.response("UIDVALIDITY")[1][0].decode()
+    rows = client.fetch("1:*", "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1]
+    client.logout()
+    found = {"UIDVALIDITY": validity}
+    for row in rows:
+        if isinstance(row, tuple):
+            found[row[0].split(b"UID ")[1].split()[0].decode()] = row[1].decode().strip()
+    return found
+
+
+@pytest.mark.parametrize("mail_format", ["mbox", "maildir"])
+def test_a_second_start_keeps_everything(tmp_path: Path, mail_format: str) -> None:
+    """Passwords, mail, UIDVALIDITY and UIDs are as they were."""
+    with running(tmp_path / "home", mail_format) as server:
+        before = uids(server, "alice")
+        assert len(before) == 5
+        server.stop()
+        server.start()
+        assert uids(server, "alice") == before
+
+
+def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
+    """The start fails with the address, what is wrong and what to do; nothing else is printed."""
+    server = Server(tmp_path / "home")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", server.ports["imap"]))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "mailserver.commands.main", "-c", str(server.directory), "run"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"127.0.0.1:{server.ports['imap']}" in last
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_bad_parameter_is_one_clear_line(tmp_path: Path) -> None:
+    """File, line, what, and how to fix it."""
+    server = Server(tmp_path / "home")
+    server.configure("message_size_limit = lots")
+    text = server.command("run", status=1)
+    assert "main.cf" in text and "message_size_limit" in text
+    assert "Traceback" not in text
+
+
+def test_two_servers_on_one_queue_are_refused(tmp_path: Path) -> None:
+    """F36: the second instance ends with "already running"."""
+    with running(tmp_path / "home") as server:
+        text = server.command("run", status=1)
+        assert "already running" in text
+
+
+@pytest.mark.parametrize("mail_format", ["mbox", "maildir"])
+def test_killed_during_ingest_nothing_acknowledged_is_lost(tmp_path: Path, mail_format: str) -> None:
+    """F01 in small: SIGKILL the whole group under load, five times; P1, P2 and P3 hold."""
+    with running(tmp_path / "home", mail_format) as server:
+        acknowledged: list[str] = []
+
+        def sender(round_: int, number: int, stop: threading.Event) -> None:
+            count = 0
+            while not stop.is_set():
+                try:
+                    with smtplib.SMTP("127.0.0.1", server.ports["smtp"], timeout=10) as client:
+                        while not stop.is_set():
+                            count += 1
+                            name = f"kill.{round_}.{number}.{count}"
+                            text = f"Message-ID: <{name}@example.net>\r\nSubject: kill\r\n\r\n{'x' * 2000}\r\n"
+                            client.sendmail("carol@example.net", ["alice@example.org"], text)
+                            acknowledged.append(name)
+                except (OSError, smtplib.SMTPException):
+                    stop.wait(0.01)
+
+        for round_ in range(5):
+            target = len(acknowledged) + 40 + 17 * round_
+            stop = threading.Event()
+            threads = [threading.Thread(target=sender, args=(round_, n, stop)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            wait_for(lambda target=target: len(acknowledged) >= target, "messages to be taken")
+            server.stop(signal.SIGKILL)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            server.start()
+
+        wanted = set(acknowledged)
+
+        def copies() -> Counter[str]:
+            found = uids(server, "alice")
+            return Counter(value.partition("<")[2].partition("@")[0] for value in found.values())
+
+        wait_for(lambda: wanted <= set(copies()), "every acknowledged message")
+        final = copies()
+        assert max(final[name] for name in final if name.startswith("kill")) <= 2
