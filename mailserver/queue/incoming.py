@@ -1,0 +1,138 @@
+"""A message on its way into the queue, until the one fsync that makes it ours.
+
+Up to MEMORY_LIMIT octets wait in memory, so that the usual message is written by one write,
+in one visit to a thread. The file is locked from its creation, and removed again whatever
+goes wrong. A process killed before the commit leaves a file that the scan removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+from zlib import crc32
+
+from mailserver.queue.file import COMPLETE, QueueFile, write_all
+from mailserver.queue.record import (
+    HEADER_SIZE,
+    INCOMPLETE_HEADER,
+    Accepted,
+    accepted_record,
+    encode_header,
+    encode_record,
+)
+
+MEMORY_LIMIT: Final = 1 << 16  # octets
+
+
+class IncomingMessage:
+    """A message being received.
+
+    `write` and the attributes never block; `flush`, `commit` and `discard` do. `envelope` and
+    `is_held` may be changed until the commit. For one thread at a time.
+    `create(is_held)` gives the path and the descriptor of a new, locked file.
+    """
+
+    def __init__(
+        self, queue_id: str, accepted: Accepted, create: Callable[[str, bool], tuple[str, int]]
+    ) -> None:
+        self.queue_id = queue_id
+        self.envelope = accepted.envelope
+        self.is_held = False
+        self._accepted = accepted
+        self._create = create
+        self._path = ""
+        self._descriptor = -1
+        self._pieces: list[bytes] = []
+        self._pending = 0
+        self._written = 0
+        self._checksum = 0
+
+    @property
+    def octets(self) -> int:
+        """The content so far."""
+        return self._written + self._pending
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether `flush` is due before the next `write`."""
+        return self._pending >= MEMORY_LIMIT
+
+    def write(self, data: bytes) -> None:
+        """The piece of content (LF line ends) waits in memory."""
+        self._pieces.append(data)
+        self._pending += len(data)
+
+    def flush(self) -> None:
+        """What waited is in the file, not yet durable. *Blocking.* Raises OSError: all is undone."""
+        with self._undone_on_error():
+            offset = HEADER_SIZE + self._written
+            content = self._take()
+            if self._descriptor < 0:
+                self._path, self._descriptor = self._create(self.queue_id, self.is_held)
+                content, offset = INCOMPLETE_HEADER + content, 0
+            write_all(self._descriptor, content, offset)
+
+    def commit(self) -> QueueFile:
+        """The message is durable under its name, and still locked. *Blocking.*
+
+        Raises OSError: all is undone. The answer's descriptor goes on to delivery.
+        """
+        with self._undone_on_error():
+            if self.is_held and self._descriptor >= 0:
+                self._move_to_hold()
+            end = self._write_rest()
+            os.fchmod(self._descriptor, COMPLETE)
+            os.fsync(self._descriptor)
+            accepted = Accepted(self.envelope, self._accepted.arrival, self._accepted.origin)
+            descriptor, self._descriptor = self._descriptor, -1
+            return QueueFile(self.queue_id, self._path, descriptor, accepted, self._written, end)
+
+    def discard(self) -> None:
+        """Nothing of the message is left. *Blocking* where something was flushed. Never raises."""
+        self._pieces.clear()
+        self._pending = 0
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with contextlib.suppress(OSError):  # the scan removes what cannot be removed now
+                os.unlink(self._path)
+            os.close(descriptor)
+
+    def _take(self) -> bytes:
+        content = b"".join(self._pieces)
+        self._pieces.clear()
+        self._pending = 0
+        self._written += len(content)
+        self._checksum = crc32(content, self._checksum)
+        return content
+
+    def _write_rest(self) -> int:
+        """Header, remaining content and envelope are written; the file's length."""
+        offset = HEADER_SIZE + self._written
+        content = self._take()
+        header = encode_header(self._written, self._checksum)
+        accepted = Accepted(self.envelope, self._accepted.arrival, self._accepted.origin)
+        envelope = encode_record(accepted_record(accepted))
+        if self._descriptor < 0:
+            self._path, self._descriptor = self._create(self.queue_id, self.is_held)
+            write_all(self._descriptor, b"".join((header, content, envelope)), 0)
+        else:
+            write_all(self._descriptor, content + envelope, offset)
+            write_all(self._descriptor, header, 0)
+        return HEADER_SIZE + self._written + len(envelope)
+
+    def _move_to_hold(self) -> None:
+        """The file was created under incoming before anybody knew that it is to be held."""
+        target = os.path.join(os.path.dirname(os.path.dirname(self._path)), "hold", self.queue_id)
+        if target != self._path:
+            os.rename(self._path, target)
+            self._path = target
+
+    @contextlib.contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
