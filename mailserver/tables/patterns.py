@@ -1,0 +1,131 @@
+"""What the pattern tables share: rules in the order of the file, `if … endif`, and `!`.
+
+A rule is a line; the first one that matches gives the result. `if PATTERN` skips the rules up
+to its `endif` where the pattern does not match. A rule that cannot be read is an error for
+every key that reaches it: what it would have said is unknown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from mailserver.tables.table import Entry, TableError
+from mailserver.tables.watch import WatchedFile
+from mailserver.tables.words import LogicalLine, logical_lines
+
+DEEPEST_IF: Final = 64
+
+
+class BadRule(ValueError):
+    """A rule that cannot be read. The text says why."""
+
+
+class Pattern(Protocol):
+    """The left side of a rule."""
+
+    def result(self, key: object, value: str) -> str | None:
+        """The rule's result for this key, or None where it does not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line. `after_endif` is set on an `if`: the index of the rule behind its endif."""
+
+    line: int
+    pattern: Pattern | None = None
+    value: str = ""
+    problem: str = ""
+    after_endif: int = 0
+
+
+# A grammar turns a line without `if` into its pattern and result; raises BadRule.
+RuleGrammar = Callable[[str], tuple[Pattern, str]]
+
+
+def read_rules(text: str, grammar: RuleGrammar) -> list[Rule]:
+    """The rules of a pattern table, in order; what is wrong stands in `Rule.problem`."""
+    rules: list[Rule] = []
+    open_ifs: list[int] = []
+    for line in logical_lines(text):
+        word, _, rest = line.text.partition(" ")
+        if word.lower() == "endif":
+            _close(rules, open_ifs, line)
+        elif word.lower() == "if":
+            open_ifs.append(len(rules))
+            rules.append(_read(line.number, rest.strip(), grammar, condition=True))
+        else:
+            rules.append(_read(line.number, line.text, grammar, condition=False))
+        if len(open_ifs) > DEEPEST_IF:
+            raise TableError(f"line {line.number}: more than {DEEPEST_IF} nested ifs")
+    for index in open_ifs:
+        rules[index] = Rule(rules[index].line, problem="if without endif", after_endif=len(rules))
+    return rules
+
+
+def _close(rules: list[Rule], open_ifs: list[int], line: LogicalLine) -> None:
+    if not open_ifs:
+        rules.append(Rule(line.number, problem="endif without if"))
+        return
+    index = open_ifs.pop()
+    condition = rules[index]
+    rules[index] = Rule(condition.line, condition.pattern, "", condition.problem, len(rules))
+
+
+def _read(number: int, text: str, grammar: RuleGrammar, condition: bool) -> Rule:
+    try:
+        pattern, value = grammar(text)
+    except BadRule as error:
+        return Rule(number, problem=str(error))
+    if condition and value:
+        return Rule(number, problem=f"text after the pattern of an if: {value}")
+    if not condition and not value:
+        return Rule(number, problem="missing result after the pattern")
+    return Rule(number, pattern, value)
+
+
+class PatternTable:
+    """A file of rules, asked with whole keys. Subclasses say how a key and a rule are read."""
+
+    whole_key = True
+
+    def __init__(
+        self, name: str, path: str, grammar: RuleGrammar, now: Callable[[], float] = time.time
+    ) -> None:
+        self.name = name
+        self.path = path
+        self._file = WatchedFile(path, lambda text: read_rules(text, grammar), now)
+
+    def subject(self, key: str) -> object | None:
+        """The key as the patterns want it, or None where no pattern can match it."""
+        return key
+
+    def find(self, key: str) -> Entry | None:
+        """See `Table.find`: the result of the first rule that matches."""
+        rules = self._file.current()
+        subject = self.subject(key)
+        if subject is None:
+            return None
+        index = 0
+        while index < len(rules):
+            rule = rules[index]
+            if rule.pattern is None:
+                raise TableError(f"{self.path}:{rule.line}: {rule.problem}: mend this line of {self.name}")
+            result = rule.pattern.result(subject, rule.value)
+            if rule.after_endif:
+                index = index + 1 if result is not None else rule.after_endif
+            elif result is not None:
+                return Entry(result, f"{self.path}:{rule.line}")
+            else:
+                index += 1
+        return None
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Patterns are no keys, so a pattern table cannot be listed."""
+        raise TableError(f"table {self.name}: sequence operation is not supported")
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the rules, one line each."""
+        return [f"{self.path}:{rule.line}: {rule.problem}" for rule in self._file.current() if rule.problem]
