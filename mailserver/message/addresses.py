@@ -154,8 +154,8 @@ class _Reader:
         if self.angle is not None:
             self.found.append(self._with_angle(self.angle))
         elif self.at >= 0:
-            mailbox, host = self.words[: self.at], _domain(self.words[self.at :])
-            self.found.append(_address(self.comment, None, b"".join(mailbox), host))
+            name, mailbox = _mailbox(self.words[: self.at])
+            self.found.append(_address(name or self.comment, None, mailbox, _domain(self.words[self.at :])))
         elif len(self.words) == 1:
             self.found.append(_address(self.comment, None, self.words[0], b""))
         elif self.words:
@@ -171,6 +171,14 @@ class _Reader:
         at = angle.index(b"@") if b"@" in angle else len(angle)
         name = b" ".join(filter(None, self.words)) or self.comment
         return _address(name, route, b"".join(angle[:at]), _domain(angle[at + 1 :]))
+
+
+def _mailbox(words: list[bytes]) -> tuple[bytes, bytes]:
+    """What stands before a bare address, and its mailbox: the last word and what dots tie to it."""
+    first = len(words)
+    while first and (first == len(words) or words[first].startswith(b".") or words[first - 1].endswith(b".")):
+        first -= 1
+    return b" ".join(words[:first]), b"".join(words[first:])
 
 
 def _domain(words: list[bytes]) -> bytes:

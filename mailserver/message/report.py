@@ -1,0 +1,231 @@
+"""Delivery status notifications: multipart/report as Postfix's users know it.
+
+`build_report` makes a whole message with LF line ends, ready for a queue file, whose envelope
+sender must be `<>`. It holds a notice for people, a message/delivery-status for programs, and
+the original message or its header. RFC 3464, RFC 6522; RFC 6533 where an address or the message
+needs UTF-8. Values from outside never begin a line of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from mailserver.message.fields import format_date, make_field, one_line
+
+RETURN_LIMIT: Final = 50_000  # octets of the original that are returned: bounce_size_limit
+_WIDTH: Final = 78
+
+
+class Kind(Enum):
+    """What is reported; the value is the Action. RFC 3464 §2.3.3."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    EXPANDED = "expanded"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientReport:
+    """One recipient of a report.
+
+    `original` is `type;address` from ORCPT, or empty. `text` is our own words or the remote
+    server's; `remote_host` names that server, and then `text` is its reply.
+    """
+
+    address: str
+    dsn: str
+    text: str
+    original: str = ""
+    remote_host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a report says.
+
+    `sender` is the original envelope sender, "" for `<>`; `recipient` is who gets the report.
+    `content` is the original message with LF line ends. Times are POSIX seconds;
+    `retry_until` counts for delays only. `message_id` has no angle brackets.
+    """
+
+    kind: Kind
+    reporting_mta: str
+    queue_id: str
+    recipient: str
+    sender: str
+    recipients: tuple[RecipientReport, ...]
+    content: bytes
+    arrival: float
+    now: float
+    message_id: str
+    envid: str = ""
+    return_full: bool = True
+    retry_until: float | None = None
+    return_limit: int = RETURN_LIMIT
+    zone_minutes: int = 0
+    subject: str = ""  # in place of the usual one (postmaster's copy)
+
+    @property
+    def needs_utf8(self) -> bool:
+        """Whether an address cannot be written in ASCII, so that SMTPUTF8 is needed to send it."""
+        addresses = [self.recipient, self.sender, *(recipient.address for recipient in self.recipients)]
+        return not all(map(str.isascii, addresses))
+
+
+_SUBJECTS: Final = {
+    Kind.FAILED: "Undelivered Mail Returned to Sender",
+    Kind.DELAYED: "Delayed Mail (still being retried)",
+    Kind.DELIVERED: "Successful Mail Delivery Report",
+    Kind.RELAYED: "Successful Mail Delivery Report",
+    Kind.EXPANDED: "Successful Mail Delivery Report",
+}
+_FAILED_NOTICE: Final = """\
+Your message could not be delivered to the recipients named below, and
+no further attempt will be made. A copy of it is attached.
+
+If you need help, please write to postmaster and include this report.
+You may delete your own text from the attached message.
+"""
+_DELAYED_NOTICE: Final = """\
+####################################################################
+# THIS IS A WARNING ONLY. YOU DO NOT NEED TO SEND YOUR MESSAGE AGAIN. #
+####################################################################
+
+Your message has not yet reached the recipients named below.
+Delivery will be tried again until {until}.
+
+If you need help, please write to postmaster and include this report.
+"""
+_SUCCESS_NOTICE: Final = """\
+You asked to be told: your message was delivered to the recipients
+named below. It may still be filtered or forwarded at its destination.
+"""
+
+
+def build_report(report: Report) -> bytes:
+    """The whole notification, header and body, LF line ends."""
+    utf8 = report.needs_utf8
+    title, media_type, original = _original(report, utf8)
+    parts = [
+        ("Notification", "text/plain; charset=" + ("utf-8" if utf8 else "us-ascii"), _notice(report)),
+        ("Delivery report", f"message/{'global-' if utf8 else ''}delivery-status", _status(report, utf8)),
+        (title, media_type, original),
+    ]
+    boundary = _boundary(report, [body for _, _, body in parts])
+    is_eight_bit = any(not body.isascii() for _, _, body in parts)
+    pieces = [_header(report, boundary, utf8, is_eight_bit), b"This is a MIME-encapsulated message.\n"]
+    for description, kind, body in parts:
+        pieces.append(f"\n--{boundary}\nContent-Description: {description}\nContent-Type: {kind}\n".encode())
+        if not body.isascii():
+            pieces.append(b"Content-Transfer-Encoding: 8bit\n")
+        pieces.append(b"\n" + body)
+    pieces.append(f"\n--{boundary}--\n".encode())
+    return b"".join(pieces)
+
+
+def _header(report: Report, boundary: str, utf8: bool, is_eight_bit: bool) -> bytes:
+    fields = {
+        "Date": format_date(report.now, report.zone_minutes),
+        "From": f"Mail Delivery System <MAILER-DAEMON@{report.reporting_mta}>",
+        "Subject": report.subject or _SUBJECTS[report.kind],
+        "To": report.recipient,
+        "Auto-Submitted": "auto-replied",
+        "MIME-Version": "1.0",
+        "Content-Type": f'multipart/report; report-type=delivery-status; boundary="{boundary}"',
+        "Content-Transfer-Encoding": "8bit" if is_eight_bit else "7bit",
+        "Message-Id": f"<{report.message_id}>",
+    }
+    return b"".join([make_field(name, value, utf8) for name, value in fields.items()]) + b"\n"
+
+
+def _notice(report: Report) -> bytes:
+    """The part for people."""
+    until = format_date(report.retry_until or report.now, report.zone_minutes)
+    notice = {Kind.FAILED: _FAILED_NOTICE, Kind.DELAYED: _DELAYED_NOTICE.format(until=until)}
+    lines = [
+        f"This is the mail system at host {one_line(report.reporting_mta)}.",
+        "",
+        notice.get(report.kind, _SUCCESS_NOTICE),
+        "                   The mail system",
+    ]
+    for recipient in report.recipients:
+        said = f"host {recipient.remote_host} said: " if recipient.remote_host else ""
+        lines += ["", *_wrapped(f"<{recipient.address}>: {said}{recipient.text}")]
+    return ("\n".join(lines) + "\n").encode("utf-8" if report.needs_utf8 else "ascii", "replace")
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in lines of readable width, all but the first indented."""
+    lines = [""]
+    for word in one_line(text).split():
+        if lines[-1].strip() and len(lines[-1]) + len(word) >= _WIDTH:
+            lines.append("   ")
+        lines[-1] += word if not lines[-1] else " " + word
+    return lines
+
+
+def _status(report: Report, utf8: bool) -> bytes:
+    """The part for programs. RFC 3464 §2."""
+    about_message = {
+        "Reporting-MTA": f"dns; {report.reporting_mta}",
+        "Original-Envelope-Id": report.envid,
+        "X-Postfix-Queue-ID": report.queue_id,
+        "X-Postfix-Sender": _typed(report.sender) if report.sender else "",
+        "Arrival-Date": format_date(report.arrival, report.zone_minutes),
+    }
+    blocks = [_block(about_message, utf8)]
+    for recipient in report.recipients:
+        blocks.append(_block(_about(report, recipient), utf8))
+    return b"\n".join(blocks)
+
+
+def _about(report: Report, recipient: RecipientReport) -> dict[str, str]:
+    kind, _, address = recipient.original.partition(";")
+    is_delay = report.kind is Kind.DELAYED and report.retry_until is not None
+    return {
+        "Final-Recipient": _typed(recipient.address),
+        "Original-Recipient": f"{kind}; {address}" if address else "",
+        "Action": report.kind.value,
+        "Status": recipient.dsn,
+        "Remote-MTA": f"dns; {recipient.remote_host}" if recipient.remote_host else "",
+        "Diagnostic-Code": f"{'smtp' if recipient.remote_host else 'X-Postfix'}; {recipient.text}",
+        "Will-Retry-Until": format_date(report.retry_until or 0, report.zone_minutes) if is_delay else "",
+    }
+
+
+def _typed(address: str) -> str:
+    """The address with its type. RFC 3464 §2.3.2, RFC 6533 §3."""
+    return f"{'rfc822' if address.isascii() else 'utf-8'}; {address}"
+
+
+def _block(fields: dict[str, str], utf8: bool) -> bytes:
+    return b"".join([make_field(name, value, utf8) for name, value in fields.items() if value])
+
+
+def _original(report: Report, utf8: bool) -> tuple[str, str, bytes]:
+    """Description, type and octets of the part that returns the message, or only its header."""
+    what = "Undelivered " if report.kind is Kind.FAILED else "Delayed " if report.kind is Kind.DELAYED else ""
+    content = report.content
+    if report.return_full and len(content) <= report.return_limit:
+        return f"{what}Message", "message/global" if utf8 else "message/rfc822", content
+    end = 0 if content.startswith(b"\n") else content.find(b"\n\n") + 1 or len(content)
+    header = content[:end]
+    if len(header) > report.return_limit:
+        header = header[: header.rfind(b"\n", 0, report.return_limit) + 1]
+    return f"{what}Message Headers", "message/global-headers" if utf8 else "text/rfc822-headers", header
+
+
+def _boundary(report: Report, bodies: list[bytes]) -> str:
+    """A boundary that occurs in no part. RFC 2046 §5.1.1."""
+    boundary = f"{report.queue_id}.{int(report.now)}/{report.reporting_mta}"[:60]
+    boundary = "".join(
+        [character if character.isalnum() or character in "./-_" else "_" for character in boundary]
+    )
+    count = 0
+    while any(f"--{boundary}.{count}".encode() in body for body in bodies):
+        count += 1
+    return f"{boundary}.{count}"
