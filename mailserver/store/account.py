@@ -1,0 +1,392 @@
+"""AccountStore over files: the mailboxes of one account, opened once and shared by its sessions.
+
+Folders are what lies on disk (`folders`); state.db holds what must be remembered of them.
+A mailbox that no session has open stays in memory for the next one, the least used ones
+going first. At the first login Drafts, Sent, Trash, Junk and Archive are made and subscribed, and
+Dovecot's subscriptions are taken over.
+
+A crash in RENAME: the intent is durable before the first file moves, and finished at the next
+open. A crash in DELETE or CREATE: the folder is there or not; state.db follows at next contact.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, Protocol
+
+from mailserver.store.adopt import read_subscriptions, read_uidlist
+from mailserver.store.cache import Cache
+from mailserver.store.contract import (
+    AccountStore,
+    BadMailboxName,
+    Folder,
+    Mailbox,
+    MailboxExists,
+    MailboxStatus,
+    NoSuchMailbox,
+    OverQuota,
+    StoreError,
+    StoreFailure,
+)
+from mailserver.store.folders import folders_of, make_directories
+from mailserver.store.format import MailboxFormat
+from mailserver.store.layout import Kind, Layout
+from mailserver.store.mailbox import IndexedMailbox
+from mailserver.store.maildir import MaildirFormat, make_maildir
+from mailserver.store.names import INBOX, checked_name
+from mailserver.store.state import State
+
+SPECIAL_FOLDERS: Final[Mapping[str, bytes]] = {
+    "Drafts": b"\\Drafts",
+    "Sent": b"\\Sent",
+    "Trash": b"\\Trash",
+    "Junk": b"\\Junk",
+    "Archive": b"\\Archive",
+}
+LINGERING_MAILBOXES: Final = 256
+LINGERING_MESSAGES: Final = 50_000
+
+
+class Watcher(Protocol):
+    """Whoever refreshes open mailboxes when other programs change them. Safe from any thread."""
+
+    def watch(self, mailbox: IndexedMailbox) -> None:
+        """The mailbox is refreshed soon after every change of its paths."""
+
+    def unwatch(self, mailbox: IndexedMailbox) -> None:
+        """It is not any more."""
+
+
+class Unwatched:
+    """A watcher that watches nothing: for commands and tests."""
+
+    def watch(self, mailbox: IndexedMailbox) -> None:
+        """Nothing."""
+
+    def unwatch(self, mailbox: IndexedMailbox) -> None:
+        """Nothing."""
+
+
+class FileAccountStore(AccountStore):
+    """See `AccountStore`. `directory` is the account's own below the state directory, and exists."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        directory: str,
+        hostname: str,
+        make_mbox: Callable[[str], MailboxFormat],
+        watcher: Watcher,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._layout = layout
+        self._directory = directory
+        self._hostname = hostname
+        self._make_mbox = make_mbox
+        self._watcher = watcher
+        self._warn = warn
+        self._lock = threading.RLock()
+        self._boxes: OrderedDict[str, IndexedMailbox] = OrderedDict()  # least recently used first
+        self._folders = folders_of(layout)
+        self._state = State(directory, warn)
+        self._cache = Cache(directory, warn)
+        try:
+            with self._faults():
+                self._prepare()
+        except BaseException:
+            self.shut()
+            raise
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._warn(f"{self._layout.root}: {error}")
+            if error.errno == errno.EDQUOT:
+                raise OverQuota("Quota exceeded") from error
+            raise StoreFailure("The mailboxes cannot be read or written for now") from error
+
+    # First login.
+
+    def _prepare(self) -> None:
+        if self._layout.inbox_kind is Kind.MAILDIR and not os.path.isdir(self._layout.inbox + "/cur"):
+            make_directories(os.path.dirname(self._layout.inbox))
+            make_maildir(self._layout.inbox)
+        for old, new in self._state.renames():
+            self._folders.rename(old, new)
+            with self._state.transaction():
+                self._state.finish_rename(old, new)
+        if self._state.is_prepared():
+            return
+        there = self._folders.names()
+        for name in SPECIAL_FOLDERS:
+            if not there.get(name):
+                self._folders.create(name)
+        subscribed = {INBOX, *SPECIAL_FOLDERS, *read_subscriptions(self._layout)}
+        with self._state.transaction():
+            for name, special_use in SPECIAL_FOLDERS.items():
+                self._state.set_special_use(name, special_use)
+            for name in subscribed:
+                self._state.set_subscribed(name, True)
+            self._state.set_prepared()
+
+    # Finding mailboxes.
+
+    def folders(self) -> Sequence[Folder]:
+        """See `AccountStore.folders`."""
+        with self._faults():
+            names = {**self._folders.names(), INBOX: True}
+        subscribed = set(self._state.subscriptions())
+        special = self._state.special_uses()
+        parents = {name.rpartition("/")[0] for name in names}
+        ordered = sorted(names, key=lambda name: (name != INBOX, name))
+        return [
+            Folder(name, names[name], name in parents, name in subscribed, special.get(name, b""))
+            for name in ordered
+        ]
+
+    def _exists(self, name: str) -> bool:
+        with self._faults():
+            return name == INBOX or self._folders.exists(name)
+
+    def _make_format(self, name: str) -> MailboxFormat:
+        kind, path = self._layout.kind, ""
+        if name == INBOX:
+            kind, path = self._layout.inbox_kind, self._layout.inbox
+        else:
+            path = self._folders.path(name)
+        if kind is Kind.MBOX:
+            return self._make_mbox(path)
+        return MaildirFormat(path, self._hostname, lambda directory: read_uidlist(self._control(directory)))
+
+    def _control(self, directory: str) -> str:
+        if not self._layout.control:
+            return directory
+        relative = os.path.relpath(directory, self._layout.root)
+        return os.path.normpath(os.path.join(self._layout.control, relative))
+
+    def _find(self, name: str) -> IndexedMailbox:
+        """The mailbox, from memory where it is there. Under the lock. Raises NoSuchMailbox."""
+        box = self._boxes.get(name)
+        if not self._exists(name):
+            if box is not None:
+                self._boxes.pop(name).replace()
+            raise NoSuchMailbox("There is no such mailbox")
+        if box is None:
+            box = IndexedMailbox(name, self._make_format(name), self._state, self._cache, self._warn)
+            self._boxes[name] = box
+        self._boxes.move_to_end(name)
+        return box
+
+    def open(self, name: str) -> Mailbox:
+        """See `AccountStore.open`."""
+        name = checked_name(name)
+        with self._lock:
+            box = self._find(name)
+            box.users += 1
+        try:
+            box.refresh()
+        except BaseException:
+            with self._lock:
+                box.users -= 1
+            raise
+        if box.users == 1:
+            self._watcher.watch(box)
+        return box
+
+    def close(self, mailbox: Mailbox) -> None:
+        """See `AccountStore.close`."""
+        assert isinstance(mailbox, IndexedMailbox)
+        with self._lock:
+            mailbox.users -= 1
+            is_idle = mailbox.users == 0
+        if is_idle:
+            self._watcher.unwatch(mailbox)
+            self._settle(mailbox)
+            with self._lock:
+                self._evict()
+
+    def _settle(self, box: IndexedMailbox) -> None:
+        try:
+            box.settle()
+        except StoreError as error:
+            self._warn(f"mailbox {box.name}: {error}")
+
+    def _evict(self) -> None:
+        idle = [box for box in self._boxes.values() if box.users == 0]
+        messages = sum(len(box.uids) for box in idle)
+        excess = len(idle) - LINGERING_MAILBOXES
+        for box in idle:
+            if excess <= 0 and messages <= LINGERING_MESSAGES:
+                break
+            del self._boxes[box.name]
+            excess -= 1
+            messages -= len(box.uids)
+
+    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
+        """See `AccountStore.status`."""
+        with self._lock:
+            box = self._find(checked_name(name))
+        box.refresh()
+        size = sum(box.sizes(box.uids).values()) if with_size else None
+        with box.lock:
+            unseen, deleted = box.counts()
+            status = MailboxStatus(
+                len(box.uids),
+                len(box.uids) - bisect_left(box.uids, box.peek_recent()),
+                box.uidnext,
+                box.uidvalidity,
+                unseen,
+                box.highest_modseq,
+                deleted,
+                size,
+                box.mailbox_id,
+            )
+        with self._lock:
+            self._evict()
+        return status
+
+    # Changing folders.
+
+    def create(self, name: str, special_use: bytes = b"") -> None:
+        """See `AccountStore.create`."""
+        name = checked_name(name)
+        with self._lock, self._faults():
+            if self._exists(name):
+                raise MailboxExists("The mailbox exists already")
+            self._folders.create(name)
+            if special_use:
+                with self._state.transaction():
+                    self._state.set_special_use(name, special_use)
+
+    def delete(self, name: str) -> None:
+        """See `AccountStore.delete`."""
+        name = checked_name(name)
+        if name == INBOX:
+            raise BadMailboxName("INBOX cannot be deleted")
+        with self._lock, self._faults():
+            if not self._exists(name):
+                raise NoSuchMailbox("There is no such mailbox")
+            box = self._boxes.pop(name, None)
+            with box.lock if box else self._lock:
+                self._folders.delete(name)
+                with self._state.transaction():
+                    self._state.delete_mailbox(name)
+                if box:
+                    box.replace()
+
+    def rename(self, old: str, new: str) -> None:
+        """See `AccountStore.rename`."""
+        old, new = checked_name(old), checked_name(new)
+        with self._lock, self._faults():
+            names = self._folders.names()
+            if new == INBOX or new in names:
+                raise MailboxExists("The mailbox exists already")
+            if old == INBOX:
+                self._folders.create(new)
+            elif old not in names:
+                raise NoSuchMailbox("There is no such mailbox")
+            elif new.startswith(old + "/"):
+                raise BadMailboxName("A mailbox cannot be moved below itself")
+            else:
+                self._rename(old, new)
+        if old == INBOX:
+            self._move_inbox(new)
+
+    def _move_inbox(self, name: str) -> None:
+        inbox, target = self.open(INBOX), self.open(name)
+        try:
+            inbox.move(list(inbox.uids), target)
+        finally:
+            self.close(inbox)
+            self.close(target)
+
+    def _rename(self, old: str, new: str) -> None:
+        moving = {
+            name: new + name[len(old) :] for name in self._boxes if name == old or name.startswith(old + "/")
+        }
+        with ExitStack() as stack:
+            for box in sorted((self._boxes[name] for name in moving), key=id):
+                stack.enter_context(box.lock)
+            with self._state.transaction():
+                self._state.begin_rename(old, new)
+            try:
+                self._folders.rename(old, new)
+            except OSError:
+                self._folders.rename(new, old)
+                with self._state.transaction():
+                    self._state.cancel_rename(old)
+                raise
+            with self._state.transaction():
+                self._state.finish_rename(old, new)
+            for name, renamed in moving.items():
+                box = self._boxes.pop(name)
+                self._watcher.unwatch(box)
+                box.renamed(renamed, self._make_format(renamed))
+                self._boxes[renamed] = box
+                if box.users:
+                    self._watcher.watch(box)
+
+    # Subscriptions, maildrop, end.
+
+    def set_subscribed(self, name: str, subscribed: bool) -> None:
+        """See `AccountStore.set_subscribed`."""
+        name = checked_name(name)
+        with self._state.transaction():
+            self._state.set_subscribed(name, subscribed)
+
+    def subscriptions(self) -> Sequence[str]:
+        """See `AccountStore.subscriptions`."""
+        return self._state.subscriptions()
+
+    def lock_maildrop(self) -> Callable[[], None] | None:
+        """See `AccountStore.lock_maildrop`. flock(2) excludes within the process, too."""
+        path = os.path.join(self._directory, "maildrop.lock")
+        with self._faults():
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return _Release(descriptor)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether state.db was moved aside: this store is of no use any more, a new one is."""
+        return self._state.is_damaged
+
+    def shut(self) -> None:
+        """Nothing is open any more; what was put off is done. The last session is gone."""
+        with self._lock:
+            for box in self._boxes.values():
+                if box.users:
+                    self._watcher.unwatch(box)
+                    self._settle(box)
+                box.replace()
+            self._boxes.clear()
+            self._cache.close()
+            self._state.close()
+
+
+class _Release:
+    """Gives the maildrop lock back, once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,693 @@
+"""The Mailbox contract over any MailboxFormat: UIDs, modseqs, flags, change notices.
+
+state.db is the truth about UIDs and flags, the format about which messages exist. Each change
+goes through `_change`: one transaction that first takes in what other processes committed to
+state.db, then decides, writes and commits, and only then shows itself in memory and to the
+listeners. So a UID is durable before it is visible.
+
+Order of the two stores, so that a crash between them costs nothing:
+
+    append, copy   file first, then index: a crash leaves a new message without an answer
+    flags          index first, then file: the format writes what it lacks at the next open
+    expunge        file first, then index: the next poll sees that it is gone
+    move           copy durable in the target, then removal: a crash leaves a duplicate
+
+Locks: the mailbox's own (two of them always in the order of their ids), then the one of
+state.db, which is held for a transaction only.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from mailserver.store.cache import Cache
+from mailserver.store.contract import (
+    DELETED,
+    SEEN,
+    SYSTEM_FLAGS,
+    Changes,
+    Flags,
+    FlagsChanged,
+    Mailbox,
+    MailboxReplaced,
+    Message,
+    MessageGone,
+    Modseq,
+    NewMessage,
+    OverQuota,
+    StoreFailure,
+    StoreMode,
+    Uid,
+)
+from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.state import MailboxRow, MessageRow, State, decode_flags, encode_flags
+
+_REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
+_FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
+_Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expunged
+_RECENT: Final = b"\\recent"
+_SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
+
+
+@dataclass
+class _Change:
+    """What one transaction does. Its modseq is given by `_change`."""
+
+    added: list[tuple[Found, Flags]] = field(default_factory=list)
+    flags: dict[Uid, Flags] = field(default_factory=dict)
+    expunged: list[Uid] = field(default_factory=list)
+    uids: list[Uid] = field(default_factory=list)  # of `added`, filled in
+    token: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.flags or self.expunged)
+
+
+class IndexedMailbox(Mailbox):
+    """See `Mailbox`. `users` counts the sessions that have it open; the AccountStore keeps it."""
+
+    def __init__(
+        self,
+        name: str,
+        form: MailboxFormat,
+        state: State,
+        cache: Cache,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.name = name
+        self.users = 0
+        self.lock = threading.RLock()
+        self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
+        self._format = form
+        self._state = state
+        self._cache = cache
+        self._warn = warn
+        self._listeners: list[Callable[[], None]] = []
+        self._replaced = False
+        self._state_version = -1
+        self._unwritten: dict[str, Flags] = {}
+        self._moved: dict[Uid, str] = {}  # places that wait for a token
+        self._token: str | None = None
+        self._counted: tuple[Modseq, int, int] | None = None
+        self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
+        self._empty()
+        with self.lock, self._faults():
+            self._open()
+
+    def _empty(self) -> None:
+        self.messages: dict[Uid, Message] = {}
+        self.uids: list[Uid] = []
+        self._keys: dict[Uid, str] = {}
+        self._uid_of: dict[str, Uid] = {}
+        self._places: dict[Uid, str] = {}
+        self._sizes: dict[Uid, int] = {}
+
+    # Opening.
+
+    def _open(self) -> None:
+        row = self._state.mailbox(self.name)
+        if row is None:
+            self._first_contact()
+            return
+        self._take_row(row)
+        self._spell_from(self._state.keywords(row.id))
+        self._state_version = self._state.version()
+        known = []
+        for message in self._state.messages(row.id):
+            flags = decode_flags(message.flags)
+            self._show(message, flags)
+            known.append(Known(message.key, message.place, flags))
+        if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
+            raise StoreFailure("The state of the mailbox contradicts itself")
+        self._log_floor = self.highest_modseq
+        self._format.load(known, row.token)
+        self.refresh()
+
+    def _first_contact(self) -> None:
+        """A mailbox that we never saw: number it as another server did, or anew. One transaction."""
+        self._format.load([], "")
+        adopted = self._format.adopted()
+        delta = self._format.poll() or Delta()
+        with self._state.transaction():
+            is_adopted = self._state.may_adopt(self.name, adopted.uidvalidity)
+            if not is_adopted:
+                adopted = Adopted(keywords=adopted.keywords)
+            validity = self._state.next_uidvalidity(adopted.uidvalidity)
+            self._take_row(self._state.create_mailbox(self.name, validity, max(adopted.uidnext, 1)))
+            self._spell_from([])
+            self._keep_keywords(adopted.keywords)
+            change = self._absorbing(delta)
+            if is_adopted:
+                change.uids = list(_adopted_uids(delta.added))
+                if change.uids:
+                    self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
+            self._write(change)
+        self._log_floor = self.highest_modseq
+        self._state_version = self._state.version()
+        self._remember(change)
+
+    def _take_row(self, row: MailboxRow) -> None:
+        self._id = row.id
+        self.mailbox_id = row.mailbox_id
+        self.uidvalidity = row.uidvalidity
+        self.uidnext = row.uidnext
+        self.highest_modseq = row.modseq
+
+    def _spell_from(self, keywords: Sequence[bytes]) -> None:
+        self.keywords: list[bytes] = list(keywords)
+        self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
+
+    def _show(self, row: MessageRow, flags: Flags) -> None:
+        uid = row.uid
+        self.messages[uid] = Message(uid, flags, row.modseq, row.date)
+        self._keys[uid] = row.key
+        self._places[uid] = row.place
+        self._uid_of[row.key] = uid
+        if row.size is not None:
+            self._sizes[uid] = row.size
+        self.uids.append(uid)
+
+    # Faults.
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.EDQUOT:
+                raise OverQuota("Quota exceeded") from error
+            self._warn(f"mailbox {self.name}: {error}")
+            raise StoreFailure("The mailbox cannot be read or written for now") from error
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self.lock, self._faults():
+            if self._replaced:
+                raise MailboxReplaced("The mailbox was deleted or replaced")
+            yield
+
+    def replace(self) -> None:
+        """The mailbox is no more: every later call raises MailboxReplaced, and listeners are told."""
+        with self.lock:
+            self._replaced = True
+            self._tell()
+
+    def renamed(self, name: str, form: MailboxFormat) -> None:
+        """The mailbox lies elsewhere now, under another name; sessions go on."""
+        with self._working():
+            self.name = name
+            self._format = form
+            self._reload_format()
+
+    def _reload_format(self) -> None:
+        """The format learns anew what the index knows; all is scanned at the next poll."""
+        known = [Known(self._keys[uid], self._places[uid], self.messages[uid].flags) for uid in self.uids]
+        self._format.load(known, "")
+
+    # Changes.
+
+    def _change(self, plan: Callable[[], _Change]) -> _Change:
+        """What `plan` decides is durable, visible and told. The plan sees the present state."""
+        with self._state.transaction():
+            self._catch_up()
+            change = plan()
+            self._write(change)
+        self._remember(change)
+        return change
+
+    def _write(self, change: _Change) -> None:
+        """The change is written, in the transaction; memory is untouched but for uids of the change."""
+        if not change and change.token is None:
+            return
+        modseq = Modseq(self.highest_modseq + 1) if change else self.highest_modseq
+        first = max(self.uidnext, change.uids[-1] + 1) if change.uids else self.uidnext
+        missing = len(change.added) - len(change.uids)
+        change.uids.extend(Uid(uid) for uid in range(first, first + missing))
+        uidnext = first + missing
+        self._state.add_messages(
+            self._id,
+            [
+                MessageRow(
+                    uid, found.key, found.place, encode_flags(flags), modseq, found.internal_date, found.size
+                )
+                for uid, (found, flags) in zip(change.uids, change.added, strict=True)
+            ],
+        )
+        self._state.set_flags(self._id, modseq, change.flags)
+        if change.expunged:
+            self._state.expunge(self._id, modseq, change.expunged)
+        if change.token is not None:
+            self._state.set_places(self._id, self._moved)
+        self._state.update_mailbox(self._id, uidnext, modseq, change.token)
+
+    def _remember(self, change: _Change) -> None:
+        """The committed change is visible and told."""
+        if change.token is not None:
+            self._moved = {}
+        if not change:
+            return
+        modseq = Modseq(self.highest_modseq + 1)
+        for uid, (found, flags) in zip(change.uids, change.added, strict=True):
+            self._show(_row(uid, found, flags, modseq), flags)
+        self._change_shown(change.flags, modseq)
+        self._hide(change.expunged)
+        if change.uids:
+            self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
+        self.highest_modseq = modseq
+        self._log.append((modseq, (*change.flags, *change.uids), tuple(change.expunged)))
+        self._tell()
+
+    def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
+        for uid, new in flags.items():
+            self.messages[uid] = Message(uid, new, modseq, self.messages[uid].internal_date)
+
+    def _hide(self, uids: Sequence[Uid]) -> None:
+        if not uids:
+            return
+        gone = set(uids)
+        self.uids = [uid for uid in self.uids if uid not in gone]
+        for uid in uids:
+            self.messages.pop(uid, None)
+            self._uid_of.pop(self._keys.pop(uid, ""), None)
+            for known in (self._places, self._sizes, self._moved):
+                known.pop(uid, None)
+        self._cache.forget(self.mailbox_id, uids)
+
+    def _catch_up(self) -> None:
+        """What other processes committed to state.db is in memory. Raises MailboxReplaced."""
+        self._state_version = self._state.version()
+        row = self._state.mailbox_by_id(self._id)
+        if row is None or row.uidvalidity != self.uidvalidity:
+            self.replace()
+            raise MailboxReplaced("The mailbox was deleted or replaced")
+        if row.modseq == self.highest_modseq:
+            return
+        self._spell_from(self._state.keywords(self._id))
+        expunged = [
+            uid for uid in self._state.expunged(self._id, self.highest_modseq) if uid in self.messages
+        ]
+        if row.forgotten > self.highest_modseq:
+            left = {message.uid for message in self._state.messages(self._id)}
+            expunged = [uid for uid in self.uids if uid not in left]
+        changed = list(self._state.messages(self._id, self.highest_modseq))
+        for message in changed:
+            if message.uid in self.messages:
+                self._change_shown({message.uid: decode_flags(message.flags)}, message.modseq)
+            else:
+                self._show(message, decode_flags(message.flags))
+        self._hide(expunged)
+        self.uidnext, self.highest_modseq = row.uidnext, row.modseq
+        self._log.append((row.modseq, [message.uid for message in changed], expunged))
+        self._tell()
+
+    def _absorb(self, delta: Delta | None) -> None:
+        """What the format noticed is durable and visible."""
+        if delta is None:
+            return
+        self._note_places(delta)
+        if not (delta.added or delta.removed or delta.flags):
+            return
+        try:
+            self._change(lambda: self._absorbing(delta))
+        except BaseException:
+            self._reload_format()  # it believes that we know
+            raise
+
+    def _note_places(self, delta: Delta) -> None:
+        for key, place in (delta.places or {}).items():
+            uid = self._uid_of.get(key)
+            if uid is not None:
+                self._places[uid] = self._moved[uid] = place
+        if delta.token:
+            self._token = delta.token
+
+    def _absorbing(self, delta: Delta) -> _Change:
+        change = _Change(token=delta.token or None)
+        for found in delta.added:
+            if found.key not in self._uid_of:
+                change.added.append((found, self._spell(found.flags)))
+        for key, flags in (delta.flags or {}).items():
+            uid = self._uid_of.get(key)
+            if uid is not None and self.messages[uid].flags != (spelt := self._spell(flags)):
+                change.flags[uid] = spelt
+        gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
+        change.expunged = sorted(gone)
+        for uid in gone & change.flags.keys():
+            del change.flags[uid]
+        return change
+
+    def _spell(self, flags: Iterable[bytes]) -> Flags:
+        """The flags as first spelt; keywords that are new are kept. In a transaction."""
+        try:
+            return frozenset([self._spellings[flag.lower()] for flag in flags])
+        except KeyError:
+            self._keep_keywords([flag for flag in flags if not flag.startswith(b"\\")])
+            spelt = (self._spellings.get(flag.lower()) for flag in flags)
+            return frozenset(flag for flag in spelt if flag)
+
+    def _keep_keywords(self, keywords: Iterable[bytes]) -> None:
+        new = list({word.lower(): word for word in keywords if word.lower() not in self._spellings}.values())
+        if new:
+            self._state.add_keywords(self._id, len(self.keywords), new)
+            self._spell_from([*self.keywords, *new])
+
+    # Listeners.
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.subscribe`."""
+        with self._listening:
+            self._listeners = [*self._listeners, listener]
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.unsubscribe`."""
+        with self._listening:
+            self._listeners = [other for other in self._listeners if other != listener]
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def changes_since(self, modseq: Modseq) -> Changes:
+        """See `Mailbox.changes_since`."""
+        highest = self.highest_modseq
+        if modseq >= highest:
+            return Changes(highest)
+        log = list(self._log)
+        if not self._remembers(log, modseq):
+            return self._old_changes(modseq)
+        changed: set[Uid] = set()
+        expunged: set[Uid] = set()
+        for number, uids, gone in reversed(log):
+            if number <= modseq:
+                break
+            if number <= highest:
+                changed.update(uids)
+                expunged.update(gone)
+        return Changes(highest, sorted(changed - expunged), sorted(expunged))
+
+    def _remembers(self, log: Sequence[_Logged], modseq: Modseq) -> bool:
+        floor = self._log_floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
+        return modseq >= floor
+
+    def _old_changes(self, modseq: Modseq) -> Changes:
+        messages = sorted(self.messages.copy().items())
+        changed = [uid for uid, message in messages if message.modseq > modseq]
+        row = self._state.mailbox_by_id(self._id)
+        if row is not None and row.forgotten <= modseq:
+            return Changes(self.highest_modseq, changed, self._state.expunged(self._id, modseq))
+        missing = [Uid(uid) for uid in range(1, self.uidnext) if uid not in self.messages]
+        return Changes(self.highest_modseq, changed, missing, complete=False)
+
+    def refresh(self) -> bool:
+        """See `Mailbox.refresh`."""
+        with self._working():
+            before = self.highest_modseq
+            self._absorb(self._format.poll())
+            if self._state.version() != self._state_version:
+                with self._state.lock:
+                    self._catch_up()
+            return self.highest_modseq != before
+
+    # Recent.
+
+    def peek_recent(self) -> Uid:
+        """See `Mailbox.peek_recent`."""
+        row = self._state.mailbox_by_id(self._id)
+        return row.recent if row else self.uidnext
+
+    def claim_recent(self) -> Uid:
+        """See `Mailbox.claim_recent`."""
+        with self._working():
+            recent = self.peek_recent()
+            if recent < self.uidnext:
+                with self._state.transaction():
+                    recent = self.peek_recent()
+                    self._state.set_recent(self._id, self.uidnext)
+            return recent
+
+    def counts(self) -> tuple[int, int]:
+        """How many messages are unseen, and how many deleted."""
+        with self.lock:
+            if self._counted is None or self._counted[0] != self.highest_modseq:
+                flags = [message.flags for message in self.messages.values()]
+                unseen = sum(SEEN not in each for each in flags)
+                self._counted = (self.highest_modseq, unseen, sum(DELETED in each for each in flags))
+            return self._counted[1:]
+
+    # Reading.
+
+    def read(self, uid: Uid) -> bytes:
+        """See `Mailbox.read`."""
+        with self._working():
+            key = self._keys.get(uid)
+            if key is None:
+                raise MessageGone("The message is gone")
+            content = self._format.read(key)
+            if self._sizes.get(uid) != len(content):
+                self._learn_sizes({uid: len(content)})
+            return content
+
+    def _learn_sizes(self, sizes: Mapping[Uid, int]) -> None:
+        with self._state.transaction():
+            self._state.set_sizes(self._id, sizes)
+        self._sizes.update(sizes)
+
+    def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """See `Mailbox.sizes`."""
+        known = self._sizes
+        missing = [uid for uid in uids if uid not in known and uid in self.messages]
+        for start in range(0, len(missing), _FACT_BATCH):
+            with self._working():
+                found = {
+                    uid: len(content) for uid, content in self._contents(missing[start : start + _FACT_BATCH])
+                }
+                if found:
+                    self._learn_sizes(found)
+        return {uid: known[uid] for uid in uids if uid in known}
+
+    def _contents(self, uids: Sequence[Uid]) -> Iterator[tuple[Uid, bytes]]:
+        for uid in uids:
+            try:
+                yield uid, self._format.read(self._keys[uid])
+            except (KeyError, MessageGone):
+                continue
+
+    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+        """See `Mailbox.facts`."""
+        ordered = sorted(uids)
+        known = self._cache.get(self.mailbox_id, self.uidvalidity, kind, ordered)
+        missing = [uid for uid in ordered if uid not in known and uid in self.messages]
+        for start in range(0, len(missing), _FACT_BATCH):
+            made, sizes = {}, {}
+            for uid in missing[start : start + _FACT_BATCH]:
+                with self._working():
+                    content = dict(self._contents([uid])).get(uid)
+                if content is not None:
+                    made[uid] = make(content)
+                    if self._sizes.get(uid) != len(content):
+                        sizes[uid] = len(content)
+            self._cache.put(self.mailbox_id, self.uidvalidity, kind, made)
+            known.update(made)
+            if sizes:
+                with self._working():
+                    self._learn_sizes({uid: size for uid, size in sizes.items() if uid in self.messages})
+        messages = self.messages
+        return {uid: known[uid] for uid in uids if uid in known and uid in messages}
+
+    # Writing.
+
+    def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        """See `Mailbox.append`."""
+        if not messages:
+            return []
+        with self._working():
+            found, delta = self._format.append([_without_recent(message) for message in messages])
+            return self._number(found, delta)
+
+    def _number(self, found: Sequence[Found], delta: Delta | None) -> Sequence[Uid]:
+        """The messages that the format just stored have UIDs, after those of others."""
+        self._absorb(delta)
+        try:
+            self._change(lambda: _Change(added=[(each, self._spell(each.flags)) for each in found]))
+        except BaseException:
+            self._reload_format()
+            raise
+        return [self._uid_of[each.key] for each in found]
+
+    def change_flags(
+        self,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None = None,
+    ) -> FlagsChanged:
+        """See `Mailbox.change_flags`."""
+        modified: list[Uid] = []
+
+        def plan() -> _Change:
+            named = self._spell(flag for flag in list(flags) if flag.lower() != _RECENT)
+            return _Change(flags=self._changed_flags(uids, named, mode, unchanged_since, modified))
+
+        with self._working():
+            change = self._change(plan)
+            self._write_flags({self._keys[uid]: new for uid, new in change.flags.items()})
+        return FlagsChanged(sorted(change.flags), sorted(modified))
+
+    def _changed_flags(
+        self,
+        uids: Sequence[Uid],
+        named: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None,
+        modified: list[Uid],
+    ) -> dict[Uid, Flags]:
+        wanted: dict[Flags, Flags] = {}
+        changed: dict[Uid, Flags] = {}
+        for uid in uids:
+            message = self.messages.get(uid)
+            if message is None:
+                continue
+            if unchanged_since is not None and message.modseq > unchanged_since:
+                modified.append(uid)
+                continue
+            old = message.flags
+            new = wanted.get(old)
+            if new is None:
+                new = wanted[old] = _combine(old, named, mode)
+            if new != old:
+                changed[uid] = new
+        return changed
+
+    def _write_flags(self, flags: Mapping[str, Flags]) -> None:
+        """The format has the flags too, or will get them: they are durable already."""
+        self._unwritten.update(flags)
+        if not self._unwritten:
+            return
+        try:
+            delta = self._format.write_flags(self._unwritten)
+        except (OSError, MailboxReplaced) as error:
+            self._warn(f"mailbox {self.name}: flags are not stored beside the messages yet: {error}")
+            return
+        self._unwritten = {}
+        self._absorb(delta)
+
+    def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
+        """See `Mailbox.expunge`."""
+        with self._working():
+            self.refresh()
+            chosen = self.uids if uids is None else uids
+            return self.remove(
+                [uid for uid in chosen if uid in self.messages and DELETED in self.messages[uid].flags]
+            )
+
+    def remove(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        """See `Mailbox.remove`."""
+        with self._working():
+            there = sorted({uid for uid in uids if uid in self.messages})
+            if not there:
+                return []
+            keys = [self._keys[uid] for uid in there]
+            try:
+                self._absorb(self._format.remove(keys))
+                self._change(lambda: _Change(expunged=[uid for uid in there if uid in self.messages]))
+            except BaseException:
+                self._reload_format()
+                raise
+            return there
+
+    def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """See `Mailbox.copy`."""
+        if not isinstance(target, IndexedMailbox):
+            return self._copy_elsewhere(uids, target)
+        with self._both(target):
+            sources = [uid for uid in uids if uid in self.messages]
+            if not sources:
+                return []
+            found = self._linked(sources, target)
+            if found is None:
+                return self._copy_elsewhere(sources, target)
+            return list(zip(sources, target._number(found, None), strict=True))
+
+    def _linked(self, sources: Sequence[Uid], target: IndexedMailbox) -> Sequence[Found] | None:
+        flags = {self._keys[uid]: self.messages[uid].flags for uid in sources}
+        if len(flags) != len(sources):
+            return None
+        with target._faults():
+            return target._format.link(self._format, flags)
+
+    def _copy_elsewhere(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        with self.lock:
+            copied = [uid for uid in uids if uid in self.messages]
+            messages = [
+                NewMessage(self.read(uid), self.messages[uid].flags, self.messages[uid].internal_date)
+                for uid in copied
+            ]
+        return list(zip(copied, target.append(messages), strict=True))
+
+    def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """See `Mailbox.move`."""
+        with self._both(target):
+            pairs = self.copy(uids, target)
+            self.remove([source for source, _ in pairs])
+            return pairs
+
+    @contextmanager
+    def _both(self, target: Mailbox) -> Iterator[None]:
+        boxes = [box for box in (self, target) if isinstance(box, IndexedMailbox)]
+        with ExitStack() as stack:
+            for box in sorted(boxes, key=id):
+                stack.enter_context(box.lock)
+            for box in boxes:
+                stack.enter_context(box._working())
+            yield
+
+    # Rest.
+
+    def settle(self) -> None:
+        """What was put off is done and durable; called when the last session is gone."""
+        with self._working():
+            self._write_flags({})
+            delta = self._format.settle()
+            self._absorb(delta)
+            if self._token is not None or self._moved:
+                token = self._token or ""
+                self._change(lambda: _Change(token=token))
+                self._token = None
+
+    def watched_paths(self) -> Sequence[str]:
+        """Files and directories whose change means that `refresh` has news."""
+        return self._format.watched_paths()
+
+
+def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageRow:
+    text = encode_flags(flags)
+    return MessageRow(uid, found.key, found.place, text, modseq, found.internal_date, found.size)
+
+
+def _combine(old: Flags, named: Flags, mode: StoreMode) -> Flags:
+    if mode is StoreMode.ADD:
+        return old | named
+    return old - named if mode is StoreMode.REMOVE else named
+
+
+def _without_recent(message: NewMessage) -> NewMessage:
+    if any(flag.lower() == _RECENT for flag in message.flags):
+        flags = frozenset(flag for flag in message.flags if flag.lower() != _RECENT)
+        return NewMessage(message.content, flags, message.internal_date)
+    return message
+
+
+def _adopted_uids(added: Sequence[Found]) -> Iterator[Uid]:
+    """The UIDs that another server gave, as long as they ascend; the rest is numbered anew."""
+    last = 0
+    for found in added:
+        if not last < found.uid < 2**32 - 1:
+            return
+        last = found.uid
+        yield Uid(last)

@@ -1,0 +1,586 @@
+"""A maildir: one file per message, no lock; written here, and read and written by anybody.
+
+Delivery (`deposit`): write in `tmp`, fsync, rename to `new`, fsync `new`. The rename publishes
+the whole message, the last fsync its name: without it a power cut leaves the message in
+`tmp`, lost to every reader. A crash before the rename leaves a file in `tmp`, removed after
+36 hours. Names carry time, device and inode, so that none is given twice.
+
+Reading: messages are named by the part before the colon, flags stand behind it
+(`maildir_names`). A message that we have seen stays in `new` until its flags change or the
+mailbox is settled, and is served from there: so a delivery costs a scan of `new` alone.
+
+What other programs do shows in the mtimes of `new` and `cur`. An mtime younger than
+RACY seconds when it was read may hide a later change in the same clock tick, so it is
+not trusted and the directory is read again at the next poll. Our own writes to `cur` do not
+cause a scan; since a foreign change in the very moment of ours would go unseen, `cur` is
+read again VERIFY seconds later. A message that seems to be gone is looked for once more: a
+file renamed during readdir(3) may be missed.
+
+Files are stored with LF line ends, as Postfix and mutt do; what `read` gives has CRLF whatever
+is stored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from mailserver.store.contract import Flags, MessageGone, NewMessage
+from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.maildir_names import (
+    Keywords,
+    arrival_order,
+    key_of,
+    letters_of,
+    unique_name,
+    virtual_size,
+)
+
+RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
+COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
+VERIFY: Final = 30.0  # seconds
+ABANDONED: Final = 36 * 3600  # seconds that a file may stay in tmp
+SUBDIRECTORIES: Final = ("tmp", "new", "cur")
+_CLUTTER: Final = 64  # so many seen messages may stay in new
+_counter = itertools.count()
+_LONE_LF: Final = re.compile(rb"(?<!\r)\n")
+
+_Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
+
+
+def with_crlf(content: bytes) -> bytes:
+    """The content with CRLF line ends, each LF a line end."""
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    return content.replace(b"\n", b"\r\n")
+
+
+def as_stored(content: bytes) -> bytes:
+    """The content with LF line ends, or unchanged where that could not be undone."""
+    if b"\r\r\n" in content:
+        return content
+    return content.replace(b"\r\n", b"\n")
+
+
+def make_maildir(directory: str) -> None:
+    """The directory and its tmp, new and cur are there; parents are not made. Durable."""
+    for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        sync_directory(os.path.dirname(path) or ".")
+
+
+def sync_directory(path: str) -> None:
+    """The names in the directory are durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def deposit(directory: str, pieces: Iterable[bytes], hostname: str, size_limit: int = 0) -> str:
+    """A new message is durable in `new`; its path. The pieces have LF line ends and are written as they are.
+
+    Missing tmp, new and cur are made. Whatever goes wrong, nothing of it is left and OSError is
+    raised; EFBIG for a message above `size_limit` (0: none).
+    """
+    draft = _Draft(directory, hostname)
+    try:
+        for piece in pieces:
+            draft.write(piece)
+            if size_limit and draft.size > size_limit:
+                raise OSError(27, "File too large")
+        draft.finish()
+        path = draft.publish("new", draft.name())
+        sync_directory(os.path.join(directory, "new"))
+    except BaseException:
+        draft.discard()
+        raise
+    return path
+
+
+def _harmless(name: str) -> str:
+    return name.replace("/", "\\057").replace(":", "\\072")
+
+
+class _Draft:
+    """A file on its way through tmp."""
+
+    def __init__(self, directory: str, hostname: str) -> None:
+        self._directory = directory
+        self._hostname = hostname
+        self.size = 0
+        self._extra = 0  # octets that CRLF line ends add
+        self._last = b""
+        self._now = time.time_ns()
+        self._path = os.path.join(directory, "tmp", self._temporary_name())
+        self._descriptor = self._open()
+        self._unique = unique_name(
+            self._now // 10**9, self._now // 1000 % 10**6, os.fstat(self._descriptor), hostname
+        )
+
+    def _temporary_name(self) -> str:
+        return _harmless(f"{self._now // 10**9}.P{os.getpid()}Q{next(_counter)}.{self._hostname}")
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self._path, flags, 0o600)
+        except FileNotFoundError:
+            make_maildir(self._directory)
+            return os.open(self._path, flags, 0o600)
+
+    def write(self, piece: bytes) -> None:
+        """The piece is written, wholly."""
+        if not piece:
+            return
+        lone = piece.count(b"\n") if b"\r" not in piece else len(_LONE_LF.findall(piece))
+        if self._last == b"\r" and piece[:1] == b"\n":
+            lone -= 1
+        self._extra += lone
+        self._last = piece[-1:]
+        self.size += len(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def finish(self, internal_date: int | None = None) -> None:
+        """The content is durable."""
+        if internal_date is not None:
+            os.utime(self._descriptor, (internal_date, internal_date))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def name(self) -> str:
+        """The key: unique part and sizes."""
+        return f"{self._unique},S={self.size},W={self.size + self._extra}"
+
+    def publish(self, subdirectory: str, name: str) -> str:
+        """The file is in the subdirectory, though not yet durably."""
+        path = os.path.join(self._directory, subdirectory, name)
+        os.rename(self._path, path)
+        self._path = path
+        return path
+
+    def discard(self) -> None:
+        """Nothing of the file is left."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+
+class MaildirFormat(MailboxFormat):
+    """See `MailboxFormat`. `adopt` gives what another server left; see `store.adopt`."""
+
+    def __init__(
+        self,
+        directory: str,
+        hostname: str,
+        adopt: Callable[[str], tuple[Adopted, Mapping[str, int]]] = lambda directory: (Adopted(), {}),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._hostname = hostname
+        self._adopt = adopt
+        self._clock = clock
+        self._keywords = Keywords(directory)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: dict[str, str] = {}  # as last reported
+        self._flags: dict[str, Flags] = {}  # as last reported or written, where not as in the name
+        self._in_new: set[str] = set()
+        self._glimpse: dict[str, str] = {}  # places noticed by a read, not yet reported
+        self._pending: dict[str, Flags] = {}  # flags that the name should show and does not
+        self._marks: dict[str, _Mark | None] = {"new": None, "cur": None}
+        self._token = ""
+        self._scanned = False
+        self._verified = 0.0
+        self._wrote = False  # to cur, since it was last read whole
+        self._unsynced: set[str] = set()
+        self._foreign_uids: Mapping[str, int] = {}
+
+    def load(self, known: Sequence[Known], token: str) -> None:
+        """See `MailboxFormat.load`."""
+        self._forget()
+        self._token = token
+        self._keywords.refresh()
+        for message in known:
+            self._places[message.key] = message.place
+            self._flags[message.key] = message.flags
+            if message.place.startswith("new/"):
+                self._in_new.add(message.key)
+
+    def adopted(self) -> Adopted:
+        """See `MailboxFormat.adopted`."""
+        adopted, self._foreign_uids = self._adopt(self._directory)
+        return Adopted(adopted.uidvalidity, adopted.uidnext, tuple(self._keywords.names()))
+
+    # Polling.
+
+    def _mark(self, subdirectory: str) -> _Mark:
+        try:
+            status = os.stat(os.path.join(self._directory, subdirectory))
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_ino, status.st_mtime_ns
+
+    def _is_settled(self, mark: _Mark, now: float) -> bool:
+        """Whether a change after now would give the directory another mark."""
+        racy = COARSE_RACY if mark[1] % 10**9 == 0 else RACY
+        return not 0 <= now - mark[1] / 10**9 < racy
+
+    def poll(self) -> Delta | None:
+        """See `MailboxFormat.poll`."""
+        now = self._clock()
+        marks: dict[str, _Mark | None] = {name: self._mark(name) for name in ("new", "cur")}
+        if not self._scanned and self._token and self._token == _token(marks):
+            self._marks, self._scanned, self._verified = marks, True, now
+            return None
+        whole = not self._scanned or marks["cur"] != self._marks["cur"] or self._is_due(now)
+        if not whole and marks["new"] == self._marks["new"]:
+            return None
+        delta = None if whole else self._read_new()
+        if delta is None:
+            whole = True
+            delta = self._read_all()
+        for name in ("new", "cur") if whole else ("new",):
+            mark = marks[name]
+            self._marks[name] = mark if mark and self._is_settled(mark, now) else None
+        if whole:
+            self._scanned, self._verified, self._wrote = True, now, False
+        if not (delta.added or delta.removed or delta.flags or delta.places):
+            return None
+        return self._with_token(delta)
+
+    def _is_due(self, now: float) -> bool:
+        return self._wrote and not 0 <= now - self._verified < VERIFY
+
+    def _with_token(self, delta: Delta) -> Delta:
+        self._sync()
+        return Delta(delta.added, delta.removed, delta.flags, delta.places, _token(self._marks))
+
+    def _sync(self) -> None:
+        """Renames of ours are durable."""
+        while self._unsynced:
+            name = next(iter(self._unsynced))
+            sync_directory(os.path.join(self._directory, name))
+            self._unsynced.discard(name)
+
+    def _list(self, subdirectory: str) -> dict[str, str]:
+        """Place by key of what lies in the subdirectory."""
+        try:
+            names = os.listdir(os.path.join(self._directory, subdirectory))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        prefix = subdirectory + "/"
+        return {name.partition(":")[0]: prefix + name for name in names if name[0] != "."}
+
+    def _list_all(self) -> dict[str, str]:
+        # new first: what is moved to cur meanwhile is then seen twice, not never
+        found = self._list("new")
+        found.update(self._list("cur"))
+        return found
+
+    def _read_new(self) -> Delta | None:
+        """What came into new; None where something left it, so that cur must be read too."""
+        found = self._list("new")
+        if not self._in_new <= found.keys():
+            return None
+        fresh = [key for key in found if key not in self._places]
+        return self._report({key: found[key] for key in fresh}, [], [])
+
+    def _read_all(self) -> Delta:
+        self._keywords.refresh()
+        found = self._list_all()
+        missing = self._places.keys() - found.keys()
+        if missing:
+            again = self._list_all()
+            found.update((key, again[key]) for key in missing & again.keys())
+        differing = found.items() - self._places.items()
+        moved = [(key, place) for key, place in differing if key in self._places]
+        added = {key: place for key, place in differing if key not in self._places}
+        if not self._scanned:
+            self._find_unwritten(found)
+        return self._report(added, [key for key in missing if key not in found], moved)
+
+    def _find_unwritten(self, found: Mapping[str, str]) -> None:
+        """Names that never got their flags, because of a crash, will get them."""
+        for key, flags in self._flags.items():
+            place = self._places[key]
+            if found.get(key) == place and self._shown(flags) != self._keywords.flags(letters_of(place)):
+                self._pending[key] = flags
+
+    def _shown(self, flags: Flags) -> Flags:
+        return frozenset(flag for flag in flags if self._keywords.can_show(flag))
+
+    def _report(
+        self, added: Mapping[str, str], removed: Sequence[str], moved: Sequence[tuple[str, str]]
+    ) -> Delta:
+        self._glimpse = {}
+        for key in removed:
+            self._drop(key)
+        flags: dict[str, Flags] = {}
+        for key, place in moved:
+            old = self._flags_of(key)
+            new = self._keywords.flags(letters_of(place)) | {
+                flag for flag in old if not self._keywords.can_show(flag)
+            }
+            if new != old:
+                flags[key] = self._flags[key] = new
+            self._pending.pop(key, None)
+            self._place(key, place)
+        found = [self._found(key, added[key]) for key in sorted(added, key=self._order)]
+        whole = [message for message in found if message is not None]
+        return Delta(whole, removed, flags, dict(moved))
+
+    def _order(self, key: str) -> tuple[int, tuple[int, int, str]]:
+        return self._foreign_uids.get(key, 2**32), arrival_order(key)
+
+    def _found(self, key: str, place: str) -> Found | None:
+        try:
+            status = os.stat(os.path.join(self._directory, place), follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # moved on already: the next poll sees it
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        self._place(key, place)
+        flags = self._keywords.flags(letters_of(place))
+        self._flags[key] = flags
+        size = virtual_size(place)
+        return Found(key, place, flags, int(status.st_mtime), self._foreign_uids.get(key, 0), size)
+
+    def _place(self, key: str, place: str) -> None:
+        self._places[key] = place
+        if place.startswith("new/"):
+            self._in_new.add(key)
+        else:
+            self._in_new.discard(key)
+
+    def _drop(self, key: str) -> None:
+        self._places.pop(key, None)
+        self._flags.pop(key, None)
+        self._pending.pop(key, None)
+        self._in_new.discard(key)
+
+    def _flags_of(self, key: str) -> Flags:
+        return self._flags[key] if key in self._flags else self._keywords.flags(letters_of(self._places[key]))
+
+    # Reading.
+
+    def read(self, key: str) -> bytes:
+        """See `MailboxFormat.read`."""
+        return with_crlf(self._follow(key, self._read_file))
+
+    def _follow(self, key: str, act: Callable[[str], bytes]) -> bytes:
+        """`act(path)` where the message lies now. Raises MessageGone."""
+        for look_again in (False, True):
+            if look_again:
+                self._glimpse = self._list_all()
+            place = self._glimpse.get(key) or (None if look_again else self._places.get(key))
+            if place is not None:
+                try:
+                    return act(os.path.join(self._directory, place))
+                except FileNotFoundError:
+                    continue
+        raise MessageGone("The message is gone")
+
+    def _read_file(self, path: str) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            return file.readall()
+
+    # Writing.
+
+    @contextmanager
+    def _writing(self, *subdirectories: str) -> Iterator[None]:
+        """Our own changes of the subdirectories do not look like others'."""
+        unchanged = [name for name in subdirectories if self._marks[name] == self._mark(name)]
+        try:
+            yield
+        finally:
+            for name in subdirectories:
+                self._marks[name] = self._mark(name) if name in unchanged else None
+            self._wrote = True
+
+    def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
+        """See `MailboxFormat.append`."""
+        self._keywords.provide(flag for message in messages for flag in message.flags)
+        drafts: list[_Draft] = []
+        try:
+            for message in messages:
+                draft = _Draft(self._directory, self._hostname)
+                drafts.append(draft)
+                draft.write(as_stored(message.content))
+                draft.finish(message.internal_date)
+            with self._writing("cur"):
+                names = [
+                    self._publish(draft, message.flags)
+                    for draft, message in zip(drafts, messages, strict=True)
+                ]
+                sync_directory(os.path.join(self._directory, "cur"))
+        except BaseException:
+            for draft in drafts:
+                draft.discard()
+            raise
+        return [self._take(name, message.flags) for name, message in zip(names, messages, strict=True)], None
+
+    def _publish(self, draft: _Draft, flags: Flags) -> str:
+        name = f"{draft.name()}:2,{self._keywords.letters(flags)}"
+        draft.publish("cur", name)
+        return name
+
+    def _take(self, name: str, flags: Flags) -> Found:
+        """The new file of ours in cur, known."""
+        key, place = key_of(name), "cur/" + name
+        status = os.stat(os.path.join(self._directory, place))
+        self._place(key, place)
+        self._flags[key] = flags
+        return Found(key, place, flags, int(status.st_mtime), 0, virtual_size(name))
+
+    def link(self, source: MailboxFormat, flags: Mapping[str, Flags]) -> Sequence[Found] | None:
+        """See `MailboxFormat.link`: hard links, so that nothing is read, written or fsynced but the names."""
+        if not isinstance(source, MaildirFormat):
+            return None
+        self._keywords.provide(flag for each in flags.values() for flag in each)
+        linked: list[tuple[str, Flags]] = []
+        try:
+            make_maildir(self._directory)
+            with self._writing("cur"):
+                for key, wanted in flags.items():
+                    linked.append((self._link(source, key, wanted), wanted))
+                sync_directory(os.path.join(self._directory, "cur"))
+        except BaseException as error:
+            for name, _ in linked:
+                os.unlink(os.path.join(self._directory, "cur", name))
+            if isinstance(error, OSError) and error.errno in _CANNOT_LINK:
+                return None
+            raise
+        return [self._take(name, wanted) for name, wanted in linked]
+
+    def _link(self, source: MaildirFormat, key: str, flags: Flags) -> str:
+        now = time.time_ns()
+        sizes = "".join(re.findall(r",[SW]=[0-9]+", key))
+        unique = f"{now // 10**9}.M{now // 1000 % 10**6:06}P{os.getpid()}Q{next(_counter)}.{self._hostname}"
+        name = f"{_harmless(unique)}{sizes}:2,{self._keywords.letters(flags)}"
+
+        def link(path: str) -> bytes:
+            os.link(path, os.path.join(self._directory, "cur", name), follow_symlinks=False)
+            return b""
+
+        source._follow(key, link)
+        return name
+
+    def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
+        """See `MailboxFormat.write_flags`: files are renamed at once, durably at the next poll with news."""
+        try:
+            self._keywords.provide(flag for each in flags.values() for flag in each)
+        except OSError:
+            pass  # another program holds dovecot-keywords; the keywords stay in state.db
+        places: dict[str, str] = {}
+        with self._writing("new", "cur"):
+            for key, wanted in flags.items():
+                if key in self._places:
+                    self._flags[key] = wanted
+                    place = self._rename(key, wanted)
+                    if place is not None:
+                        places[key] = place
+        return Delta(places=places) if places else None
+
+    def _rename(self, key: str, flags: Flags) -> str | None:
+        """The file's name shows the flags; its place, None where that did not change or it is gone."""
+        self._pending.pop(key, None)
+        old = self._places[key]
+        place = self._place_for(key, old, flags)
+        if place == old and key not in self._glimpse:
+            return None
+
+        def rename(path: str) -> bytes:
+            nonlocal place
+            place = self._place_for(key, path[len(self._directory) + 1 :], flags)
+            os.rename(path, os.path.join(self._directory, place))
+            return b""
+
+        try:
+            self._follow(key, rename)
+        except MessageGone:
+            return None
+        self._glimpse.pop(key, None)
+        self._unsynced |= {"cur", "new"} if old.startswith("new/") else {"cur"}
+        self._place(key, place)
+        return place
+
+    def _place_for(self, key: str, old: str, flags: Flags) -> str:
+        return f"cur/{key}:2,{self._keywords.letters(flags, letters_of(old))}"
+
+    def remove(self, keys: Sequence[str]) -> Delta | None:
+        """See `MailboxFormat.remove`."""
+        touched: set[str] = set()
+
+        def unlink(path: str) -> bytes:
+            os.unlink(path)
+            touched.add(os.path.basename(os.path.dirname(path)))
+            return b""
+
+        with self._writing("new", "cur"):
+            for key in keys:
+                try:
+                    self._follow(key, unlink)
+                except MessageGone:
+                    pass
+            for name in touched:
+                sync_directory(os.path.join(self._directory, name))
+        for key in keys:
+            self._drop(key)
+        return None
+
+    def settle(self) -> Delta | None:
+        """See `MailboxFormat.settle`: seen messages move to cur, old files leave tmp."""
+        self._clean_tmp()
+        waiting = {key: self._flags_of(key) for key in self._in_new}
+        waiting.update(self._pending)
+        delta = self.write_flags(waiting) if waiting else None
+        self._sync()
+        marks: dict[str, _Mark | None] = dict(self._marks)
+        now = self._clock()
+        trusted = all(mark and self._is_settled(mark, now) for mark in marks.values())
+        return Delta(places=delta.places if delta else None, token=_token(marks) if trusted else "-")
+
+    def _clean_tmp(self) -> None:
+        limit = self._clock() - ABANDONED
+        try:
+            with os.scandir(os.path.join(self._directory, "tmp")) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    if max(status.st_mtime, status.st_ctime) < limit and stat.S_ISREG(status.st_mode):
+                        os.unlink(entry.path)
+        except FileNotFoundError:
+            pass
+
+    def watched_paths(self) -> Sequence[str]:
+        """See `MailboxFormat.watched_paths`."""
+        return [os.path.join(self._directory, name) for name in ("new", "cur")]
+
+
+_CANNOT_LINK: Final = (1, 18, 31, 95)  # EPERM, EXDEV, EMLINK, EOPNOTSUPP
+
+
+def _token(marks: Mapping[str, _Mark | None]) -> str:
+    new, cur = marks["new"], marks["cur"]
+    if new is None or cur is None:
+        return "-"  # nothing that a later poll could match
+    return f"maildir {new[0]}.{new[1]} {cur[0]}.{cur[1]}"

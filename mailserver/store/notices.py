@@ -1,0 +1,186 @@
+"""Change notices: open mailboxes learn at once what other programs did to the spool.
+
+inotify on the paths that each mailbox names (never on the data bases: a WAL's event comes before
+its commit is visible), and `nudge` for what this process delivered itself. Both only cause
+`refresh`, in a thread, one at a time per mailbox; a notice that comes during one causes
+another after it. The mailbox then tells its listeners.
+
+A slow poll refreshes every open mailbox and renews its watches: it is the net under lost
+events, file systems without inotify, watches that ran out, and files that were replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailserver.maillog import MailLog
+from mailserver.store.contract import MailboxReplaced
+from mailserver.store.inotify import REPLACED, Inotify
+from mailserver.store.mailbox import IndexedMailbox
+from mailserver.threads import Threads
+
+POLL_INTERVAL: Final = 30.0  # seconds
+
+
+class _Watched:
+    """A mailbox that somebody has open."""
+
+    def __init__(self, mailbox: IndexedMailbox) -> None:
+        self.mailbox = mailbox
+        self.paths: list[str] = []
+        self.is_busy = False
+        self.again = False
+
+
+class Notices:
+    """A `Watcher` (see `store.account`). Made and started in the reactor's thread.
+
+    `chores` are called in a thread at every slow poll (`FileStoreRegistry.sweep`).
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        threads: Threads,
+        log: MailLog | None = None,
+        interval: float = POLL_INTERVAL,
+    ) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._log = log
+        self._interval = interval
+        self._watched: dict[IndexedMailbox, _Watched] = {}
+        self._on_path: dict[str, set[IndexedMailbox]] = {}
+        self._inotify: Inotify | None = None
+        self._tick: Any = None
+        self.chores: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Changes are noticed from now on. In the reactor's thread."""
+        try:
+            self._inotify = Inotify(self._reactor, self._seen)
+            self._inotify.startReading()  # type: ignore[no-untyped-call]
+        except OSError as error:
+            self._warn(f"inotify is not to be had, new mail is noticed every {self._interval:g} s: {error}")
+        self._tick = self._reactor.callLater(self._interval, self._poll)
+
+    def stop(self) -> None:
+        """Nothing is noticed any more. In the reactor's thread."""
+        if self._tick is not None and self._tick.active():
+            self._tick.cancel()
+        if self._inotify is not None:
+            self._inotify.stop()
+            self._inotify = None
+        self._watched.clear()
+        self._on_path.clear()
+
+    def _warn(self, text: str) -> None:
+        if self._log is not None:
+            self._log.write("imap", f"Warning: {text}")
+
+    # From any thread.
+
+    def watch(self, mailbox: IndexedMailbox) -> None:
+        """See `Watcher.watch`."""
+        self._reactor.callFromThread(self._add, mailbox)
+
+    def unwatch(self, mailbox: IndexedMailbox) -> None:
+        """See `Watcher.unwatch`."""
+        self._reactor.callFromThread(self._drop, mailbox)
+
+    def nudge(self, path: str) -> None:
+        """Something was delivered to the maildir or mbox of that path: who has it open hears now."""
+        self._reactor.callFromThread(self._nudged, path.rstrip("/"))
+
+    # In the reactor's thread.
+
+    def _add(self, mailbox: IndexedMailbox) -> None:
+        if mailbox not in self._watched:
+            watched = self._watched[mailbox] = _Watched(mailbox)
+            self._watch_paths(watched)
+            self._refresh([mailbox])  # what came between its opening and the watch
+
+    def _drop(self, mailbox: IndexedMailbox) -> None:
+        watched = self._watched.pop(mailbox, None)
+        if watched is not None:
+            self._unwatch_paths(watched)
+
+    def _watch_paths(self, watched: _Watched) -> None:
+        for path in watched.mailbox.watched_paths():
+            if path in self._on_path or self._watch_path(path):
+                watched.paths.append(path)
+                self._on_path.setdefault(path, set()).add(watched.mailbox)
+
+    def _watch_path(self, path: str) -> bool:
+        """Whether the path is watched. One that does not exist is left to the slow poll."""
+        if self._inotify is None:
+            return False
+        try:
+            self._inotify.watch(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._warn(f"cannot watch {path}: {error}")
+            return False
+        return True
+
+    def _unwatch_paths(self, watched: _Watched) -> None:
+        for path in watched.paths:
+            sharing = self._on_path.get(path, set())
+            sharing.discard(watched.mailbox)
+            if not sharing:
+                self._on_path.pop(path, None)
+                if self._inotify is not None:
+                    self._inotify.ignore(path)
+        watched.paths = []
+
+    def _seen(self, path: str, mask: int) -> None:
+        mailboxes = list(self._on_path.get(path, ()))
+        if mask & REPLACED:
+            self._renew(mailboxes)
+        self._refresh(mailboxes)
+
+    def _renew(self, mailboxes: Iterable[IndexedMailbox]) -> None:
+        """The mailboxes' watches are on the files that bear the names now."""
+        watched = [self._watched[mailbox] for mailbox in mailboxes]
+        for each in watched:
+            self._unwatch_paths(each)
+        for each in watched:
+            self._watch_paths(each)
+
+    def _nudged(self, path: str) -> None:
+        for candidate in (path, path + "/new"):
+            self._refresh(list(self._on_path.get(candidate, ())))
+
+    def _refresh(self, mailboxes: Iterable[IndexedMailbox]) -> None:
+        for mailbox in mailboxes:
+            watched = self._watched[mailbox]
+            if watched.is_busy:
+                watched.again = True
+                continue
+            watched.is_busy = True
+            done: Deferred[bool] = self._threads.run(mailbox.refresh)
+            done.addBoth(self._refreshed, watched)
+
+    def _refreshed(self, result: bool | Failure, watched: _Watched) -> None:
+        watched.is_busy = False
+        if isinstance(result, Failure) and not isinstance(result.value, MailboxReplaced):
+            self._warn(f"mailbox {watched.mailbox.name}: {result.getErrorMessage()}")
+        if watched.again and self._watched.get(watched.mailbox) is watched:
+            watched.again = False
+            self._refresh([watched.mailbox])
+
+    def _poll(self) -> None:
+        self._tick = self._reactor.callLater(self._interval, self._poll)
+        open_mailboxes = list(self._watched)
+        self._renew(open_mailboxes)
+        self._refresh(open_mailboxes)
+        for chore in self.chores:
+            self._threads.run(chore).addErrback(self._chore_failed)
+
+    def _chore_failed(self, failure: Failure) -> None:
+        self._warn(failure.getErrorMessage())

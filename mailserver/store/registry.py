@@ -1,0 +1,114 @@
+"""StoreRegistry over files: one store per account with sessions, in `state_directory`/USER.
+
+A store that no session uses is kept for IDLE seconds, so that a client that comes back finds
+it warm; `sweep`, called now and then from a thread, closes those that waited longer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+from mailserver.accounts.account import Account
+from mailserver.maillog import MailLog
+from mailserver.store.account import FileAccountStore, Unwatched, Watcher
+from mailserver.store.contract import AccountStore, StoreFailure, StoreRegistry
+from mailserver.store.folders import make_directories
+from mailserver.store.format import MailboxFormat
+from mailserver.store.layout import Layout
+
+IDLE: Final = 60.0  # seconds
+
+
+def _no_mbox(path: str) -> MailboxFormat:
+    raise StoreFailure("mbox is not served here")
+
+
+class FileStoreRegistry(StoreRegistry):
+    """See `StoreRegistry`. `layout_for` says where an account's mail lies; it may raise StoreFailure."""
+
+    def __init__(
+        self,
+        layout_for: Callable[[Account], Layout],
+        state_directory: str,
+        hostname: str,
+        watcher: Watcher | None = None,
+        log: MailLog | None = None,
+        make_mbox: Callable[[str], MailboxFormat] = _no_mbox,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._layout_for = layout_for
+        self._state_directory = state_directory
+        self._hostname = hostname
+        self._watcher = watcher or Unwatched()
+        self._log = log
+        self._make_mbox = make_mbox
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
+        self._stores: dict[str, FileAccountStore] = {}
+        self._users: dict[FileAccountStore, int] = {}
+        self._idle_since: dict[FileAccountStore, float] = {}
+
+    def open(self, account: Account) -> AccountStore:
+        """See `StoreRegistry.open`."""
+        with self._lock:
+            opening = self._opening.setdefault(account.name, threading.Lock())
+        with opening:  # the slow first opening of one account holds up nobody else
+            store = self._stores.get(account.name)
+            if store is None or store.is_damaged:
+                store = self._make(account)
+            with self._lock:
+                self._stores[account.name] = store
+                self._users[store] = self._users.get(store, 0) + 1
+                self._idle_since.pop(store, None)
+            return store
+
+    def _make(self, account: Account) -> FileAccountStore:
+        name = quote(account.name, safe="@+")
+        if name in ("", ".", ".."):
+            raise StoreFailure("The account has no name that could be a directory")
+        directory = os.path.join(self._state_directory, name)
+
+        def warn(text: str) -> None:
+            if self._log is not None:
+                self._log.write("imap", f"Error: user={account.name}: {text}")
+
+        try:
+            make_directories(directory)
+        except OSError as error:
+            warn(str(error))
+            raise StoreFailure("The state of the account cannot be written") from error
+        layout = self._layout_for(account)
+        return FileAccountStore(layout, directory, self._hostname, self._make_mbox, self._watcher, warn)
+
+    def close(self, store: AccountStore) -> None:
+        """See `StoreRegistry.close`."""
+        assert isinstance(store, FileAccountStore)
+        with self._lock:
+            self._users[store] -= 1
+            if self._users[store] == 0:
+                self._idle_since[store] = self._clock()
+
+    def sweep(self) -> None:
+        """The stores that were idle for long are closed. *Blocking.*"""
+        limit = self._clock() - IDLE
+        self._shut(lambda store: self._idle_since.get(store, limit + 1) <= limit)
+
+    def shut(self) -> None:
+        """All stores are closed, used or not: the process stops. *Blocking.*"""
+        self._shut(lambda store: True)
+
+    def _shut(self, is_due: Callable[[FileAccountStore], bool]) -> None:
+        with self._lock:
+            due = [store for store in self._users if is_due(store)]
+            for store in due:
+                self._users.pop(store)
+                self._idle_since.pop(store, None)
+            self._stores = {name: store for name, store in self._stores.items() if store not in due}
+        for store in due:
+            store.shut()

@@ -1,0 +1,508 @@
+"""state.db: what must survive about an account's mailboxes and is not in the mail itself.
+
+One SQLite database per account, in the account's state directory: UIDVALIDITY, UIDs, flags,
+modseqs, keywords, expunges, subscriptions. WAL with synchronous=FULL: a commit is durable.
+Every transaction is `BEGIN IMMEDIATE` under the in-process lock: one that reads first and
+then writes would meet `database is locked` by the thousand.
+
+    account       one row: uidvalidity (highest ever given), prepared (first login done)
+    mailbox       one row per mailbox: uidvalidity, uidnext, modseq, recent mark, format's token
+    message       (mailbox, uid) -> key, place, flags, modseq, internal date, size
+    keyword       keywords of a mailbox in the order of first use
+    expunged      (mailbox, modseq, uid), the last EXPUNGES_KEPT or so; `forgotten` of the
+                  mailbox is the modseq up to which they were dropped
+    subscription  subscribed names
+    special       special use of a name (RFC 6154)
+    retired       highest UIDVALIDITY of a name that was deleted: what lies there may not be
+                  adopted with a lower one
+    renaming      a rename that is under way; finished at the next open after a crash
+
+The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
+state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
+higher UIDVALIDITYs and adopts nothing: clients download again, but never see a moved UID.
+A local fault (no descriptors, no space, I/O error) is never taken for damage.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from mailserver.store.contract import Flags, Modseq, StoreFailure, Uid
+
+SCHEMA_VERSION: Final = 1
+EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
+_LARGEST_UIDVALIDITY: Final = 2**32 - 1
+_DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+
+_SCHEMA: Final = """
+CREATE TABLE account (uidvalidity INTEGER NOT NULL, prepared INTEGER NOT NULL, adopts INTEGER NOT NULL);
+CREATE TABLE mailbox (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, mailbox_id TEXT NOT NULL,
+    uidvalidity INTEGER NOT NULL, uidnext INTEGER NOT NULL, modseq INTEGER NOT NULL,
+    recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0, token TEXT NOT NULL DEFAULT '');
+CREATE TABLE message (
+    mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, key TEXT NOT NULL, place TEXT NOT NULL,
+    flags BLOB NOT NULL, modseq INTEGER NOT NULL, date INTEGER NOT NULL, size INTEGER,
+    PRIMARY KEY (mailbox, uid)) WITHOUT ROWID;
+CREATE TABLE keyword (
+    mailbox INTEGER NOT NULL, position INTEGER NOT NULL, name BLOB NOT NULL,
+    PRIMARY KEY (mailbox, position)) WITHOUT ROWID;
+CREATE TABLE expunged (
+    mailbox INTEGER NOT NULL, modseq INTEGER NOT NULL, uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, modseq, uid)) WITHOUT ROWID;
+CREATE TABLE subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE special (name TEXT PRIMARY KEY, special_use BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE retired (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxRow:
+    """A row of the table `mailbox`. `forgotten` is the modseq up to which expunges were dropped."""
+
+    id: int
+    name: str
+    mailbox_id: str
+    uidvalidity: int
+    uidnext: Uid
+    modseq: Modseq
+    recent: Uid
+    forgotten: Modseq
+    token: str
+
+
+class MessageRow(NamedTuple):
+    """A row of the table `message`, but for its mailbox. `flags` is as `encode_flags` gives it."""
+
+    uid: Uid
+    key: str
+    place: str
+    flags: bytes
+    modseq: Modseq
+    date: int
+    size: int | None
+
+
+@lru_cache(maxsize=4096)
+def encode_flags(flags: Flags) -> bytes:
+    """The flags as one octet string."""
+    return b" ".join(sorted(flags))
+
+
+@lru_cache(maxsize=4096)
+def decode_flags(text: bytes) -> Flags:
+    """The inverse of `encode_flags`."""
+    return frozenset(text.split())
+
+
+def _storable(text: str) -> str | bytes:
+    """File names that are not UTF-8 travel as octets: SQLite refuses surrogates."""
+    return text if text.isascii() else os.fsencode(text)
+
+
+def _restored(value: str | bytes) -> str:
+    return value if isinstance(value, str) else os.fsdecode(value)
+
+
+class _Damaged(Exception):
+    """The data base can be opened, but is none of ours any more."""
+
+
+class State:
+    """The open state.db of one account. Methods block; those that write need `transaction`."""
+
+    def __init__(
+        self,
+        directory: str,
+        warn: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = os.path.join(directory, "state.db")
+        self._mark_path = os.path.join(directory, "uidvalidity")
+        self._warn = warn
+        self._clock = clock
+        self.is_damaged = False  # once it is, it stays so: nothing can be written
+        self.is_damaged = False  # once it is, it stays so: nothing can be written
+        self.lock = threading.RLock()
+        try:
+            self._db = self._open()
+        except _Damaged as damage:
+            self._move_aside(str(damage))
+            self._db = self._open()
+
+    # Opening.
+
+    def _open(self) -> sqlite3.Connection:
+        self._inspect()
+        try:
+            db = sqlite3.connect(self._path, timeout=20, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreFailure("The state of the account cannot be opened") from error
+        try:
+            self._prepare(db)
+        except sqlite3.Error as error:
+            db.close()
+            if _is_damage(error):
+                raise _Damaged(str(error)) from error
+            self._warn(f"{self._path}: {error}")
+            raise StoreFailure("The state of the account cannot be read") from error
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _inspect(self) -> None:
+        """Raises _Damaged where the file is cut short, unreadable, or no file of ours."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if os.path.islink(self._path) or isinstance(error, PermissionError):
+                raise _Damaged(str(error)) from error
+            raise StoreFailure("The state of the account cannot be opened") from error
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _Damaged("not a regular file")
+            header = file.read(100) if status.st_size else b""
+        page_size = int.from_bytes(header[16:18], "big") or 1
+        pages = int.from_bytes(header[28:32], "big")
+        if status.st_size < pages * (65536 if page_size == 1 else page_size):
+            raise _Damaged("cut short")
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        os.chmod(self._path, 0o600)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StoreFailure("The state of the account was written by a newer release")
+        if version == 0:
+            self._create(db)
+        (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
+        if rows != 1:
+            raise _Damaged("no account row")
+
+    def _create(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:  # still, under the lock
+                mark = self._read_mark()
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute("INSERT INTO account VALUES (?, 0, ?)", (mark, mark == 0))
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _move_aside(self, reason: str) -> None:
+        aside = f"{self._path}.damaged-{int(self._clock())}-{secrets.token_hex(2)}"
+        self._warn(f"{self._path}: {reason}; moved to {aside}, mailboxes get a higher UIDVALIDITY")
+        try:
+            if not os.path.exists(self._mark_path):  # even so nothing may be adopted
+                self._write_mark(int(self._clock()))
+            os.rename(self._path, aside)
+            for suffix in ("-wal", "-shm"):
+                if os.path.lexists(self._path + suffix):
+                    os.rename(self._path + suffix, aside + suffix)
+        except OSError as error:
+            raise StoreFailure("The damaged state of the account cannot be moved aside") from error
+
+    def close(self) -> None:
+        """The data base is closed; its WAL is folded in."""
+        with self.lock:
+            self._db.close()
+
+    # Transactions.
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written inside is durable afterwards, or not done at all."""
+        with self.lock, self._faults():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._warn(f"{self._path}: {error}")
+            if _is_damage(error):
+                self.is_damaged = True
+                self.is_damaged = True
+                self._db.close()
+                self._move_aside(str(error))
+            raise StoreFailure("The state of the account cannot be read or written") from error
+
+    def _read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with self.lock, self._faults():
+            return self._db.execute(query, parameters).fetchall()
+
+    def version(self) -> int:
+        """A number that changes when another process committed something."""
+        with self.lock, self._faults():
+            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+            return int(version)
+
+    # UIDVALIDITY.
+
+    def _read_mark(self) -> int:
+        try:
+            with open(self._mark_path, encoding="ascii") as file:
+                return min(int(file.read(20)), _LARGEST_UIDVALIDITY - 1)
+        except FileNotFoundError:
+            return 0
+        except (ValueError, UnicodeError):
+            return int(self._clock())
+
+    def _write_mark(self, uidvalidity: int) -> None:
+        temporary = f"{self._mark_path}.{os.getpid()}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, b"%d\n" % uidvalidity)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, self._mark_path)
+
+    def next_uidvalidity(self, at_least: int = 0) -> int:
+        """A UIDVALIDITY above all given before, or `at_least` where that is adopted. In a transaction."""
+        ((mark,),) = self._db.execute("SELECT uidvalidity FROM account").fetchall()
+        given = at_least or max(int(self._clock()), mark + 1)
+        if given > mark:
+            self._db.execute("UPDATE account SET uidvalidity=?", (given,))
+            try:
+                self._write_mark(given)
+            except OSError as error:
+                raise StoreFailure("The highest UIDVALIDITY cannot be written") from error
+        return given
+
+    def may_adopt(self, name: str, uidvalidity: int) -> bool:
+        """Whether UIDs of that UIDVALIDITY, left by another server, may be taken over. In a transaction."""
+        if not 0 < uidvalidity <= _LARGEST_UIDVALIDITY:
+            return False
+        ((adopts,),) = self._db.execute("SELECT adopts FROM account").fetchall()
+        retired = self._db.execute("SELECT uidvalidity FROM retired WHERE name=?", (name,)).fetchone()
+        return bool(adopts) and (retired is None or retired[0] < uidvalidity)
+
+    # Mailboxes.
+
+    _COLUMNS: Final = "id, name, mailbox_id, uidvalidity, uidnext, modseq, recent, forgotten, token"
+
+    def mailbox(self, name: str) -> MailboxRow | None:
+        """The row of that name."""
+        rows = self._read(f"SELECT {self._COLUMNS} FROM mailbox WHERE name=?", (name,))
+        return MailboxRow(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def mailbox_by_id(self, identity: int) -> MailboxRow | None:
+        """The row of that id."""
+        rows = self._read(f"SELECT {self._COLUMNS} FROM mailbox WHERE id=?", (identity,))
+        return MailboxRow(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def create_mailbox(self, name: str, uidvalidity: int, uidnext: int) -> MailboxRow:
+        """The row is there, with a new MAILBOXID. In a transaction."""
+        identity = "F" + secrets.token_hex(10)
+        self._db.execute(
+            "INSERT INTO mailbox (name, mailbox_id, uidvalidity, uidnext, modseq) VALUES (?, ?, ?, ?, 1)",
+            (name, identity, uidvalidity, uidnext),
+        )
+        row = self.mailbox(name)
+        assert row is not None
+        return row
+
+    def update_mailbox(self, identity: int, uidnext: int, modseq: int, token: str | None = None) -> None:
+        """The figures are written; the token too, unless None. In a transaction."""
+        if token is None:
+            self._db.execute("UPDATE mailbox SET uidnext=?, modseq=? WHERE id=?", (uidnext, modseq, identity))
+        else:
+            self._db.execute(
+                "UPDATE mailbox SET uidnext=?, modseq=?, token=? WHERE id=?",
+                (uidnext, modseq, token, identity),
+            )
+
+    def set_recent(self, identity: int, recent: int) -> None:
+        """Messages below `recent` are no longer \\Recent to anybody. In a transaction."""
+        self._db.execute("UPDATE mailbox SET recent=? WHERE id=?", (recent, identity))
+
+    def delete_mailbox(self, name: str) -> None:
+        """All that is known of the mailbox is dropped, but for its UIDVALIDITY. In a transaction."""
+        row = self.mailbox(name)
+        self._db.execute("DELETE FROM special WHERE name=?", (name,))
+        if row is None:
+            return
+        for table in ("message", "keyword", "expunged"):
+            self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
+        self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
+        self._db.execute(
+            "INSERT INTO retired VALUES (?, ?) ON CONFLICT (name)"
+            " DO UPDATE SET uidvalidity=max(uidvalidity, excluded.uidvalidity)",
+            (name, row.uidvalidity),
+        )
+
+    # Renaming.
+
+    def begin_rename(self, old: str, new: str) -> None:
+        """The intent to rename is durable. In a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO renaming VALUES (?, ?)", (old, new))
+
+    def renames(self) -> Sequence[tuple[str, str]]:
+        """Renames that were begun and not finished."""
+        return [(str(old), str(new)) for old, new in self._read("SELECT old, new FROM renaming")]
+
+    def cancel_rename(self, old: str) -> None:
+        """The intent is forgotten. In a transaction."""
+        self._db.execute("DELETE FROM renaming WHERE old=?", (old,))
+
+    def finish_rename(self, old: str, new: str) -> None:
+        """`old` and its children have their new names; nothing of `new` is left over. In a transaction."""
+        names = [str(row[0]) for row in self._db.execute("SELECT name FROM mailbox").fetchall()]
+        for name in names:
+            if name == old or name.startswith(old + "/"):
+                renamed = new + name[len(old) :]
+                self.delete_mailbox(renamed)
+                self._db.execute("UPDATE mailbox SET name=? WHERE name=?", (renamed, name))
+        specials = self._db.execute("SELECT name FROM special").fetchall()
+        for (name,) in specials:
+            if name == old or name.startswith(old + "/"):
+                self._db.execute(
+                    "UPDATE OR REPLACE special SET name=? WHERE name=?", (new + name[len(old) :], name)
+                )
+        self._db.execute("DELETE FROM renaming WHERE old=?", (old,))
+
+    # Messages.
+
+    def messages(self, identity: int, above: int = 0) -> Iterator[MessageRow]:
+        """The mailbox's messages with a modseq above `above`, ascending by UID."""
+        rows = self._read(
+            "SELECT uid, key, place, flags, modseq, date, size FROM message"
+            " WHERE mailbox=? AND modseq>? ORDER BY uid",
+            (identity, above),
+        )
+        for uid, key, place, flags, modseq, date, size in rows:
+            yield MessageRow(uid, _restored(key), _restored(place), flags, modseq, date, size)  # type: ignore[arg-type]
+
+    def add_messages(self, identity: int, rows: Iterable[MessageRow]) -> None:
+        """The rows are added. In a transaction."""
+        self._db.executemany(
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (identity, uid, _storable(key), _storable(place), flags, modseq, date, size)
+                for uid, key, place, flags, modseq, date, size in rows
+            ],
+        )
+
+    def set_flags(self, identity: int, modseq: int, flags: Mapping[Uid, Flags]) -> None:
+        """The flags are changed, under that modseq. In a transaction."""
+        self._db.executemany(
+            "UPDATE message SET flags=?, modseq=? WHERE mailbox=? AND uid=?",
+            [(encode_flags(new), modseq, identity, uid) for uid, new in flags.items()],
+        )
+
+    def set_places(self, identity: int, places: Mapping[Uid, str]) -> None:
+        """The places are changed. In a transaction."""
+        self._db.executemany(
+            "UPDATE message SET place=? WHERE mailbox=? AND uid=?",
+            [(_storable(place), identity, uid) for uid, place in places.items()],
+        )
+
+    def set_sizes(self, identity: int, sizes: Mapping[Uid, int]) -> None:
+        """The sizes are changed. In a transaction."""
+        self._db.executemany(
+            "UPDATE message SET size=? WHERE mailbox=? AND uid=?",
+            [(size, identity, uid) for uid, size in sizes.items()],
+        )
+
+    def expunge(self, identity: int, modseq: int, uids: Sequence[Uid]) -> None:
+        """The messages are forgotten, and that they were expunged is remembered. In a transaction."""
+        self._db.executemany(
+            "DELETE FROM message WHERE mailbox=? AND uid=?", [(identity, uid) for uid in uids]
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO expunged VALUES (?, ?, ?)", [(identity, modseq, uid) for uid in uids]
+        )
+        (kept,) = self._db.execute("SELECT count(*) FROM expunged WHERE mailbox=?", (identity,)).fetchone()
+        if kept > 2 * EXPUNGES_KEPT:
+            self._forget(identity)
+
+    def _forget(self, identity: int) -> None:
+        (modseq,) = self._db.execute(
+            "SELECT modseq FROM expunged WHERE mailbox=? ORDER BY modseq DESC, uid DESC LIMIT 1 OFFSET ?",
+            (identity, EXPUNGES_KEPT),
+        ).fetchone()
+        self._db.execute("DELETE FROM expunged WHERE mailbox=? AND modseq<=?", (identity, modseq))
+        self._db.execute("UPDATE mailbox SET forgotten=? WHERE id=?", (modseq, identity))
+
+    def expunged(self, identity: int, above: int) -> Sequence[Uid]:
+        """UIDs expunged with a modseq above `above`, ascending."""
+        rows = self._read(
+            "SELECT DISTINCT uid FROM expunged WHERE mailbox=? AND modseq>? ORDER BY uid", (identity, above)
+        )
+        return [row[0] for row in rows]  # type: ignore[misc]
+
+    def keywords(self, identity: int) -> list[bytes]:
+        """The mailbox's keywords in the order of first use."""
+        rows = self._read("SELECT name FROM keyword WHERE mailbox=? ORDER BY position", (identity,))
+        return [row[0] for row in rows]  # type: ignore[misc]
+
+    def add_keywords(self, identity: int, first: int, names: Sequence[bytes]) -> None:
+        """The keywords are added, the first at position `first`. In a transaction."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO keyword VALUES (?, ?, ?)",
+            [(identity, position, name) for position, name in enumerate(names, first)],
+        )
+
+    # The account.
+
+    def is_prepared(self) -> bool:
+        """Whether the account's first login was."""
+        return bool(self._read("SELECT prepared FROM account")[0][0])
+
+    def set_prepared(self) -> None:
+        """The first login was. In a transaction."""
+        self._db.execute("UPDATE account SET prepared=1")
+
+    def subscriptions(self) -> list[str]:
+        """Subscribed names, sorted."""
+        return sorted(str(row[0]) for row in self._read("SELECT name FROM subscription"))
+
+    def set_subscribed(self, name: str, subscribed: bool) -> None:
+        """The subscription is changed. In a transaction."""
+        if subscribed:
+            self._db.execute("INSERT OR IGNORE INTO subscription VALUES (?)", (name,))
+        else:
+            self._db.execute("DELETE FROM subscription WHERE name=?", (name,))
+
+    def special_uses(self) -> dict[str, bytes]:
+        """Special use by name."""
+        return {str(name): bytes(use) for name, use in self._read("SELECT name, special_use FROM special")}  # type: ignore[call-overload]
+
+    def set_special_use(self, name: str, special_use: bytes) -> None:
+        """The name has the special use. In a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO special VALUES (?, ?)", (name, special_use))
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGE
