@@ -46,7 +46,7 @@ class Inotify(FileDescriptor):
     """
 
     def __init__(self, reactor: Any, seen: Callable[[str, int], None]) -> None:
-        super().__init__(reactor)  # type: ignore[no-untyped-call]
+        super().__init__(reactor)
         self._seen = seen
         self._descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         self._watches: dict[str, int] = {}

@@ -133,7 +133,6 @@ class State:
         self._warn = warn
         self._clock = clock
         self.is_damaged = False  # once it is, it stays so: nothing can be written
-        self.is_damaged = False  # once it is, it stays so: nothing can be written
         self.lock = threading.RLock()
         try:
             self._db = self._open()
@@ -250,7 +249,6 @@ class State:
         except sqlite3.Error as error:
             self._warn(f"{self._path}: {error}")
             if _is_damage(error):
-                self.is_damaged = True
                 self.is_damaged = True
                 self._db.close()
                 self._move_aside(str(error))
