@@ -1,0 +1,452 @@
+"""Expands one recipient into leaves, in local(8)'s order, and tells why.
+
+Order: virtual_alias_maps; then for a local address aliases (with the extension, then
+without), .forward, mailbox_transport, mailbox_command, home_mailbox, mail_spool_directory;
+for an unknown user fallback_transport, luser_relay. Decisions only: nothing is delivered.
+
+Bounds: DEPTH_LIMIT levels; an address that was met already is not expanded again, so the cost
+is linear in what aliases and files say. A cycle of aliases is one FAILED leaf, and what
+else the list names is still served. No recursion.
+
+What cannot be known now: a recipient's own part waits (a PENDING leaf with the reason) where
+an account's .forward or data base entry cannot be read; everything else raises, and the whole
+recipient waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.delivery.job import Forward, Owner
+from mailserver.delivery.lookups import LocalRules, Lookups, owner_of
+from mailserver.delivery.plan import Leaf, LeafKind, Plan, Step
+from mailserver.delivery.routing import AddressClass, Route, Routing
+from mailserver.envelope import Address
+from mailserver.tables.table import Entry
+from mailserver.wire.aliases import (
+    Destination,
+    Include,
+    ToAddress,
+    ToCommand,
+    ToFile,
+    ToMailbox,
+    Unusable,
+    parse_destinations,
+    parse_file,
+)
+
+DEPTH_LIMIT: Final = 100
+_PARAMETER: Final = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
+_CODE: Final = re.compile(r"([45]\.\d{1,3}\.\d{1,3})[ \t]+(.*)", re.DOTALL)
+
+
+class CannotExpandNow(Exception):
+    """The recipient must wait: the text says what is wrong and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Where a destination stands: what it came from, and with whose rights it acts."""
+
+    parent: _Node | None
+    depth: int
+    kind: str  # recipient, virtual, alias, include, forward or luser
+    alias: str = ""
+    owner: Owner | None = None
+    sender: str | None = None
+    delivered_to: Address | None = None
+    forwarder: Account | None = None
+    source: str = ""
+
+    def has_ancestor(self, alias: str) -> bool:
+        """Whether that alias (or virtual alias) is being expanded further up."""
+        node = self.parent
+        while node is not None:
+            if node.alias == alias:
+                return True
+            node = node.parent
+        return False
+
+
+def expand(
+    leaf: Leaf,
+    *,
+    routing: Routing,
+    rules: LocalRules,
+    lookups: Lookups,
+    already_delivered_to: frozenset[str] = frozenset(),
+) -> Plan:
+    """Where the mail of a PENDING leaf goes. *Blocking.*
+
+    `already_delivered_to` are the addresses in the content's Delivered-To: fields, in lower case.
+    Raises CannotExpandNow, TableError, TemporaryAccountFailure, OSError: nothing is decided.
+    """
+    return _Expansion(leaf, routing, rules, lookups, already_delivered_to).run()
+
+
+class _Expansion:
+    """One run of `expand`: the stack of what is to be done, and what came out so far."""
+
+    def __init__(
+        self,
+        leaf: Leaf,
+        routing: Routing,
+        rules: LocalRules,
+        lookups: Lookups,
+        already_delivered_to: frozenset[str],
+    ) -> None:
+        self._start = leaf
+        self._routing = routing
+        self._rules = rules
+        self._lookups = lookups
+        self._delivered = already_delivered_to
+        self._leaves: list[Leaf] = []
+        self._steps: list[Step] = []
+        self._warnings: list[str] = []
+        self._met: set[tuple[str, str]] = set()
+        self._forwards: dict[str, tuple[Leaf, dict[Address, None]]] = {}
+        self._stack: list[tuple[_Node, Destination, str]] = []
+
+    def run(self) -> Plan:
+        """The plan; see `expand`."""
+        start = self._start
+        node = _Node(None, 0, "recipient", sender=start.sender, delivered_to=start.delivered_to)
+        if start.past_aliases:
+            self._account(node, self._routing.complete(start.recipient))
+        else:
+            self._stack.append((node, ToAddress(start.recipient), ""))
+        while self._stack:
+            self._destination(*self._stack.pop())
+        for leaf, addresses in self._forwards.values():
+            if addresses:
+                self._leaves.append(replace(leaf, addresses=tuple(addresses)))
+        if not self._leaves:
+            raise CannotExpandNow(f"the expansion of {start.recipient} is empty")
+        return Plan(tuple(self._leaves), tuple(self._steps), tuple(self._warnings))
+
+    # ------------------------------------------------------------ what comes out
+
+    def _say(self, node: _Node, text: str, source: str = "") -> None:
+        self._steps.append(Step(node.depth, text, source))
+
+    def _leaf(
+        self, node: _Node, kind: LeafKind, recipient: Address, target: str, owner: Owner | None
+    ) -> Leaf:
+        return Leaf(
+            kind=kind,
+            recipient=recipient,
+            root=self._start.root,
+            target=target,
+            owner=owner,
+            delivered_to=node.delivered_to or recipient,
+            sender=node.sender,
+        )
+
+    def _add(self, leaf: Leaf) -> None:
+        """The leaf is delivered once, however often it is named."""
+        key = (leaf.kind.value, f"{leaf.target}\0{leaf.owner.name if leaf.owner else leaf.recipient}")
+        if key not in self._met:
+            self._met.add(key)
+            self._leaves.append(leaf)
+
+    def _fail(self, node: _Node, recipient: Address, dsn: str, text: str, source: str = "") -> None:
+        self._say(node, f"{recipient}: failed ({dsn}): {text}", source)
+        self._add(replace(self._leaf(node, LeafKind.FAILED, recipient, text, None), dsn=dsn))
+
+    def _is_met(self, node: _Node, kind: str, key: str) -> bool:
+        if (kind, key) in self._met:
+            self._say(node, f"{key}: met already, not repeated")
+            return True
+        self._met.add((kind, key))
+        return False
+
+    # ------------------------------------------------------------ destinations
+
+    def _destination(self, node: _Node, destination: Destination, source: str) -> None:
+        match destination:
+            case ToAddress(address) if node.forwarder is not None:
+                self._forwarded_address(node, node.forwarder, address, source)
+            case ToAddress(address):
+                self._address(node, self._routing.complete(address))
+            case ToMailbox(name):
+                self._account(node, self._routing.complete(Address(name)), with_forward=False)
+            case ToFile(path):
+                self._external(node, LeafKind.FILE, path, self._rules.allow_mail_to_files, source)
+            case ToCommand(command):
+                self._external(node, LeafKind.COMMAND, command, self._rules.allow_mail_to_commands, source)
+            case Include(path):
+                self._include(node, path, source)
+            case Unusable(text, reason):
+                self._warnings.append(f"warning: {source}: bad destination {text!r} ignored: {reason}")
+                self._say(node, f"bad destination {text!r} ignored: {reason}", source)
+
+    def _push(self, node: _Node, destinations: Iterable[tuple[Destination, str]]) -> None:
+        for destination, source in reversed(list(destinations)):
+            self._stack.append((node, destination, source))
+
+    def _recipient(self, node: _Node) -> Address:
+        """What the log calls a file or command's recipient: the address that named it."""
+        return node.delivered_to or self._routing.complete(self._start.recipient)
+
+    def _external(
+        self, node: _Node, kind: LeafKind, target: str, allowed: frozenset[str], source: str
+    ) -> None:
+        """A /file or |command, which each parameter allows for some places only."""
+        noun = "file" if kind is LeafKind.FILE else "command"
+        recipient = self._recipient(node)
+        place = "alias" if node.kind == "luser" else node.kind
+        if place not in allowed:
+            self._fail(node, recipient, "5.7.1", f"mail to {noun} is restricted", source)
+            return
+        owner = node.owner or self._rules.default_privs
+        self._say(node, f"{noun} {target}, as {owner.name}", source)
+        self._add(self._leaf(node, kind, recipient, target, owner))
+
+    def _include(self, node: _Node, path: str, source: str) -> None:
+        if node.depth >= DEPTH_LIMIT:
+            self._fail(node, self._recipient(node), "5.4.6", f"too many :include: levels at {path}", source)
+            return
+        if self._is_met(node, "include", path):
+            return
+        text = self._lookups.include(path, node.owner or self._rules.default_privs)
+        self._say(node, f":include:{path}", source)
+        inner = replace(node, parent=node, depth=node.depth + 1, kind="include", source=path)
+        self._push(inner, ((each, f"{path}:{number}") for number, each in parse_file(text)))
+
+    # ------------------------------------------------------------ addresses
+
+    def _address(self, node: _Node, address: Address) -> None:
+        is_fresh = node.kind in ("recipient", "virtual")
+        address_class = self._routing.classify(address)
+        if is_fresh or address_class is not AddressClass.LOCAL:
+            entry = self._routing.find_virtual_alias(address)
+            if entry is not None and self._virtual_alias(node, address, entry):
+                return
+        if address_class is AddressClass.LOCAL and not self._routing.transport_maps:
+            self._local(node, address)
+            return
+        self._routed(node, address, self._routing.resolve(address))
+
+    def _virtual_alias(self, node: _Node, address: Address, entry: Entry) -> bool:
+        """Whether the entry says something else than the address itself. virtual(5)."""
+        key = f"virtual {str(address).lower()}"
+        if node.alias == key or node.has_ancestor(key) or node.depth >= DEPTH_LIMIT:
+            return False
+        destinations = parse_destinations(entry.value)
+        inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual", alias=key)
+        self._say(node, f"{address}: virtual alias for {entry.value}", entry.source)
+        self._push(inner, ((self._matched(address, each), entry.source) for each in destinations))
+        return True
+
+    def _matched(self, address: Address, destination: Destination) -> Destination:
+        """`@domain` on the right keeps the local-part."""
+        if isinstance(destination, Unusable) and destination.text.startswith("@"):
+            return ToAddress(Address(address.local, destination.text[1:]))
+        return destination
+
+    def _routed(self, node: _Node, address: Address, route: Route) -> None:
+        if route.transport == self._routing.local_transport:
+            self._local(node, address)
+        elif route.transport == self._routing.virtual_transport:
+            self._virtual_mailbox(node, address)
+        elif route.transport == "error":
+            code = _CODE.fullmatch(route.nexthop)
+            dsn, text = (code[1], code[2]) if code else ("5.0.0", route.nexthop)
+            self._fail(node, address, dsn, text, route.source)
+        elif not self._is_met(node, "remote", str(address).lower()):
+            kind = LeafKind.DISCARD if route.transport == "discard" else LeafKind.REMOTE
+            self._say(node, f"{address}: {route.transport} to {route.nexthop}", route.source)
+            leaf = self._leaf(node, kind, address, route.nexthop, None)
+            self._add(replace(leaf, transport=route.transport))
+
+    def _virtual_mailbox(self, node: _Node, address: Address) -> None:
+        name = self._routing.virtual_mailbox_account(address)
+        account = self._lookups.account(name) if name else None
+        if account is None:
+            self._fail(node, address, "5.1.1", f'unknown user: "{address}"', "virtual_mailbox_maps")
+        else:
+            self._mailbox(node, address, account)
+
+    # ------------------------------------------------------------ local(8)
+
+    def _local(self, node: _Node, address: Address) -> None:
+        text = str(address).lower()
+        if text in self._delivered:
+            self._fail(node, address, "5.4.6", f"mail forwarding loop for {address}")
+            return
+        if node.delivered_to is None:
+            node = replace(node, delivered_to=address)
+        local = address.local.lower()
+        for name in dict.fromkeys((local, self._routing.split(local)[0])):
+            if name == node.alias:
+                continue  # the alias names itself: its mailbox is meant
+            if node.has_ancestor(name) or node.depth > DEPTH_LIMIT:
+                self._fail(node, address, "5.4.6", f"alias database loop for {node.alias}", node.source)
+                return
+            entry = self._lookups.alias(name)
+            if entry is not None:
+                self._alias(node, name, entry, address)
+                return
+        self._account(node, address)
+
+    def _alias(self, node: _Node, name: str, entry: Entry, address: Address) -> None:
+        if self._is_met(node, "alias", name):
+            return
+        destinations = parse_destinations(entry.value)
+        if not destinations:
+            raise CannotExpandNow(f"{entry.source}: alias {name} is empty")
+        self._say(node, f"{address}: alias {name} for {entry.value}", entry.source)
+        inner = _Node(
+            parent=node,
+            depth=node.depth + 1,
+            kind="alias",
+            alias=name,
+            sender=self._owner_sender(name, address) or node.sender,
+            delivered_to=node.delivered_to,
+            source=entry.source,
+        )
+        self._push(inner, ((each, entry.source) for each in destinations))
+
+    def _owner_sender(self, name: str, address: Address) -> str | None:
+        """owner-NAME becomes the envelope sender, where there is such an alias. aliases(5)."""
+        if name.startswith("owner-"):
+            return None
+        owner = self._lookups.alias(f"owner-{name}")
+        if owner is None:
+            return None
+        if self._rules.expand_owner_alias:
+            found = parse_destinations(owner.value)
+            if len(found) == 1 and isinstance(found[0], ToAddress):
+                return str(self._routing.complete(found[0].address))
+        return str(Address(f"owner-{name}", address.domain))
+
+    def _account(self, node: _Node, address: Address, with_forward: bool = True) -> None:
+        local = address.local.lower()
+        user, extension = self._routing.split(local)
+        try:
+            account = self._lookups.account(local)
+            if account is None and user != local:
+                account = self._lookups.account(user)
+            elif account is not None:
+                extension = ""
+            if account is None:
+                self._unknown(node, address, extension)
+                return
+            destinations = self._read_forward(node, account, extension) if with_forward else None
+        except (OSError, TemporaryAccountFailure) as error:
+            self._wait(node, address, str(error))
+            return
+        if destinations:
+            self._forward(node, account, address, destinations)
+        else:
+            self._mailbox(node, address, account)
+
+    def _wait(self, node: _Node, address: Address, reason: str) -> None:
+        """This part of the mail waits until the account can be read."""
+        self._say(node, f"{address}: must wait: {reason}")
+        leaf = self._leaf(node, LeafKind.PENDING, address, reason, None)
+        self._leaves.append(replace(leaf, past_aliases=True))
+
+    def _unknown(self, node: _Node, address: Address, extension: str) -> None:
+        rules = self._rules
+        if rules.fallback_transport:
+            self._transport(node, address, rules.fallback_transport, "fallback_transport")
+        elif rules.luser_relay and node.kind != "luser":
+            values = {"user": self._routing.split(address.local)[0], "local": address.local}
+            values |= {"recipient": str(address), "domain": address.domain, "extension": extension}
+            text = substitute(rules.luser_relay, values)
+            self._say(node, f"{address}: unknown user, luser_relay {text}", "luser_relay")
+            inner = replace(node, parent=node, depth=node.depth + 1, kind="luser", alias="")
+            self._push(inner, ((each, "luser_relay") for each in parse_destinations(text)))
+        else:
+            self._fail(node, address, "5.1.1", f'unknown user: "{self._routing.split(address.local)[0]}"')
+
+    def _transport(self, node: _Node, address: Address, value: str, source: str) -> None:
+        transport, _, nexthop = value.partition(":")
+        self._routed(node, address, Route(transport, nexthop or address.domain, source))
+
+    # ------------------------------------------------------------ .forward
+
+    def _read_forward(self, node: _Node, account: Account, extension: str) -> list[tuple[Destination, str]]:
+        delimiter = self._routing.recipient_delimiter[:1]
+        paths = forward_paths(self._rules.forward_path, account, extension, delimiter)
+        forward, warnings = self._lookups.forward(account, paths)
+        self._warnings.extend(warnings)
+        for warning in warnings:
+            self._say(node, warning)
+        return _forward_destinations(forward) if forward is not None else []
+
+    def _forward(
+        self, node: _Node, account: Account, address: Address, destinations: list[tuple[Destination, str]]
+    ) -> None:
+        if self._is_met(node, "forward", account.name):
+            return
+        self._say(node, f"{address}: forwarded by {account.name}", destinations[0][1])
+        inner = replace(
+            node,
+            parent=node,
+            depth=node.depth + 1,
+            kind="forward",
+            alias=address.local.lower(),
+            owner=owner_of(account),
+            forwarder=account,
+        )
+        leaf = self._leaf(node, LeafKind.FORWARD, address, "", owner_of(account))
+        self._forwards[account.name] = (leaf, {})
+        self._push(inner, destinations)
+
+    def _forwarded_address(self, node: _Node, account: Account, address: Address, source: str) -> None:
+        """An address in a .forward: the user's own means the mailbox, any other a new message."""
+        complete = self._routing.complete(address)
+        own = {account.name, node.alias}
+        is_local = self._routing.classify(complete) is AddressClass.LOCAL
+        if is_local and complete.local.lower() in own:
+            self._mailbox(node, complete, account)
+            return
+        self._say(node, f"{complete}: in a new message", source)
+        self._forwards[account.name][1][complete] = None
+
+    # ------------------------------------------------------------ the mailbox
+
+    def _mailbox(self, node: _Node, address: Address, account: Account) -> None:
+        rules = self._rules
+        if self._is_met(node, "account", account.name):
+            return
+        if rules.mailbox_transport:
+            self._transport(node, address, rules.mailbox_transport, "mailbox_transport")
+        elif rules.mailbox_command:
+            self._say(
+                node, f"{address}: command {rules.mailbox_command}, as {account.name}", "mailbox_command"
+            )
+            self._add(self._leaf(node, LeafKind.COMMAND, address, rules.mailbox_command, owner_of(account)))
+        else:
+            path, source = self._lookups.mailbox(account)
+            self._say(node, f"{address}: mailbox {path}, as {account.name}", source)
+            self._add(self._leaf(node, LeafKind.MAILBOX, address, path, owner_of(account)))
+
+
+def substitute(text: str, values: dict[str, str]) -> str:
+    """The text with $name, ${name} and $(name) replaced; unknown names become empty."""
+    return _PARAMETER.sub(lambda found: values.get(found[1] or found[2] or found[3], ""), text)
+
+
+def forward_paths(forward_path: str, account: Account, extension: str, delimiter: str) -> tuple[str, ...]:
+    """The files that may be the account's .forward, in order.
+
+    An extension that could lead out of the home directory is never part of a path.
+    """
+    if not account.home:
+        return ()
+    is_safe = bool(extension) and "/" not in extension and "\0" not in extension
+    values = {"home": account.home, "user": account.name, "logname": account.name, "shell": account.shell}
+    values |= {"extension": extension, "recipient_delimiter": delimiter} if is_safe else {}
+    patterns = re.split(r"[,\s]+", forward_path.strip())
+    return tuple(dict.fromkeys(substitute(pattern, values) for pattern in patterns if pattern))
+
+
+def _forward_destinations(forward: Forward) -> list[tuple[Destination, str]]:
+    return [(each, f"{forward.path}:{number}") for number, each in parse_file(forward.text)]

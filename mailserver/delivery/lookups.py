@@ -1,0 +1,112 @@
+"""What expansion asks: aliases, accounts, .forward files, included files, mailboxes.
+
+`Lookups` is the question; `LiveLookups` answers from the tables, the account data base and,
+with each owner's rights, the file system. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from mailserver.accounts.account import Account
+from mailserver.delivery.job import Agents, Forward, Owner
+from mailserver.delivery.routing import Routing, find_first
+from mailserver.tables.table import Entry
+
+FORWARD_PATH: Final = "$home/.forward${recipient_delimiter}${extension}, $home/.forward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRules:
+    """Parameters of local(8), each under its main.cf name.
+
+    `default_privs` is the user for commands and files of aliases. `mailbox_command_maps` and
+    the transport maps are not among them.
+    """
+
+    default_privs: Owner
+    allow_mail_to_commands: frozenset[str] = frozenset({"alias", "forward"})
+    allow_mail_to_files: frozenset[str] = frozenset({"alias", "forward"})
+    forward_path: str = FORWARD_PATH
+    mailbox_transport: str = ""
+    mailbox_command: str = ""
+    home_mailbox: str = ""
+    mail_spool_directory: str = "/var/mail"
+    virtual_mailbox_base: str = ""
+    fallback_transport: str = ""
+    luser_relay: str = ""
+    expand_owner_alias: bool = False
+
+
+class Lookups(Protocol):
+    """Everything that `expand` must know about the world. Each method blocks.
+
+    Raises TableError, TemporaryAccountFailure or OSError where the answer cannot be known now.
+    """
+
+    def alias(self, name: str) -> Entry | None:
+        """The right-hand side of that name in alias_maps."""
+
+    def account(self, name: str) -> Account | None:
+        """The account of that name."""
+
+    def forward(self, account: Account, paths: tuple[str, ...]) -> tuple[Forward | None, Sequence[str]]:
+        """The account's .forward, the first usable of `paths`, and warnings about unusable ones."""
+
+    def include(self, path: str, owner: Owner) -> bytes:
+        """The text of an `:include:` file, read as that owner."""
+
+    def mailbox(self, account: Account) -> tuple[str, str]:
+        """The path of the account's mailbox, with a trailing slash for maildir; the deciding parameter."""
+
+
+def owner_of(account: Account) -> Owner:
+    """Whose rights a delivery to that account has."""
+    return Owner(account.name, account.uid, account.gid, account.home, account.shell)
+
+
+def owner_named(name: str) -> Owner:
+    """The system's user of that name (default_privs). Raises KeyError."""
+    entry = pwd.getpwnam(name)
+    return Owner(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
+
+
+class LiveLookups:
+    """`Lookups` over the running server's tables, accounts and agents."""
+
+    def __init__(self, routing: Routing, rules: LocalRules, agents: Agents) -> None:
+        self._routing = routing
+        self._rules = rules
+        self._agents = agents
+
+    def alias(self, name: str) -> Entry | None:
+        """See `Lookups.alias`."""
+        return find_first(self._routing.alias_maps, name)
+
+    def account(self, name: str) -> Account | None:
+        """See `Lookups.account`."""
+        return self._routing.accounts.lookup(name)
+
+    def forward(self, account: Account, paths: tuple[str, ...]) -> tuple[Forward | None, Sequence[str]]:
+        """See `Lookups.forward`."""
+        return self._agents.read_forward(owner_of(account), paths) if paths else (None, ())
+
+    def include(self, path: str, owner: Owner) -> bytes:
+        """See `Lookups.include`."""
+        return self._agents.read_include(owner, path)
+
+    def mailbox(self, account: Account) -> tuple[str, str]:
+        """See `Lookups.mailbox`."""
+        rules = self._rules
+        if rules.virtual_mailbox_base and "@" in account.name:
+            entry = find_first(self._routing.virtual_mailbox_maps, account.name)
+            if entry is not None:
+                return f"{rules.virtual_mailbox_base.rstrip('/')}/{entry.value}", entry.source
+        if rules.home_mailbox:
+            return f"{account.home}/{rules.home_mailbox}", "home_mailbox"
+        directory = rules.mail_spool_directory
+        is_maildir = directory.endswith("/")
+        return f"{directory.rstrip('/')}/{account.name}{'/' * is_maildir}", "mail_spool_directory"

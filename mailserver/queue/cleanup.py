@@ -1,0 +1,162 @@
+"""What is done to content between the wire and the queue file, as it streams through.
+
+Content comes in pieces with LF line ends (from `wire.lines`) and goes out the same way, to
+`IncomingMessage.write`. Our Received: field goes first, fields named in message_drop_headers
+are left out, missing ones are added for local clients. A message without a blank line behind
+its header, or whose header is broken off by something else, gets one there: nothing that we
+prepend can be continued by the sender's first line.
+
+Limits: `hopcount_limit` Received: fields including ours, `message_size_limit` octets including
+our fields. The first MEMORY_LIMIT octets of a header are examined; what follows passes as it
+is, so memory is bounded and nothing is cut off. After a refusal the rest is swallowed.
+No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+MEMORY_LIMIT: Final = 1 << 20  # octets of header
+DROPPED_FIELDS: Final = frozenset({b"bcc", b"content-length", b"resent-bcc", b"return-path"})
+
+_FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
+_HEADER: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_HOP: Final = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*+:[ \t\n]*+([^\n]*+)", re.IGNORECASE | re.MULTILINE)
+_MBOX_LINE: Final = re.compile(rb">*From ")
+
+
+class ContentRefused(Exception):
+    """The message cannot be taken: the reply to the end of its content."""
+
+    def __init__(self, code: int, dsn: str, text: str) -> None:
+        super().__init__(f"{code} {dsn} {text}")
+        self.code = code
+        self.dsn = dsn
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupRules:
+    """Parameters of `Cleanup`, each under its main.cf name but for `drop` (message_drop_headers).
+
+    `drop` holds names in lower case. Limits of 0 mean none.
+    """
+
+    drop: frozenset[bytes] = DROPPED_FIELDS
+    hopcount_limit: int = 50
+    message_size_limit: int = 10_240_000
+
+
+class Cleanup:
+    """Turns one message's content into what the queue file holds.
+
+    `received` is our Received: field, with its line end. `missing` are fields to add where the
+    header lacks them: name to value, in order, as for local clients (always_add_missing_headers);
+    in a resent message their Resent- forms are added. After `finish`, `message_id` holds
+    the Message-Id's value, "" where there is none.
+    """
+
+    def __init__(
+        self, rules: CleanupRules, received: bytes = b"", missing: Mapping[str, str] | None = None
+    ) -> None:
+        self._rules = rules
+        self._received = received
+        self._missing = missing or {}
+        self._header = b""
+        self._in_header = True
+        self._octets = 0
+        self._ends_in_newline = True
+        self._refusal: ContentRefused | None = None
+        self.message_id = ""
+
+    def feed(self, data: bytes) -> bytes:
+        """The content that is certain by now. b"" after a refusal, which `finish` raises."""
+        if self._in_header:
+            self._header = self._header + data if self._header else data
+            if not self._header_is_whole():
+                return b""
+            data = self._leave_header()
+        if data:
+            self._ends_in_newline = data.endswith(b"\n")
+        return self._counted(data)
+
+    def finish(self) -> bytes:
+        """The rest of the content, which now ends in a line end. Raises ContentRefused."""
+        rest = self._leave_header() if self._in_header else b""
+        if rest:
+            self._ends_in_newline = rest.endswith(b"\n")
+        if not self._ends_in_newline:
+            rest += b"\n"
+        rest = self._counted(rest)
+        if self._refusal is not None:
+            raise self._refusal
+        return rest
+
+    def _counted(self, data: bytes) -> bytes:
+        self._octets += len(data)
+        limit = self._rules.message_size_limit
+        if limit and self._octets > limit and self._refusal is None:
+            self._refusal = ContentRefused(552, "5.3.4", "Error: message file too big")
+        return b"" if self._refusal is not None else data
+
+    def _header_is_whole(self) -> bool:
+        """Whether the end of the header is among what was fed."""
+        header = self._header
+        if header.startswith(b"\n") or b"\n\n" in header or len(header) >= MEMORY_LIMIT:
+            return True
+        return header.endswith(b"\n") and not _HEADER.fullmatch(_without_mbox_line(header)[0])
+
+    def _leave_header(self) -> bytes:
+        """The examined header with what was buffered behind it."""
+        self._in_header = False
+        buffered, self._header = self._header, b""
+        buffered, mbox_line = _without_mbox_line(buffered)
+        found = _HEADER.match(buffered)
+        end = found.end() if found else 0
+        if not buffered.endswith(b"\n") and b"\n" not in buffered[end:]:
+            # The last field came without its line end.
+            buffered += b"\n"
+            found = _HEADER.match(buffered)
+            end = found.end() if found else 0
+        header, rest = buffered[:end], buffered[end:]
+        if rest and not rest.startswith(b"\n"):
+            rest = b"\n" + rest
+        return b"".join((self._received, mbox_line, self._examined(header), rest or b"\n"))
+
+    def _examined(self, header: bytes) -> bytes:
+        """The header with fields dropped and added; a refusal is noted."""
+        hops = len(_HOP.findall(header)) + bool(self._received)
+        if self._rules.hopcount_limit and hops >= self._rules.hopcount_limit:
+            self._refusal = ContentRefused(554, "5.4.0", "Error: too many hops")
+        lowered = header.lower()
+        if any(name in lowered for name in self._rules.drop):
+            header = b"".join(
+                field[0] for field in _FIELD.finditer(header) if field[1].lower() not in self._rules.drop
+            )
+        if self._missing:
+            header += self._added(header)
+        message_id = _MESSAGE_ID.search(header)
+        if message_id is not None:
+            self.message_id = message_id[1].strip().decode("utf-8", "replace")
+        return header
+
+    def _added(self, header: bytes) -> bytes:
+        names = {field[1].lower() for field in _FIELD.finditer(header)}
+        prefix = "Resent-" if any(name.startswith(b"resent-") for name in names) else ""
+        return b"".join(
+            f"{prefix}{name}: {value}\n".encode("utf-8", "surrogateescape")
+            for name, value in self._missing.items()
+            if f"{prefix}{name}".lower().encode() not in names
+        )
+
+
+def _without_mbox_line(header: bytes) -> tuple[bytes, bytes]:
+    """A `From ` line that begins the content becomes a field of its own, as Postfix keeps it."""
+    if not _MBOX_LINE.match(header):
+        return header, b""
+    line, _, rest = header.partition(b"\n")
+    return rest, b"X-Mailbox-Line: %s\n" % line.lstrip(b">")
