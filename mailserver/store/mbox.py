@@ -1,0 +1,441 @@
+"""One mailbox in one mbox file, shared with every other mail program of the box.
+
+The file is the truth, and anybody may append to it, flag in it, or rename another over it at any time.
+A message is known again by a digest of all but its status fields (`store.mbox_fields`), so whatever
+the others did, unchanged messages keep their names. Where the file merely grew, only the new end is read:
+the last octets before it must be as they were. Then a status field that another program changed
+in place, further up, at the same moment, is seen at the next complete scan.
+
+Flags. The index holds them durably. Here they are written in place where the fields have room,
+else they wait (`settle`, `remove`) for the file to be written anew. The flags that were last seen in the
+file are part of a message's place, so after a crash waiting flags are told from changes
+that others made. Where another program changed a message's flags since, theirs are taken,
+and what the caller changes now is applied to them.
+
+Locks: `store.locking`; a reader takes the shared one to scan, and none to read a message, since its
+digest is checked. Crashes: `store.mbox_append`, `store.mbox_rewrite`. Extended attributes and
+ACLs of the file are lost when it is rewritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from mailserver.store import locking, mbox_journal
+from mailserver.store.contract import SEEN, Flags, MailboxBusy, MessageGone, NewMessage
+from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.maildir import as_stored, with_crlf
+from mailserver.store.mbox_append import deposit, restored_on_error, separator, show_as_new, write_all
+from mailserver.store.mbox_fields import (
+    Place,
+    fitted,
+    header_length,
+    key_of,
+    message_text,
+    split_fields,
+    with_flags,
+)
+from mailserver.store.mbox_lines import from_line, quoted, unquoted
+from mailserver.store.mbox_open import create_mailbox, open_mailbox
+from mailserver.store.mbox_rewrite import plan, rewritten
+from mailserver.store.mbox_scan import Mark, Scanned, pread_all, scan, tail_digest
+
+__all__ = ["MboxFormat", "create_mailbox", "deposit"]
+
+_HEADER: Final = 64 * 1024  # octets of a message in which its header usually ends
+_UNFINISHED: Final = 10.0  # seconds that a message without a last line end is waited for
+_SETTLE_LIMIT: Final = 64 * 1024 * 1024  # octets; a larger file is rewritten only to remove something
+
+
+class MboxFormat(MailboxFormat):
+    """See `MailboxFormat`. `journals` is a directory of the owner's, for rewrites in place."""
+
+    def __init__(
+        self,
+        path: str,
+        journals: str,
+        *,
+        mboxrd: bool = False,
+        rules: locking.LockRules = locking.USUAL_RULES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._journal = mbox_journal.journal_path(journals, path)
+        self._mboxrd = mboxrd
+        self._rules = rules
+        self._now = now
+        self._known: Sequence[Known] = ()
+        self._places: dict[str, Place] = {}
+        self._waiting: dict[str, Flags] = {}  # flags that the file does not have yet
+        self._mark: Mark | None = None
+        self._elsewhere: tuple[Mark, dict[str, Place]] | None = None  # for `read` ahead of `poll`
+
+    def load(self, known: Sequence[Known], token: str) -> None:
+        """See `MailboxFormat.load`."""
+        self._known = known
+        self._places, self._waiting = {}, {}
+        self._mark = Mark.decode(token)
+
+    def _decode_known(self) -> None:
+        """The places that `load` was given are in `_places`: done when they are first needed."""
+        for message in self._known:
+            place = Place.decode(message.place)
+            self._places[message.key] = place
+            if message.flags != place.flags:
+                self._waiting[message.key] = message.flags
+        self._known = ()
+
+    def adopted(self) -> Adopted:
+        """See `MailboxFormat.adopted`."""
+        try:
+            descriptor = open_mailbox(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return Adopted()
+        try:
+            text = message_text(pread_all(descriptor, _HEADER, 0))
+        finally:
+            os.close(descriptor)
+        words = split_fields(text[: header_length(text)])[1].base.split()
+        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+            return Adopted()
+        return Adopted(int(words[0]), int(words[1]) + 1, tuple(words[2:]))
+
+    # Seeing what others did
+
+    def poll(self) -> Delta | None:
+        """See `MailboxFormat.poll`."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return self._vanished()
+        if self._mark is not None and self._mark.fits(found):
+            return None
+        try:
+            if os.path.exists(self._journal):
+                with self._exclusive() as held:
+                    return self._catch_up(held.descriptor, is_locked=True)
+            with locking.shared(
+                self._path, lambda: open_mailbox(self._path, os.O_RDONLY), self._rules
+            ) as opened:
+                return self._catch_up(opened)
+        except FileNotFoundError:
+            return self._vanished()
+        except MailboxBusy:
+            if self._mark is None:
+                raise
+            return None  # somebody is writing: it is news when it is done
+
+    def _vanished(self) -> Delta | None:
+        self._decode_known()
+        removed = tuple(self._places)
+        self._places, self._waiting, self._mark = {}, {}, None
+        return Delta(removed=removed) if removed else None
+
+    @contextlib.contextmanager
+    def _exclusive(self, create: bool = False) -> Iterator[locking.Held]:
+        """The lock for a writer; a rewrite that was interrupted is complete within."""
+        open_it = partial(open_mailbox, self._path, os.O_RDWR, create=create)
+        with locking.exclusive(self._path, open_it, self._rules) as held:
+            mbox_journal.recover(held, self._journal)
+            yield held
+
+    def _shared(self) -> AbstractContextManager[int]:
+        return locking.shared(self._path, partial(open_mailbox, self._path, os.O_RDONLY), self._rules)
+
+    def _catch_up(self, descriptor: int, is_locked: bool = False) -> Delta | None:
+        """The file as it is now is known; what is new in it, None where nothing was done to it.
+
+        `is_locked`: nobody is writing, so all of it is whole.
+        """
+        found = os.fstat(descriptor)
+        if self._mark is not None and self._mark.fits(found):
+            return None
+        self._decode_known()
+        begin = self._grown_from(descriptor, found.st_size)
+        messages = list(scan(descriptor, begin, found.st_size, self._mboxrd))
+        end = found.st_size
+        if messages and not (is_locked or self._is_whole(descriptor, found)):
+            end = messages.pop().place.offset
+        is_first = self._mark is None and not self._places
+        self._mark = Mark.of(descriptor, end)
+        delta = self._added(messages) if begin else self._compared(messages, is_first)
+        return replace(delta, token=self._mark.encode())
+
+    def _grown_from(self, descriptor: int, size: int) -> int:
+        """Where the unknown part of the file begins: 0 unless it was appended to what is known."""
+        mark = self._mark
+        if mark is None or not 0 < mark.size < size:
+            return 0
+        joint = pread_all(descriptor, 6, mark.size - 1)
+        is_boundary = joint == b"\nFrom "
+        return mark.size if is_boundary and tail_digest(descriptor, mark.size) == mark.tail else 0
+
+    def _is_whole(self, descriptor: int, found: os.stat_result) -> bool:
+        is_ended = os.pread(descriptor, 1, found.st_size - 1) == b"\n"
+        return is_ended or self._now() - found.st_mtime > _UNFINISHED
+
+    def _named(self, messages: Iterable[Scanned], taken: Mapping[str, object]) -> dict[str, Scanned]:
+        """The messages by key: `#2`, `#3` … tell equal ones apart."""
+        named: dict[str, Scanned] = {}
+        counts: dict[str, int] = {}
+        for message in messages:
+            key, count = message.digest, counts.get(message.digest, 1)
+            while key in named or key in taken:
+                count += 1
+                key = f"{message.digest}#{count}"
+            counts[message.digest] = count
+            named[key] = message
+        return named
+
+    def _added(self, messages: Iterable[Scanned]) -> Delta:
+        named = self._named(messages, self._places)
+        self._places.update((key, message.place) for key, message in named.items())
+        return Delta(added=[_found(key, message) for key, message in named.items()])
+
+    def _compared(self, messages: Iterable[Scanned], is_first: bool) -> Delta:
+        """What a complete scan shows to be different from what was known."""
+        named = self._named(messages, {})
+        old, self._places = self._places, {key: message.place for key, message in named.items()}
+        both = [key for key in self._places if key in old]
+        flags = {key: self._places[key].flags for key in both if self._places[key].flags != old[key].flags}
+        for key in [key for key in self._waiting if key in flags or key not in self._places]:
+            del self._waiting[key]
+        uids = _foreign_uids(named.values()) if is_first else {}
+        return Delta(
+            added=[_found(key, m, uids.get(m.place.offset, 0)) for key, m in named.items() if key not in old],
+            removed=[key for key in old if key not in named],
+            flags=flags or None,
+            places={k: self._places[k].encode() for k in both if self._places[k] != old[k]} or None,
+        )
+
+    # Reading
+
+    def read(self, key: str) -> bytes:
+        """See `MailboxFormat.read`."""
+        self._decode_known()
+        place = self._places.get(key)
+        try:
+            descriptor = open_mailbox(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise MessageGone("the mailbox is gone")
+        try:
+            content = self._content(descriptor, key, place) if place else None
+            if content is not None:
+                return content
+        finally:
+            os.close(descriptor)
+        return self._read_elsewhere(key)
+
+    def _content(self, descriptor: int, key: str, place: Place) -> bytes | None:
+        """The message, if it lies there."""
+        text = message_text(pread_all(descriptor, place.length, place.offset))
+        length = header_length(text)
+        shown, _ = split_fields(text[:length])
+        if key_of(shown, memoryview(text)[length:]) != key.partition("#")[0]:
+            return None
+        content = text if len(shown) == length else shown + text[length:]
+        return with_crlf(unquoted(content) if self._mboxrd else content)
+
+    def _read_elsewhere(self, key: str) -> bytes:
+        """The message, wherever another program put it since the last `poll`, which will report that."""
+        with self._shared() as descriptor:
+            found = os.fstat(descriptor)
+            if self._elsewhere is None or not self._elsewhere[0].fits(found):
+                named = self._named(scan(descriptor, 0, found.st_size, self._mboxrd), {})
+                places = {name: message.place for name, message in named.items()}
+                self._elsewhere = (Mark.of(descriptor, found.st_size), places)
+            place = self._elsewhere[1].get(key)
+            content = self._content(descriptor, key, place) if place else None
+        if content is None:
+            raise MessageGone("the message was removed by another program")
+        return content
+
+    # Writing
+
+    def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
+        """See `MailboxFormat.append`."""
+        dates = [int(self._now()) if m.internal_date is None else m.internal_date for m in messages]
+        with self._exclusive(create=True) as held:
+            descriptor = held.descriptor
+            noticed = self._catch_up(descriptor, is_locked=True) or Delta()
+            old = os.fstat(descriptor).st_size
+            first = separator(descriptor, old)
+            data = first + b"".join(map(self._as_stored, messages, dates))
+            with restored_on_error(descriptor, old):
+                os.lseek(descriptor, old, os.SEEK_SET)
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+                end = old + len(data)
+                written = list(scan(descriptor, old + len(first), end, self._mboxrd))
+                if len(written) != len(messages):
+                    raise OSError(f"{len(messages)} messages were written, {len(written)} found")
+            show_as_new(descriptor)
+            self._mark = Mark.of(descriptor, end)
+        named = self._named(written, self._places)
+        self._places.update((key, message.place) for key, message in named.items())
+        founds = [
+            replace(_found(key, message), internal_date=date)
+            for (key, message), date in zip(named.items(), dates, strict=True)
+        ]
+        return founds, replace(noticed, token=self._mark.encode())
+
+    def _as_stored(self, message: NewMessage, date: int) -> bytes:
+        content = as_stored(message.content)
+        length = header_length(content)
+        header = with_flags(split_fields(content[:length])[0], message.flags)
+        body = content[length:] or b"\n"
+        text = b"".join(quoted((header, body), self._mboxrd))
+        return from_line("", date) + text + (b"\n" if text.endswith(b"\n") else b"\n\n")
+
+    def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
+        """See `MailboxFormat.write_flags`."""
+        self._decode_known()
+        if all(flags[key] == self._places[key].flags for key in flags if key in self._places):
+            self._waiting = {key: value for key, value in self._waiting.items() if key not in flags}
+            return None
+        before = {
+            key: self._waiting.get(key, place.flags) for key, place in self._places.items() if key in flags
+        }
+        try:
+            with self._exclusive() as held:
+                noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                theirs = dict(noticed.flags or {})
+                wanted = {key: flags[key] for key in before if key in self._places}
+                for key in wanted.keys() & theirs.keys():
+                    wanted[key] = theirs[key] = _merged(before[key], flags[key], theirs[key])
+                places = self._write_in_place(held.descriptor, wanted)
+                self._mark = Mark.of(held.descriptor, os.fstat(held.descriptor).st_size)
+        except FileNotFoundError:
+            return self._vanished()
+        places = {**(noticed.places or {}), **places}
+        return replace(noticed, flags=theirs or None, places=places or None, token=self._mark.encode())
+
+    def _write_in_place(self, descriptor: int, flags: Mapping[str, Flags]) -> dict[str, str]:
+        """Flags with room in the file are there, durable; the others wait. The places that changed."""
+        places = {}
+        for key, wanted in flags.items():
+            place = self._places[key]
+            if wanted == place.flags:
+                self._waiting.pop(key, None)
+            elif self._refit(descriptor, place, wanted):
+                self._places[key] = place._replace(flags=wanted)
+                places[key] = self._places[key].encode()
+                self._waiting.pop(key, None)
+            else:
+                self._waiting[key] = wanted
+        if places:
+            os.fsync(descriptor)
+            self._settle_times(descriptor)
+        return places
+
+    def _refit(self, descriptor: int, place: Place, flags: Flags) -> bool:
+        raw = pread_all(descriptor, min(place.length, _HEADER), place.offset)
+        start = raw.find(b"\n") + 1
+        header = raw[start : start + header_length(raw[start:])]
+        changed = fitted(header, flags)
+        if changed is None:
+            return False
+        if changed != header:
+            os.pwrite(descriptor, changed, place.offset + start)
+        return True
+
+    def _settle_times(self, descriptor: int) -> None:
+        """Shells say `You have new mail` while, and only while, there is a message not seen."""
+        if self._has_unseen():
+            show_as_new(descriptor)
+        else:
+            modified = os.fstat(descriptor).st_mtime_ns
+            os.utime(descriptor, ns=(max(time.time_ns(), modified), modified))
+
+    def _has_unseen(self) -> bool:
+        return any(SEEN not in self._waiting.get(key, place.flags) for key, place in self._places.items())
+
+    def remove(self, keys: Sequence[str]) -> Delta | None:
+        """See `MailboxFormat.remove`."""
+        try:
+            with self._exclusive() as held:
+                noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                gone = {key for key in keys if key in self._places}
+                places = self._rewrite(held, gone) if gone else {}
+        except FileNotFoundError:
+            return self._vanished()
+        asked = set(keys)
+        return replace(
+            noticed,
+            removed=[key for key in noticed.removed if key not in asked],
+            added=[
+                replace(found, place=self._places[found.key].encode())
+                for found in noticed.added
+                if found.key in self._places
+            ],
+            places={**(noticed.places or {}), **places} or None,
+            token=self._token(),
+        )
+
+    def _token(self) -> str:
+        return self._mark.encode() if self._mark else ""
+
+    def _rewrite(self, held: locking.Held, gone: set[str]) -> dict[str, str]:
+        """The file is without those messages and has the flags that waited; the places that changed."""
+        old = self._places
+        wanted = plan(held.descriptor, old, gone, self._waiting)
+        if wanted.size > os.fstat(held.descriptor).st_size and not os.access(
+            os.path.dirname(self._path), os.W_OK
+        ):
+            wanted = plan(held.descriptor, old, gone, {})  # in place a mailbox only shrinks
+        for key in gone:
+            self._waiting.pop(key, None)
+        is_new = self._has_unseen()
+        with rewritten(self._path, held, wanted, self._journal, is_new) as descriptor:
+            self._places = dict(wanted.places)
+            self._waiting = {k: f for k, f in self._waiting.items() if self._places[k].flags != f}
+            if not is_new:
+                self._settle_times(descriptor)
+            self._mark = Mark.of(descriptor, wanted.size)
+        return {key: place.encode() for key, place in self._places.items() if place != old[key]}
+
+    def settle(self) -> Delta | None:
+        """See `MailboxFormat.settle`."""
+        self._decode_known()
+        if not self._waiting:
+            return None
+        try:
+            with self._exclusive() as held:
+                noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                if not self._waiting or os.fstat(held.descriptor).st_size > _SETTLE_LIMIT:
+                    return replace(noticed, token=self._token())
+                places = {**(noticed.places or {}), **self._rewrite(held, set())}
+        except FileNotFoundError:
+            return self._vanished()
+        added = [replace(found, place=self._places[found.key].encode()) for found in noticed.added]
+        return replace(noticed, added=added, places=places or None, token=self._token())
+
+    def watched_paths(self) -> Sequence[str]:
+        """See `MailboxFormat.watched_paths`. A rename over the file shows in its directory only."""
+        return (self._path,)
+
+
+def _found(key: str, message: Scanned, uid: int = 0) -> Found:
+    return Found(key, message.place.encode(), message.place.flags, message.internal_date, uid, message.size)
+
+
+def _foreign_uids(messages: Iterable[Scanned]) -> dict[int, int]:
+    """UIDs by offset, as far as they ascend; `adopted` tells whether they are this mailbox's."""
+    uids: dict[int, int] = {}
+    last = 0
+    for message in messages:
+        if message.fields.uid > last:
+            last = uids[message.place.offset] = message.fields.uid
+    return uids
+
+
+def _merged(before: Flags, after: Flags, theirs: Flags) -> Flags:
+    """Their flags, with what was changed from `before` to `after`."""
+    return (theirs | (after - before)) - (before - after)

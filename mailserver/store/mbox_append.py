@@ -1,0 +1,109 @@
+"""Adding messages to the end of an mbox file: all of a message, durable, or nothing of it.
+
+    From_ line, message with `From ` lines quoted, one empty line
+
+The file is locked (`store.locking`), written at its end, and synced; on any error it gets its old
+length back to the octet. A kill between two writes can leave the beginning of a message that
+nobody acknowledged; it ends the file without an empty line, which whoever appends next
+supplies, so the next message stands by itself. RELIABILITY 2.3, 8.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mailserver.store import locking, mbox_open
+from mailserver.store.mbox_lines import from_line, quoted
+
+_BLOCK: Final = 256 * 1024
+_SECOND: Final = 1_000_000_000
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """All of the data is written: a short write is followed up. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def restored_on_error(descriptor: int, length: int) -> Iterator[None]:
+    """Whatever goes wrong within, the file has its old length afterwards."""
+    try:
+        yield
+    except BaseException:
+        os.ftruncate(descriptor, length)
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            os.fsync(descriptor)
+        raise
+
+
+def separator(descriptor: int, size: int) -> bytes:
+    """What must be written first, so that the file's last message ends with an empty line."""
+    end = os.pread(descriptor, min(size, 3), max(size - 3, 0))
+    if not end or end.endswith((b"\n\n", b"\n\r\n")) or end in (b"\n", b"\r\n"):
+        return b""
+    return b"\n" if end.endswith(b"\n") else b"\n\n"
+
+
+def show_as_new(descriptor: int) -> None:
+    """mtime is above atime, by which shells and mail(1) tell that there is new mail."""
+    found = os.fstat(descriptor)
+    if found.st_mtime_ns <= found.st_atime_ns:
+        os.utime(descriptor, ns=(found.st_mtime_ns - _SECOND, found.st_mtime_ns))
+
+
+def deposit(
+    path: str,
+    sender: str,
+    pieces: Iterable[bytes],
+    *,
+    owner: int | None = None,
+    when: float | None = None,
+    size_limit: int = 0,
+    mboxrd: bool = False,
+    rules: locking.LockRules = locking.USUAL_RULES,
+) -> None:
+    """One message is durable at the end of the mailbox, or the mailbox is as it was. *Blocking.*
+
+    The pieces together are the message with LF line ends, cut anywhere. `sender` "" is the null
+    sender; `when` is now unless given. A missing mailbox is made with mode 0600. `owner`, where
+    given, must own it. It may not grow above `size_limit` octets (0: no limit; EFBIG).
+    Raises MailboxBusy, UnsafeMailbox, OSError, and what iterating raises.
+    """
+
+    def open_it() -> int:
+        return mbox_open.open_mailbox(path, os.O_RDWR | os.O_APPEND, owner, create=True)
+
+    with locking.exclusive(path, open_it, rules) as held:
+        size = os.fstat(held.descriptor).st_size
+        with restored_on_error(held.descriptor, size):
+            first = separator(held.descriptor, size) + from_line(
+                sender, time.time() if when is None else when
+            )
+            for block in _blocks(first, quoted(pieces, mboxrd)):
+                held.refresh()
+                size += len(block)
+                if size_limit and size > size_limit:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                write_all(held.descriptor, block)
+            os.fsync(held.descriptor)
+        show_as_new(held.descriptor)
+
+
+def _blocks(first: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces in larger blocks, with the line ends that complete the message."""
+    gathered, length, end = [first], len(first), b"\n"
+    for piece in pieces:
+        gathered.append(piece)
+        length += len(piece)
+        end = piece[-1:] or end
+        if length >= _BLOCK:
+            yield b"".join(gathered)
+            gathered, length = [], 0
+    yield b"".join((*gathered, b"\n" if end == b"\n" else b"\n\n"))

@@ -1,0 +1,153 @@
+"""Writing an mbox file anew, without some messages or with other status fields.
+
+Usually beside the old one: a hidden file `.NAME.rewrite` with the old one's owner and mode, synced, locked,
+renamed over the mailbox, the directory synced. At any moment one of the two, whole, bears the name. A
+kill before the rename leaves the hidden file, which the next rewrite replaces.
+
+Where the directory does not let us make that file (a spool of mode 0755, or group mail not
+ours), in place: what the file is to hold from the first change on is written to a *journal* in
+a directory of our own first, and synced; then it is copied over the old text, the file cut, synced, and the
+journal removed. After a kill the journal is there, and `recover` repeats the copy before
+anybody of us looks at the mailbox again; what other programs appended meanwhile is kept
+(`store.mbox_journal`). In place a mailbox only ever shrinks; flags that would make it grow wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mailserver.store import locking, mbox_journal
+from mailserver.store.contract import Flags
+from mailserver.store.mbox_append import write_all
+from mailserver.store.mbox_fields import Place, header_length, with_flags
+from mailserver.store.mbox_open import sync_directory
+from mailserver.store.mbox_scan import pread_all
+
+_MAY_NOT: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+Span = tuple[int, int]  # offset and length in the old file
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the new file consists of, in order, and where the messages will lie."""
+
+    parts: Sequence[Span | bytes]
+    places: Mapping[str, Place]
+    size: int
+
+
+def plan(descriptor: int, places: Mapping[str, Place], removed: set[str], flags: Mapping[str, Flags]) -> Plan:
+    """The file without the `removed` messages, and with `flags` in those that they are given for.
+
+    `places` are all messages of the file.
+    """
+    size = os.fstat(descriptor).st_size
+    ordered = sorted(places.items(), key=lambda item: item[1].offset)
+    at = ordered[0][1].offset if ordered else size
+    parts: list[Span | bytes] = [(0, at)]
+    fresh: dict[str, Place] = {}
+    for key, place in ordered:
+        if key in removed:
+            continue
+        if key in flags:
+            header, rest = _reflagged(descriptor, place, flags[key])
+            parts += [header, rest]
+            fresh[key] = Place(at, len(header) + rest[1], flags[key])
+        else:
+            _extend(parts, place.offset, place.length)
+            fresh[key] = place._replace(offset=at)
+        at += fresh[key].length
+    return Plan(parts, fresh, at)
+
+
+def _extend(parts: list[Span | bytes], offset: int, length: int) -> None:
+    last = parts[-1]
+    if isinstance(last, tuple) and last[0] + last[1] == offset:
+        parts[-1] = (last[0], last[1] + length)
+    else:
+        parts.append((offset, length))
+
+
+def _reflagged(descriptor: int, place: Place, flags: Flags) -> tuple[bytes, Span]:
+    """The message's `From ` line and header with these flags, and the span of the rest."""
+    raw = pread_all(descriptor, place.length, place.offset)
+    start = raw.find(b"\n") + 1
+    end = start + header_length(raw[start:])
+    return raw[:start] + with_flags(raw[start:end], flags), (place.offset + end, place.length - end)
+
+
+@contextlib.contextmanager
+def rewritten(path: str, held: locking.Held, wanted: Plan, journal: str, is_new: bool) -> Iterator[int]:
+    """The mailbox holds what was planned, durable; within, its descriptor, locked.
+
+    `is_new`: it holds mail that was not read yet, and shall look so (mtime above atime).
+    `journal` is the path of its journal. Raises OSError, and the mailbox is as it was.
+    """
+    try:
+        draft = _draft(path, held.descriptor)
+    except OSError as error:
+        if error.errno not in _MAY_NOT:
+            raise
+        mbox_journal.replace(held, journal, wanted.parts, wanted.size)
+        yield held.descriptor
+        return
+    try:
+        _replace(path, held, draft, wanted.parts, is_new)
+        yield draft
+    finally:
+        os.close(draft)
+
+
+def _draft_path(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.rewrite")
+
+
+def _draft(path: str, descriptor: int) -> int:
+    """A new file beside the mailbox, with its owner and mode, locked."""
+    name = _draft_path(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)  # left by a kill: we hold the mailbox's lock
+    old = os.fstat(descriptor)
+    draft = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        made = os.fstat(draft)
+        if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
+            os.fchown(draft, old.st_uid, old.st_gid)
+        os.fchmod(draft, old.st_mode & 0o7777)
+        locking.lock_descriptor(draft, exclusive=True)
+    except BaseException:
+        os.unlink(name)
+        os.close(draft)
+        raise
+    return draft
+
+
+def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | bytes], is_new: bool) -> None:
+    name = _draft_path(path)
+    try:
+        for part in parts:
+            if isinstance(part, bytes):
+                write_all(draft, part)
+            else:
+                mbox_journal.copy(held, held.descriptor, part[0], draft, part[1])
+        if is_new:
+            _keep_times(held.descriptor, draft)
+        os.fsync(draft)
+        os.rename(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def _keep_times(old: int, new: int) -> None:
+    times = os.fstat(old)
+    os.utime(new, ns=(min(times.st_atime_ns, times.st_mtime_ns - 1_000_000_000), times.st_mtime_ns))
