@@ -49,7 +49,7 @@ class Resolver:
     ) -> None:
         if not servers and not os.path.exists(resolv_conf):
             servers = [("127.0.0.1", 53)]
-        self._client: Any = client.Resolver(  # type: ignore[no-untyped-call]
+        self._client: Any = client.Resolver(
             resolv=None if servers else resolv_conf, servers=list(servers), timeout=_TIMEOUTS, reactor=reactor
         )
 
