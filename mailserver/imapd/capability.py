@@ -1,0 +1,32 @@
+"""Which extensions are announced, and when.
+
+A capability stands here only when it works whole. Before login a client learns what it needs
+to log in; the rest comes in the tagged OK of its login (RFC 3501 §7.2.1, RFC 9051 §6.1.1).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ALWAYS: Final = ("IMAP4rev1", "SASL-IR", "ID", "ENABLE", "IDLE", "LITERAL+")
+_AFTER_LOGIN: Final = (
+    "NAMESPACE", "CHILDREN", "UNSELECT", "UIDPLUS", "MOVE", "SPECIAL-USE", "CREATE-SPECIAL-USE",
+    "ESEARCH", "SEARCHRES", "WITHIN", "LIST-EXTENDED", "LIST-STATUS", "STATUS=SIZE", "CONDSTORE",
+    "QRESYNC", "MULTIAPPEND", "BINARY", "UTF8=ACCEPT", "OBJECTID", "SORT", "THREAD=ORDEREDSUBJECT",
+    "THREAD=REFERENCES", "I18NLEVEL=1",
+)  # fmt: skip
+MECHANISMS: Final = ("PLAIN", "LOGIN")
+
+
+def before_login(may_log_in: bool, may_start_tls: bool) -> bytes:
+    """The list for a client that has not logged in. `may_log_in`: passwords are taken now."""
+    words = [*_ALWAYS]
+    if may_start_tls:
+        words.append("STARTTLS")
+    words += [f"AUTH={name}" for name in MECHANISMS] if may_log_in else ["LOGINDISABLED"]
+    return " ".join(words).encode("ascii")
+
+
+def after_login(message_size_limit: int) -> bytes:
+    """The list for a client that has logged in."""
+    return " ".join((*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}")).encode("ascii")

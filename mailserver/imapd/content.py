@@ -1,0 +1,115 @@
+"""What FETCH and its relatives take from a message's content, as wire octets.
+
+Two kinds: *facts* are rendered once per message and remembered by the store (ENVELOPE,
+BODYSTRUCTURE, header blocks); *sections* are cut from the content each time. Everything here
+runs in threads and touches no session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from mailserver.message.header import header_end, selected
+from mailserver.message.imap_envelope import render_envelope
+from mailserver.message.mime import Part, parse
+from mailserver.message.section import UnknownEncoding, binary, section_bytes
+from mailserver.message.structure import render_body, render_bodystructure
+from mailserver.wire.imap_fetch import Attribute, Item, Section
+from mailserver.wire.imap_responses import literal
+
+Make = Callable[[bytes], bytes]
+
+LONGEST_KIND: Final = 400  # octets of a list of header fields that is remembered
+_ATTRIBUTES: Final[dict[str, tuple[str, Make]]] = {
+    "ENVELOPE": ("envelope.1", render_envelope),
+    "BODYSTRUCTURE": ("bodystructure.1", render_bodystructure),
+    "BODY": ("body.1", render_body),
+}
+
+
+class CannotDecode(Exception):
+    """BINARY of a part with an unknown Content-Transfer-Encoding. RFC 3516 §4.3."""
+
+
+def _email_id(content: bytes) -> bytes:
+    return b"E" + hashlib.sha256(content).hexdigest()[:40].encode("ascii")
+
+
+def _header(content: bytes) -> bytes:
+    return literal(without_nul(content[: header_end(content)]))
+
+
+def _fields(names: frozenset[bytes], content: bytes) -> bytes:
+    return literal(without_nul(selected(content[: header_end(content)], names)))
+
+
+def without_nul(octets: bytes) -> bytes:
+    """The octets with 0x80 for NUL, which no literal may hold; as many as before. RFC 3501 §4.3.1."""
+    return octets.replace(b"\0", b"\x80") if b"\0" in octets else octets
+
+
+def fact(item: Item) -> tuple[str, Make] | None:
+    """How the store remembers the item, None for what is cut from the content each time."""
+    if isinstance(item, Attribute):
+        if item.name == "EMAILID":
+            return "emailid.1", _email_id
+        return _ATTRIBUTES.get(item.name)
+    if item.part or item.partial or item.kind.startswith("BINARY"):
+        return None
+    if item.text == "HEADER":
+        return "header.1", _header
+    if item.text == "HEADER.FIELDS":
+        names = frozenset(name.lower() for name in item.fields)
+        kind = b"fields.1 " + b" ".join(sorted(names))
+        if len(kind) <= LONGEST_KIND:
+            return kind.decode("latin-1"), partial(_fields, names)
+    return None
+
+
+def cut(content: bytes, sections: Sequence[Section]) -> list[bytes]:
+    """Each section as it follows its label: a literal, NIL, or for BINARY.SIZE a number."""
+    needs_tree = any(section.part or section.kind.startswith("BINARY") for section in sections)
+    tree = parse(content) if needs_tree else None
+    return [_rendered(content, section, tree) for section in sections]
+
+
+def _rendered(content: bytes, section: Section, tree: Part | None) -> bytes:
+    octets = _octets(content, section, tree)
+    if section.kind == "BINARY.SIZE":
+        return b"%d" % len(octets or b"")
+    if octets is None:
+        return b"NIL"
+    if section.partial is not None:
+        origin, count = section.partial
+        octets = octets[origin : origin + count]
+    if section.kind == "BINARY" and b"\0" in octets:
+        return b"~" + literal(octets)
+    return literal(without_nul(octets))
+
+
+def _octets(content: bytes, section: Section, tree: Part | None) -> bytes | None:
+    if tree is None:
+        return _whole_message_section(content, section)
+    if section.kind.startswith("BINARY"):
+        try:
+            return binary(content, tree, section.part)
+        except UnknownEncoding as fault:
+            raise CannotDecode from fault
+    names = frozenset(name.lower() for name in section.fields)
+    return section_bytes(content, tree, section.part, section.text, names)
+
+
+def _whole_message_section(content: bytes, section: Section) -> bytes:
+    """A section of the message itself needs no tree."""
+    if not section.text:
+        return content
+    end = header_end(content)
+    if section.text == "TEXT":
+        return content[end:]
+    if section.text == "HEADER":
+        return content[:end]
+    names = frozenset(name.lower() for name in section.fields)
+    return selected(content[:end], names, exclude=section.text.endswith("NOT"))

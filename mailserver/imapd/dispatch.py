@@ -1,0 +1,53 @@
+"""Which handler does which command after login, and which of them need a selected mailbox.
+
+A handler gets the session and the parsed arguments; it says untagged responses through the
+session's output and returns the tagged one, or raises what `replies` offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from mailserver.imapd import append, fetch, idle, mailboxes, messages, order, search, selection
+from mailserver.imapd.replies import Reply
+from mailserver.imapd.session import Session
+
+Handler = Callable[[Session, Any], Awaitable[Reply]]
+
+_ON_MESSAGES: Final[dict[str, Handler]] = {
+    "FETCH": fetch.fetch,
+    "STORE": messages.store,
+    "COPY": messages.copy,
+    "MOVE": messages.move,
+    "SEARCH": search.search,
+    "SORT": order.order,
+    "THREAD": order.order,
+    "EXPUNGE": messages.expunge,
+}
+_ON_SELECTED: Final[dict[str, Handler]] = {
+    **_ON_MESSAGES,
+    **{f"UID {name}": handler for name, handler in _ON_MESSAGES.items()},
+    "CHECK": selection.check,
+    "CLOSE": selection.close,
+    "UNSELECT": selection.unselect,
+}
+HANDLERS: Final[dict[str, Handler]] = {
+    **_ON_SELECTED,
+    "NOOP": selection.noop,
+    "SELECT": selection.select,
+    "EXAMINE": selection.select,
+    "ENABLE": selection.enable,
+    "IDLE": idle.idle,
+    "APPEND": append.append,
+    "LIST": mailboxes.list_mailboxes,
+    "LSUB": mailboxes.list_subscribed,
+    "CREATE": mailboxes.create,
+    "DELETE": mailboxes.delete,
+    "RENAME": mailboxes.rename,
+    "SUBSCRIBE": mailboxes.subscribe,
+    "UNSUBSCRIBE": mailboxes.unsubscribe,
+    "STATUS": mailboxes.status,
+    "NAMESPACE": mailboxes.namespace,
+}
+NEEDS_SELECTED: Final = frozenset(_ON_SELECTED)

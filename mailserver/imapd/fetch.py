@@ -1,0 +1,213 @@
+r"""FETCH and UID FETCH.
+
+The index gives flags, dates and modseqs at once; sizes, facts and content come from the store
+in batches, one call in a thread each. \Seen is set for a batch in one transaction, before its
+rows are written, and told in the same rows. What was expunged meanwhile is left out, and the
+command then ends with NO [EXPUNGEISSUED] (RFC 2180 §4.1).
+
+RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mailserver.imapd.content import CannotDecode, cut, fact
+from mailserver.imapd.fetch_rows import Rendered, Row, RowWriter, compile_rows
+from mailserver.imapd.replies import Refusal, Reply, ok
+from mailserver.imapd.selected import Selected
+from mailserver.imapd.session import Session
+from mailserver.store.contract import SEEN, Mailbox, MessageGone, Modseq, StoreMode, Uid
+from mailserver.wire.imap_fetch import Attribute, Fetch, Item, Section
+from mailserver.wire.imap_sequence import render_set
+
+_INDEX_BATCH: Final = 1000  # messages: about a millisecond of rows
+_FACTS_BATCH: Final = 500
+_CONTENT_OCTETS: Final = 262_144  # of content read in one batch
+_SEEN_FLAG: Final = frozenset({SEEN})
+
+
+async def fetch(session: Session, command: Fetch) -> Reply:
+    """What was asked for is told of every message that is still there."""
+    selected = session.mailbox_in_use
+    if command.uses_modseq:
+        session.enable_condstore()
+    uids = selected.chosen(command.messages, command.by_uid)
+    if command.with_vanished:
+        _tell_vanished(session, command, uids)
+    if command.changed_since is not None:
+        known, since = selected.mailbox.messages, command.changed_since
+        uids = [uid for uid in uids if (found := known.get(uid)) is not None and found.modseq > since]
+    work = _Fetching(session, selected, _plan(command, selected))
+    try:
+        while uids:
+            uids = uids[await work.batch(uids) :]
+            await session.output.room()
+    except CannotDecode:
+        raise Refusal("The part's encoding is unknown.", b"UNKNOWN-CTE")
+    await session.sync(may_expunge=command.by_uid)
+    if work.is_short:
+        raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
+    return ok("Fetch completed.")
+
+
+def _tell_vanished(session: Session, command: Fetch, uids: Sequence[Uid]) -> None:
+    """RFC 7162 §3.2.6: of the UIDs that were asked for, those that went away."""
+    selected = session.mailbox_in_use
+    changes = selected.mailbox.changes_since(Modseq(command.changed_since or 0))
+    last = selected.uids[-1] if selected.uids else 1
+    spans = command.messages.spans(last)
+    gone = [uid for uid in changes.expunged if any(low <= uid <= high for low, high in spans)]
+    if gone:
+        session.output.line(b"* VANISHED (EARLIER) " + render_set(gone))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a FETCH needs. `with_flags` writes the same rows and FLAGS, for those newly seen."""
+
+    rows: RowWriter
+    with_flags: RowWriter
+    facts: tuple[Item, ...]
+    sections: tuple[Section, ...]
+    needs_sizes: bool
+    sets_seen: bool
+
+    @property
+    def batch(self) -> int:
+        """How many messages are answered at once, before content is considered."""
+        return _FACTS_BATCH if self.facts or self.sections else _INDEX_BATCH
+
+
+def _plan(command: Fetch, selected: Selected) -> _Plan:
+    items = list(command.items)
+    if command.by_uid and Attribute("UID") not in items:
+        items.insert(0, Attribute("UID"))
+    if command.changed_since is not None and Attribute("MODSEQ") not in items:
+        items.append(Attribute("MODSEQ"))
+    facts = tuple(item for item in items if fact(item) is not None)
+    sections = tuple(item for item in items if isinstance(item, Section) and fact(item) is None)
+    has_flags = Attribute("FLAGS") in items
+    seen = any(isinstance(item, Section) and not item.is_peek for item in items)
+    rows = compile_rows(items, selected.has_recent)
+    with_flags = rows if has_flags else compile_rows([*items, Attribute("FLAGS")], selected.has_recent)
+    return _Plan(
+        rows, with_flags, facts, sections, Attribute("RFC822.SIZE") in items,
+        seen and not selected.is_read_only,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a thread brought back: each source's text by UID, for the first `taken` messages."""
+
+    taken: int
+    texts: dict[Item, Rendered]
+    newly_seen: frozenset[Uid]
+
+
+class _Fetching:
+    """One FETCH at work. `is_short`: something was gone."""
+
+    def __init__(self, session: Session, selected: Selected, plan: _Plan) -> None:
+        self._session = session
+        self._selected = selected
+        self._plan = plan
+        self.is_short = False
+
+    async def batch(self, uids: Sequence[Uid]) -> int:
+        """The first messages of the list are answered; how many."""
+        plan, mailbox = self._plan, self._selected.mailbox
+        wanted = uids[: plan.batch]
+        gathered = _Gathered(len(wanted), {}, frozenset())
+        if plan.facts or plan.sections or plan.needs_sizes or plan.sets_seen:
+            gathered = await self._session.run(_gather, mailbox, plan, wanted)
+        rows = self._rows(wanted[: gathered.taken], list(gathered.texts.values()))
+        self.is_short = self.is_short or len(rows) < gathered.taken
+        self._count(gathered)
+        self._write(rows, gathered)
+        return gathered.taken
+
+    def _rows(self, uids: Sequence[Uid], sources: Sequence[Rendered]) -> list[Row]:
+        known, number = self._selected.mailbox.messages, self._selected.number
+        rows = [(number(uid), uid, found) for uid in uids if (found := known.get(uid)) is not None]
+        if any(len(source) < len(uids) for source in sources):
+            rows = [row for row in rows if all(row[1] in source for source in sources)]
+        return rows
+
+    def _write(self, rows: Sequence[Row], gathered: _Gathered) -> None:
+        plan, selected = self._plan, self._selected
+        is_recent = selected.is_recent if selected.has_recent else None
+        if not gathered.newly_seen:
+            self._write_rows(plan.rows, rows, gathered, is_recent)
+            return
+        for row in rows:
+            writer = plan.with_flags if row[1] in gathered.newly_seen else plan.rows
+            self._write_rows(writer, [row], gathered, is_recent)
+        selected.told(row[2] for row in rows if row[1] in gathered.newly_seen)
+
+    def _write_rows(
+        self,
+        writer: RowWriter,
+        rows: Sequence[Row],
+        gathered: _Gathered,
+        is_recent: Callable[[int], bool] | None,
+    ) -> None:
+        sources = [gathered.texts[item] for item in writer.sources]
+        self._session.output.write(b"".join(writer.write(rows, sources, is_recent)))
+
+    def _count(self, gathered: _Gathered) -> None:
+        counts = self._session.counts
+        for item, texts in gathered.texts.items():
+            if isinstance(item, Section):
+                octets = sum(map(len, texts.values()))
+                if item.text.startswith("HEADER"):
+                    counts.hdr_count += len(texts)
+                    counts.hdr_bytes += octets
+                else:
+                    counts.body_count += len(texts)
+                    counts.body_bytes += octets
+
+
+def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
+    """Blocking: sources for as many of the messages as make a batch; those are \\Seen then."""
+    texts: dict[Item, Rendered] = {}
+    if plan.sections:
+        taken, texts = _sections(mailbox, plan.sections, uids)
+        uids = uids[:taken]
+    if plan.needs_sizes:
+        texts[Attribute("RFC822.SIZE")] = mailbox.sizes(uids)
+    for item in plan.facts:
+        source = fact(item)
+        assert source is not None
+        texts[item] = mailbox.facts(uids, source[1], source[0])
+    return _Gathered(len(uids), texts, _see(mailbox, uids) if plan.sets_seen else frozenset())
+
+
+def _sections(
+    mailbox: Mailbox, sections: Sequence[Section], uids: Sequence[Uid]
+) -> tuple[int, dict[Item, Rendered]]:
+    texts: dict[Item, dict[Uid, bytes]] = {section: {} for section in sections}
+    octets = taken = 0
+    for uid in uids:
+        taken += 1
+        try:
+            content = mailbox.read(uid)
+        except MessageGone:
+            continue
+        for section, text in zip(sections, cut(content, sections), strict=True):
+            texts[section][uid] = text
+        octets += len(content)
+        if octets >= _CONTENT_OCTETS:
+            break
+    return taken, {**texts}
+
+
+def _see(mailbox: Mailbox, uids: Sequence[Uid]) -> frozenset[Uid]:
+    known = mailbox.messages
+    unseen = [uid for uid in uids if (found := known.get(uid)) is not None and SEEN not in found.flags]
+    if not unseen:
+        return frozenset()
+    return frozenset(mailbox.change_flags(unseen, _SEEN_FLAG, StoreMode.ADD).changed)

@@ -1,0 +1,201 @@
+r"""Commands about mailboxes as names: LIST, LSUB, CREATE, DELETE, RENAME, SUBSCRIBE, STATUS.
+
+RFC 3501 §6.3, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 6154 (SPECIAL-USE),
+RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8474 (MAILBOXID).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from mailserver.imapd.replies import Refusal, Reply, ok
+from mailserver.imapd.session import Session
+from mailserver.store.contract import Folder, MailboxStatus, StoreError
+from mailserver.wire.imap_commands import Create, Named, Nothing, Rename, Status
+from mailserver.wire.imap_list import List
+from mailserver.wire.imap_mailbox import INBOX, SEPARATOR, canonical_pattern, matches
+
+_USES: Final = {
+    use.lower(): use
+    for use in (b"\\All", b"\\Archive", b"\\Drafts", b"\\Flagged", b"\\Junk", b"\\Sent", b"\\Trash")
+}
+
+
+async def list_mailboxes(session: Session, command: List) -> Reply:
+    """The matching names are told, with what was asked of each. RFC 5258 §3."""
+    if command.patterns == ("",) and not command.is_extended:
+        session.output.line(b'* LIST (\\Noselect) "/" ""')
+        return ok("List completed.")
+    folders = await session.run(_folders_and_subscriptions, session)
+    chosen = [folder for folder in folders if _is_selected(folder, command)]
+    for folder in _matching(chosen, command):
+        session.output.line(_list_line(session, folder, command, chosen))
+        if command.status_items and folder.selectable:
+            await _tell_status(session, folder.name, command.status_items)
+    return ok("List completed.")
+
+
+def _folders_and_subscriptions(session: Session) -> list[Folder]:
+    """Every folder, then subscribed names without one (`selectable` false, no children). Blocking."""
+    folders = list(session.store.folders())
+    known = {folder.name for folder in folders}
+    missing = [name for name in session.store.subscriptions() if name not in known]
+    return folders + [Folder(name, selectable=False, subscribed=True) for name in missing]
+
+
+def _is_selected(folder: Folder, command: List) -> bool:
+    exists = folder.selectable or folder.has_children
+    if "SUBSCRIBED" in command.selection:
+        if not folder.subscribed:
+            return False
+    elif not exists:
+        return False
+    return "SPECIAL-USE" not in command.selection or bool(folder.special_use)
+
+
+def _matcher(command: List) -> Callable[[str], bool]:
+    patterns = [canonical_pattern(command.reference, pattern) for pattern in command.patterns]
+    loud = [pattern.upper() for pattern in patterns]
+
+    def is_match(name: str) -> bool:
+        if name == INBOX:
+            return any(matches(pattern, INBOX) for pattern in loud)
+        return any(matches(pattern, name) for pattern in patterns)
+
+    return is_match
+
+
+def _matching(chosen: Sequence[Folder], command: List) -> Iterable[Folder]:
+    is_match = _matcher(command)
+    names = set()
+    for folder in chosen:
+        if is_match(folder.name):
+            names.add(folder.name)
+            yield folder
+    if "RECURSIVEMATCH" in command.selection:
+        for name in sorted(_ancestors(chosen) - names - {folder.name for folder in chosen}):
+            if is_match(name):
+                yield Folder(name, selectable=True, has_children=True)
+
+
+def _ancestors(folders: Iterable[Folder]) -> set[str]:
+    found: set[str] = set()
+    for folder in folders:
+        name = folder.name
+        while SEPARATOR in name:
+            name = name.rpartition(SEPARATOR)[0]
+            found.add(name)
+    return found
+
+
+def _list_line(session: Session, folder: Folder, command: List, chosen: Sequence[Folder]) -> bytes:
+    attributes: list[bytes] = []
+    if not folder.selectable:
+        attributes.append(b"\\Noselect" if folder.has_children else b"\\NonExistent")
+    attributes.append(b"\\HasChildren" if folder.has_children else b"\\HasNoChildren")
+    if folder.subscribed and "SUBSCRIBED" in command.selection | command.returns:
+        attributes.append(b"\\Subscribed")
+    if folder.special_use:
+        attributes.append(folder.special_use)
+    line = b'* LIST (%b) "/" %b' % (b" ".join(attributes), session.name(folder.name))
+    if "RECURSIVEMATCH" in command.selection and _has_chosen_child(folder, chosen):
+        kind = b'"SUBSCRIBED"' if "SUBSCRIBED" in command.selection else b'"SPECIAL-USE"'
+        line += b' ("CHILDINFO" (%b))' % kind
+    return line
+
+
+def _has_chosen_child(folder: Folder, chosen: Sequence[Folder]) -> bool:
+    return any(other.name.startswith(folder.name + SEPARATOR) for other in chosen)
+
+
+async def list_subscribed(session: Session, command: List) -> Reply:
+    r"""The subscribed names that match; with `%`, levels above some as \Noselect. RFC 3501 §6.3.9."""
+    names = await session.run(session.store.subscriptions)
+    is_match = _matcher(command)
+    for name in names:
+        if is_match(name):
+            session.output.line(b'* LSUB () "/" ' + session.name(name))
+    if any(pattern.endswith("%") for pattern in command.patterns):
+        above = _ancestors(map(Folder, names)) - set(names)
+        for name in sorted(filter(is_match, above)):
+            session.output.line(b'* LSUB (\\Noselect) "/" ' + session.name(name))
+    return ok("Lsub completed.")
+
+
+async def create(session: Session, command: Create) -> Reply:
+    """The mailbox is there; the answer names its id. RFC 3501 §6.3.3, RFC 6154 §3, RFC 8474 §4."""
+    use = command.special_use
+    if use and use.lower() not in _USES:
+        raise Refusal("Special use is not supported", b"USEATTR")
+    if command.mailbox == INBOX:
+        raise Refusal("Mailbox already exists", b"ALREADYEXISTS")
+    await session.run(session.store.create, command.mailbox, _USES.get(use.lower(), b""))
+    status = await session.run(session.store.status, command.mailbox)
+    return ok("Create completed.", b"MAILBOXID (%b)" % status.mailbox_id.encode("ascii"))
+
+
+async def delete(session: Session, command: Named) -> Reply:
+    """The mailbox is gone. Where it was selected here, it is not any longer."""
+    if command.mailbox == INBOX:
+        raise Refusal("INBOX can't be deleted.", b"CANNOT")
+    if session.selected is not None and session.selected.mailbox.name == command.mailbox:
+        await session.deselect()
+    await session.run(session.store.delete, command.mailbox)
+    return ok("Delete completed.")
+
+
+async def rename(session: Session, command: Rename) -> Reply:
+    """The mailbox and those below it have the new name. RFC 3501 §6.3.5."""
+    await session.run(session.store.rename, command.old, command.new)
+    await session.sync()
+    return ok("Rename completed.")
+
+
+async def subscribe(session: Session, command: Named) -> Reply:
+    """The name is in LSUB's list."""
+    await session.run(session.store.set_subscribed, command.mailbox, True)
+    return ok("Subscribe completed.")
+
+
+async def unsubscribe(session: Session, command: Named) -> Reply:
+    """The name is not in LSUB's list."""
+    await session.run(session.store.set_subscribed, command.mailbox, False)
+    return ok("Unsubscribe completed.")
+
+
+async def status(session: Session, command: Status) -> Reply:
+    """The figures are told. RFC 3501 §6.3.10."""
+    if "HIGHESTMODSEQ" in command.items:
+        session.enable_condstore()
+    figures = await session.run(session.store.status, command.mailbox, "SIZE" in command.items)
+    _say_status(session, command.mailbox, command.items, figures)
+    await session.sync()
+    return ok("Status completed.")
+
+
+async def _tell_status(session: Session, name: str, items: Sequence[str]) -> None:
+    """As STATUS; a mailbox that cannot be looked at is passed over. RFC 5819 §2."""
+    try:
+        figures = await session.run(session.store.status, name, "SIZE" in items)
+    except StoreError:
+        return
+    _say_status(session, name, items, figures)
+    await session.output.room()
+
+
+def _say_status(session: Session, name: str, items: Sequence[str], figures: MailboxStatus) -> None:
+    values = {
+        "MESSAGES": figures.messages, "RECENT": figures.recent, "UIDNEXT": figures.uidnext,
+        "UIDVALIDITY": figures.uidvalidity, "UNSEEN": figures.unseen, "DELETED": figures.deleted,
+        "HIGHESTMODSEQ": figures.highest_modseq, "SIZE": figures.size or 0,
+        "MAILBOXID": f"({figures.mailbox_id})", "APPENDLIMIT": session.settings.largest_message,
+    }  # fmt: skip
+    said = " ".join(f"{item} {values[item]}" for item in items)
+    session.output.line(b"* STATUS %b (%b)" % (session.name(name), said.encode("ascii")))
+
+
+async def namespace(session: Session, command: Nothing) -> Reply:
+    """One personal namespace, at the root. RFC 2342."""
+    session.output.line(b'* NAMESPACE (("" "/")) NIL NIL')
+    return ok("Namespace completed.")

@@ -1,0 +1,125 @@
+r"""Commands that change messages: STORE, COPY, MOVE, EXPUNGE.
+
+RFC 3501 §6.4, RFC 4315 (UIDPLUS), RFC 6851 (MOVE), RFC 7162 (CONDSTORE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
+from mailserver.imapd.selected import Selected
+from mailserver.imapd.session import Session
+from mailserver.store.contract import DELETED, Mailbox, Message, Modseq, StoreError, StoreMode, Uid
+from mailserver.wire import imap_responses as render
+from mailserver.wire.imap_commands import Copy, Expunge, Store
+from mailserver.wire.imap_sequence import render_set
+
+_BATCH: Final = 1000
+Pairs = Sequence[tuple[Uid, Uid]]
+Transfer = Callable[[Sequence[Uid], Mailbox], Pairs]
+
+
+async def store(session: Session, command: Store) -> Reply:
+    """The flags are changed, durably, and told unless SILENT. RFC 3501 §6.4.6, RFC 7162 §3.1.3."""
+    selected = session.writable_mailbox
+    if command.unchanged_since is not None:
+        session.enable_condstore()
+    uids = selected.chosen(command.messages, command.by_uid)
+    limit = None if command.unchanged_since is None else Modseq(command.unchanged_since)
+    done = await session.run(
+        selected.mailbox.change_flags, uids, command.flags, StoreMode(command.sign), limit
+    )
+    session.tell_keywords()
+    if DELETED in command.flags and command.sign != "-":
+        session.counts.deleted += len(done.changed)
+    modified = set(done.modified)
+    await _tell_stored(session, command, [uid for uid in uids if uid not in modified], set(done.changed))
+    is_short = any(uid not in selected.mailbox.messages for uid in uids)
+    await session.sync(may_expunge=command.by_uid)
+    if done.modified:
+        numbers = done.modified if command.by_uid else [selected.number(uid) for uid in done.modified]
+        return ok("Conditional STORE failed.", b"MODIFIED " + render_set(numbers))
+    if is_short and not command.by_uid:
+        raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
+    return ok("Store completed.")
+
+
+async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], changed: set[Uid]) -> None:
+    selected = session.mailbox_in_use
+    known = selected.mailbox.messages
+    messages = [message for uid in uids if (message := known.get(uid)) is not None]
+    selected.told(messages)
+    with_modseq = "CONDSTORE" in session.enabled
+    if command.is_silent:
+        messages = [message for message in messages if message.uid in changed] if with_modseq else []
+    for start in range(0, len(messages), _BATCH):
+        for message in messages[start : start + _BATCH]:
+            session.output.write(_stored_line(selected, command, message, with_modseq))
+        await session.output.room()
+
+
+def _stored_line(selected: Selected, command: Store, message: Message, with_modseq: bool) -> bytes:
+    items = []
+    if command.by_uid or with_modseq:
+        items.append(b"UID %d" % message.uid)
+    if with_modseq:
+        items.append(b"MODSEQ (%d)" % message.modseq)
+    if not command.is_silent:
+        items.append(b"FLAGS " + render.flag_list(selected.flags_of(message)))
+    return b"* %d FETCH (%b)\r\n" % (selected.number(message.uid), b" ".join(items))
+
+
+async def copy(session: Session, command: Copy) -> Reply:
+    """Copies of all the messages are in the mailbox, or none. RFC 3501 §6.4.7."""
+    selected = session.mailbox_in_use
+    code = await _transfer(session, command, selected.mailbox.copy)
+    await session.sync(may_expunge=command.by_uid)
+    return ok("Copy completed.", code)
+
+
+async def move(session: Session, command: Copy) -> Reply:
+    """The messages are in the other mailbox, and here no more. RFC 6851 §3."""
+    selected = session.writable_mailbox
+    code = await _transfer(session, command, selected.mailbox.move)
+    if code:
+        session.output.line(b"* OK [%b] Moved UIDs." % code)
+    await session.sync()
+    return ok("Move completed.", _modseq_code(session) if code else b"")
+
+
+async def _transfer(session: Session, command: Copy, transfer: Transfer) -> bytes:
+    """The COPYUID code, b"" where nothing was to be done."""
+    uids = session.mailbox_in_use.chosen(command.messages, command.by_uid)
+    try:
+        target = await session.open(command.mailbox)
+        try:
+            pairs = await session.run(transfer, uids, target)
+            uidvalidity = target.uidvalidity
+        finally:
+            await session.give_back(target)
+    except StoreError as fault:
+        raise refusal_of(fault, is_target=True)
+    if not pairs and uids:
+        raise Refusal("The messages no longer exist.", b"EXPUNGEISSUED")
+    if not pairs:
+        return b""
+    sources, copies = zip(*pairs, strict=True)
+    return b"COPYUID %d %b %b" % (uidvalidity, render_set(sources), render_set(copies))
+
+
+async def expunge(session: Session, command: Expunge) -> Reply:
+    r"""Messages with \Deleted are gone for good. RFC 3501 §6.4.3, RFC 4315 §2.1."""
+    selected = session.writable_mailbox
+    uids = None if command.uids is None else selected.chosen(command.uids, by_uid=True)
+    gone = await session.run(selected.mailbox.expunge, uids)
+    session.counts.expunged += len(gone)
+    await session.sync()
+    return ok("Expunge completed.", _modseq_code(session) if gone else b"")
+
+
+def _modseq_code(session: Session) -> bytes:
+    if "CONDSTORE" not in session.enabled or session.selected is None:
+        return b""
+    return b"HIGHESTMODSEQ %d" % session.selected.modseq

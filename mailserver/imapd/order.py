@@ -1,0 +1,128 @@
+"""SORT and THREAD. RFC 5256.
+
+What a message is sorted by is a fact that the store remembers; sorting itself is done on
+the facts, in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from mailserver.imapd.replies import Reply, ok
+from mailserver.imapd.search_keys import Searcher
+from mailserver.imapd.selected import Selected
+from mailserver.imapd.session import Session
+from mailserver.message.dates import sent_date
+from mailserver.message.header import first, header_end
+from mailserver.message.sort_keys import base_subject, mailbox_key, message_ids, references
+from mailserver.message.threading import Threadable, by_references, ordered_subject, render
+from mailserver.store.contract import Mailbox, Uid
+from mailserver.wire.imap_search import Order
+
+Keys = Mapping[Uid, Any]
+
+
+async def order(session: Session, command: Order) -> Reply:
+    """The messages that match are told in order, or as threads."""
+    selected = session.mailbox_in_use
+    uids = await Searcher(session, selected, session.service.now()).found(command.program)
+    if command.algorithm:
+        threads = await session.run(_threaded, selected, uids, command)
+        session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
+    else:
+        ordered = await session.run(_sorted, selected.mailbox, uids, command)
+        numbers = ordered if command.by_uid else [Uid(selected.number(uid)) for uid in ordered]
+        session.output.line(b" ".join([b"* SORT", *(b"%d" % number for number in numbers)]))
+    await session.sync(may_expunge=command.by_uid)
+    return ok("Thread completed." if command.algorithm else "Sort completed.")
+
+
+def _sorted(mailbox: Mailbox, uids: Sequence[Uid], command: Order) -> list[Uid]:
+    """Blocking. Equal messages keep the mailbox's order; the last criterion is applied first."""
+    ordered = list(uids)
+    for name, is_reverse in reversed(command.criteria):
+        found = _keys(mailbox, uids, name)
+        ordered = [uid for uid in ordered if uid in found]
+        ordered.sort(key=found.__getitem__, reverse=is_reverse)
+    return ordered
+
+
+def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str) -> Keys:
+    known = mailbox.messages
+    if name == "ARRIVAL":
+        return {uid: found.internal_date for uid in uids if (found := known.get(uid)) is not None}
+    if name == "SIZE":
+        return mailbox.sizes(uids)
+    if name == "DATE":
+        return _sent(mailbox, uids)
+    return mailbox.facts(uids, _TEXT_KEYS[name], f"sort.1 {name}")
+
+
+def _sent(mailbox: Mailbox, uids: Sequence[Uid]) -> dict[Uid, int]:
+    """The sent date, or the internal date of messages without. RFC 5256 §2.2."""
+    known = mailbox.messages
+    dates = mailbox.facts(uids, _date_fact, "sort.1 DATE").items()
+    return {
+        uid: int(sent) if sent else found.internal_date
+        for uid, sent in dates
+        if (found := known.get(uid)) is not None
+    }
+
+
+def _field(name: bytes, content: bytes) -> bytes:
+    return first(content[: header_end(content)], name) or b""
+
+
+def _date_fact(content: bytes) -> bytes:
+    sent = sent_date(_field(b"date", content))
+    return b"" if sent is None else b"%d" % sent.posix
+
+
+def _subject_fact(content: bytes) -> bytes:
+    return base_subject(_field(b"subject", content))[0].encode("utf-8", "replace")
+
+
+def _mailbox_fact(name: bytes, content: bytes) -> bytes:
+    return mailbox_key(_field(name, content)).encode("utf-8", "replace")
+
+
+_TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "SUBJECT": _subject_fact,
+    "FROM": partial(_mailbox_fact, b"from"),
+    "TO": partial(_mailbox_fact, b"to"),
+    "CC": partial(_mailbox_fact, b"cc"),
+}
+
+
+def _threaded(selected: Selected, uids: Sequence[Uid], command: Order) -> bytes:
+    """Blocking."""
+    mailbox = selected.mailbox
+    facts = mailbox.facts(uids, _thread_fact, "thread.1")
+    dates = _sent(mailbox, uids)
+    messages = [
+        _threadable(uid if command.by_uid else selected.number(uid), facts[uid], dates[uid])
+        for uid in uids
+        if uid in facts and uid in dates
+    ]
+    threads = by_references(messages) if command.algorithm == "REFERENCES" else ordered_subject(messages)
+    return render(threads)
+
+
+def _thread_fact(content: bytes) -> bytes:
+    """Message-ID, references, reply mark and base subject, a line each."""
+    header = content[: header_end(content)]
+    own = message_ids(first(header, b"message-id") or b"")[:1]
+    ancestors = references(first(header, b"references") or b"", first(header, b"in-reply-to") or b"")
+    subject, is_reply = base_subject(first(header, b"subject") or b"")
+    clean = [name.replace(b"\n", b"").replace(b" ", b"") for name in (*own, *ancestors)]
+    return b"\n".join(
+        (b"".join(clean[: len(own)]), b" ".join(clean[len(own) :]), b"R" if is_reply else b"",
+         subject.encode("utf-8", "replace"))
+    )  # fmt: skip
+
+
+def _threadable(number: int, fact: bytes, sent: int) -> Threadable:
+    own, ancestors, mark, subject = fact.split(b"\n", 3)
+    return Threadable(number, own, tuple(ancestors.split()), subject.decode("utf-8"), bool(mark), sent)

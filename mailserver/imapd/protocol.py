@@ -1,0 +1,555 @@
+"""IMAP over one connection: octets in, one command at a time, answers out.
+
+Of `IMAP4Server` only the place in Twisted's framework and its time-outs remain: input,
+grammar, dispatch and output are ours. The command in front runs to its tagged line before the
+next is even cut from the input; meanwhile the connection is not read beyond a bounded buffer.
+Whatever a handler raises ends in a tagged line: NO [SERVERBUG], and one traceback in the log,
+for what nobody expected.
+
+A login is granted either for this process, or with a stream to the account's session host:
+then `handover` takes the connection over. At the host's end `resume` starts the protocol where
+the front left off.
+
+RFC 3501, RFC 9051; RFC 3501 §6.2.1 for STARTTLS.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.mail.imap4 import IMAP4Server
+from twisted.python.failure import Failure
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.imapd import capability
+from mailserver.imapd.authentication import (
+    Credentials,
+    connection_fields,
+    from_authenticate,
+    from_login,
+    loggable,
+)
+from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
+from mailserver.imapd.output import Output
+from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Rejection, Reply, ok, refusal_of
+from mailserver.imapd.session import Service, Session
+from mailserver.maillog import MailLog
+from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
+from mailserver.wire.imap_commands import BadCommand, Command, parse_command
+from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits
+from mailserver.wire.imap_framing import Refused as RefusedCommand
+from mailserver.wire.imap_mailbox import InvalidMailboxName
+from mailserver.wire.imap_responses import public_text, string
+from mailserver.wire.imap_search import BadCharset
+
+Preamble = Mapping[str, Any]
+Handover = Callable[["ImapServer", Granted, Preamble, bytes], None]
+
+_log = Logger()
+HELD: Final = 65_536  # octets of input held while a command runs, before reading pauses
+_FAREWELL: Final = 30  # seconds in which a client may still read our last lines
+LONGEST_ANSWER: Final = 12_288  # octets of a line that answers `+`
+_INTERNAL_ERROR: Final = Reply(b"NO", b"Internal error occurred; the server's log has it.", b"SERVERBUG")
+
+
+class ImapServer(IMAP4Server):
+    """One connection. Built by `factory.ImapFactory`."""
+
+    transport: Any
+
+    def __init__(
+        self,
+        service: Service,
+        logins: Logins,
+        registry: StoreRegistry,
+        log: MailLog,
+        tls: Any = None,
+        handover: Handover | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._service = service
+        self._logins = logins
+        self._registry = registry
+        self._mail_log = log
+        self._tls = tls
+        self._handover = handover
+        self._session: Session | None = None
+        self._peer = Peer("", 0, "", 0, False, False)
+        self._id = secrets.token_urlsafe(9)
+        self._resumed: tuple[Account, Preamble] | None = None
+        self._octets_in = 0
+        self._octets_out_before = 0
+        self._attempts = 0
+        self._last_name = self._last_method = ""
+        self._bad_commands = 0
+        self._started = service.reactor.seconds()
+        self._reason = "Connection closed"
+        self._is_busy = self._is_advancing = self._is_closing = self._is_reading_paused = False
+        self._is_handed_over = False
+        self._line_wanted: Deferred[bytes] | None = None
+        self._output = Output(service.reactor, self._advance)
+        self._input = CommandReader(self._limits(is_strict=True))
+        self.callLater = service.reactor.callLater  # type: ignore[method-assign]
+
+    def _limits(self, is_strict: bool) -> Limits:
+        settings = self._service.settings
+        if is_strict:
+            return Limits(settings.login_line_limit, settings.login_literal_limit, 0, is_strict=True)
+        return Limits(settings.line_limit, settings.line_limit, settings.largest_message)
+
+    # The connection's life.
+
+    def resume(self, account: Account, preamble: Preamble) -> None:
+        """Once connected, the session begins logged in, with the tagged OK that the front owes.
+
+        Called before `makeConnection`. `preamble` is what `handover` was given.
+        """
+        self._resumed = (account, preamble)
+
+    def connectionMade(self) -> None:
+        """The client is greeted, or its login answered where the front took it."""
+        self._output.attach(self.transport)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self._time_out_after(self._service.settings.login_timeout)
+        if self._resumed is not None:
+            self._start(self._resume(*self._resumed))
+            return
+        self._peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+        greeting = public_text(self._service.settings.greeting)
+        self._output.line(b"* OK [CAPABILITY %b] %b" % (self._capabilities(), greeting))
+        self._output.flush()
+
+    def _peer_of(self, is_tls: bool) -> Peer:
+        there, here = self.transport.getPeer(), self.transport.getHost()
+        address = str(getattr(there, "host", "") or "local")
+        is_local = address.startswith("127.") or address in ("::1", "local", "::ffff:127.0.0.1")
+        return Peer(
+            address,
+            int(getattr(there, "port", 0)),
+            str(getattr(here, "host", "") or "local"),
+            int(getattr(here, "port", 0)),
+            is_tls,
+            is_tls or is_local,
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Everything that the session held is given back."""
+        self._time_out_after(None)
+        self._is_closing = True
+        self._output.stopProducing()
+        waiting, self._line_wanted = self._line_wanted, None
+        if waiting is not None:
+            waiting.errback(ClientGone())
+        if not self._is_handed_over:
+            self._log_end()
+        if self._session is not None and not self._is_busy:
+            self._start(self._give_back())
+
+    def timeoutConnection(self) -> None:
+        """Called when the client was silent for too long; a command that is at work may go on."""
+        if self._is_closing:
+            self.transport.abortConnection()
+            return
+        if self._is_busy and self._line_wanted is None and not self._output.is_paused:
+            self._time_out_after(self._service.settings.idle_timeout)
+            return
+        self._reason = "Disconnected for inactivity"
+        is_stuck = self._output.is_paused
+        self._say_goodbye(self._reason + ".")
+        if is_stuck:
+            self.transport.abortConnection()
+
+    def _time_out_after(self, seconds: float | None) -> None:
+        self.setTimeout(seconds)  # type: ignore[no-untyped-call]
+
+    def _close(self) -> None:
+        self._is_closing = True
+        self._output.detach()
+        self._time_out_after(_FAREWELL)
+        self.transport.loseConnection()
+
+    def _say_goodbye(self, text: str) -> None:
+        if not self._is_closing:
+            self._output.line(b"* BYE " + public_text(text))
+            self._close()
+
+    async def _give_back(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await session.run(self._registry.close, session.store)
+
+    # Input.
+
+    def dataReceived(self, data: bytes) -> None:
+        """See `Protocol.dataReceived`."""
+        if self._is_closing:
+            return
+        self.resetTimeout()  # type: ignore[no-untyped-call]
+        self._octets_in += len(data)
+        self._input.feed(data)
+        self._advance()
+
+    def _advance(self) -> None:
+        """As much of the input is acted on as may be now."""
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while not self._is_closing and self._step():
+                pass
+        finally:
+            self._is_advancing = False
+        if not self._is_closing:
+            self._output.flush()
+            self._regulate()
+
+    def _step(self) -> bool:
+        """Whether something was taken from the input."""
+        if self._line_wanted is not None:
+            return self._take_answer(self._line_wanted)
+        if self._is_busy or self._output.is_paused:
+            return False
+        event = self._input.next_event()
+        if event is None:
+            return False
+        self._act(event)
+        return True
+
+    def _regulate(self) -> None:
+        """Reading pauses while enough is held that cannot be acted on yet."""
+        is_waiting = (self._is_busy and self._line_wanted is None) or self._output.is_paused
+        wants_pause = is_waiting and self._input.pending > HELD
+        if wants_pause != self._is_reading_paused:
+            self._is_reading_paused = wants_pause
+            if wants_pause:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def _take_answer(self, wanted: Deferred[bytes]) -> bool:
+        line = self._input.next_line(LONGEST_ANSWER)
+        if line is None:
+            return False
+        self._line_wanted = None
+        if isinstance(line, Fatal):
+            wanted.errback(Farewell(line.text))
+        else:
+            wanted.callback(line)
+        return True
+
+    def next_line(self) -> Deferred[bytes]:
+        """The client's next line, which is no command: a SASL response, DONE."""
+        wanted: Deferred[bytes] = Deferred()
+        self._line_wanted = wanted
+        self._advance()
+        return wanted
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case Continue():
+                self._output.line(b"+ OK")
+            case Fatal(text):
+                self._reason = text
+                self._say_goodbye(text)
+            case RefusedCommand(tag, is_too_big):
+                if is_too_big:
+                    self._finish(tag, Reply(b"NO", b"Literal size too large.", b"TOOBIG"))
+                else:
+                    self._finish(tag, Reply(b"BAD", b"Command line too long."))
+            case CommandText():
+                self._is_busy = True
+                self._output.start_slice()
+                self._start(self._perform(event))
+
+    def _start(self, work: Awaitable[None]) -> None:
+        self._is_busy = True
+        Deferred.fromCoroutine(work).addBoth(self._worked)  # type: ignore[arg-type]
+
+    def _worked(self, result: object) -> None:
+        self._is_busy = False
+        if isinstance(result, Failure) and not isinstance(result.value, ClientGone):
+            _log.failure("IMAP connection failed", failure=result)
+            self.transport.abortConnection()
+        if self._is_closing and self._session is not None:
+            self._start(self._give_back())
+        elif not self._is_closing:
+            self._advance()
+
+    # Commands.
+
+    async def _perform(self, text: CommandText) -> None:
+        try:
+            command = parse_command(text, self._session is not None and self._session.takes_utf8)
+        except BadCommand as fault:
+            self._finish(fault.tag, self._bad(fault))
+            return
+        reply = await self._reply(command)
+        if reply is not None:
+            self._finish(command.tag, reply)
+
+    def _bad(self, fault: BadCommand) -> Reply:
+        if isinstance(fault.__cause__, InvalidMailboxName):
+            return Reply(b"NO", public_text(str(fault)), b"CANNOT")
+        if isinstance(fault.__cause__, BadCharset):
+            return Reply(b"NO", b"Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
+        return Reply(b"BAD", b"Error in IMAP command: " + public_text(str(fault)))
+
+    async def _reply(self, command: Command) -> Reply | None:
+        """How the command ended; None where the answer is another's to give, or nobody's."""
+        try:
+            return await self._dispatch(command)
+        except (Refusal, Rejection) as answer:
+            return answer.reply
+        except StoreError as fault:
+            return self._store_fault(fault)
+        except Farewell as farewell:
+            self._say_goodbye(str(farewell))
+        except ClientGone:
+            pass
+        except Exception:
+            _log.failure("IMAP command {name} failed", name=command.name)
+            return Reply(
+                b"NO", b"Internal error occurred. Refer to server log for more information.", b"SERVERBUG"
+            )
+        return None
+
+    def _store_fault(self, fault: StoreError) -> Reply | None:
+        try:
+            return refusal_of(fault).reply
+        except Farewell as farewell:
+            self._say_goodbye(str(farewell))
+            return None
+
+    async def _dispatch(self, command: Command) -> Reply | None:
+        session = self._session
+        if command.name in ("CAPABILITY", "LOGOUT", "ID"):
+            return self._anywhere(command)
+        if session is None:
+            return await self._before_login(command)
+        handler = HANDLERS.get(command.name)
+        if handler is None:
+            raise Rejection("Command is not valid after login.", b"CLIENTBUG")
+        if command.name in NEEDS_SELECTED:
+            session.mailbox_in_use  # noqa: B018  (a Rejection where there is none)
+        session.current_tag = command.tag
+        return await handler(session, command.arguments)
+
+    def _anywhere(self, command: Command) -> Reply:
+        if command.name == "CAPABILITY":
+            self._output.line(b"* CAPABILITY " + self._capabilities())
+            return ok("Capability completed.")
+        if command.name == "ID":
+            self._output.line(b"* ID (" + string(b"name") + b" " + string(b"mailserver") + b")")
+            return ok("ID completed.")
+        self._output.line(b"* BYE Logging out")
+        self._reason = "Logged out"
+        return ok("Logout completed.")
+
+    def _capabilities(self) -> bytes:
+        if self._session is not None:
+            return capability.after_login(self._service.settings.largest_message)
+        return capability.before_login(self._may_log_in, self._tls is not None and not self._peer.is_tls)
+
+    @property
+    def _may_log_in(self) -> bool:
+        return self._peer.is_secure or self._service.settings.allow_plaintext
+
+    def _finish(self, tag: bytes, reply: Reply) -> None:
+        """The tagged line is said, and what follows from it for the connection."""
+        if self._is_closing:
+            return
+        self._output.line(reply.line(tag))
+        if self._reason == "Logged out":
+            self._close()
+        elif reply.status == b"BAD":
+            self._count_bad_command()
+        elif self._session is not None:
+            self._bad_commands = 0
+
+    def _count_bad_command(self) -> None:
+        self._bad_commands += 1
+        settings = self._service.settings
+        is_in = self._session is not None
+        limit = settings.most_bad_commands if is_in else settings.most_bad_commands_before_login
+        if self._bad_commands >= limit:
+            self._reason = "Too many invalid commands"
+            self._say_goodbye("Too many invalid IMAP commands.")
+
+    # Before login.
+
+    async def _before_login(self, command: Command) -> Reply | None:
+        if command.name == "NOOP":
+            return ok("NOOP completed.")
+        if command.name == "STARTTLS":
+            return self._start_tls(command.tag)
+        if command.name not in ("LOGIN", "AUTHENTICATE"):
+            raise Rejection("Please log in first.", b"CLIENTBUG")
+        if not self._may_log_in:
+            return self._refuse_plaintext(command)
+        if command.name == "LOGIN":
+            return await self._log_in(command.tag, from_login(command.arguments))
+        return await self._log_in(command.tag, await from_authenticate(command.arguments, self._ask))
+
+    def _refuse_plaintext(self, command: Command) -> Reply | None:
+        """A password that came in clear is compromised: it is not looked at, and the client is dropped."""
+        reply = Reply(b"NO", b"Plaintext authentication disallowed on non-secure (SSL/TLS) connections.",
+                      b"PRIVACYREQUIRED")  # fmt: skip
+        self._reason = "Tried to use disallowed plaintext auth"
+        self._output.line(reply.line(command.tag))
+        self._say_goodbye("Please use TLS.")
+        return None
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        self._output.line(b"+ " + challenge)
+        return await self.next_line()
+
+    def _start_tls(self, tag: bytes) -> Reply | None:
+        if self._peer.is_tls:
+            raise Rejection("TLS is already active.")
+        if self._tls is None:
+            raise Rejection("TLS support isn't enabled.")
+        if self._input.pending:
+            self._reason = "Plaintext after STARTTLS"
+            self._say_goodbye("Nothing may follow STARTTLS in clear.")
+            return None
+        self._output.line(tag + b" OK Begin TLS negotiation now.")
+        self._output.flush()
+        self._peer = self._peer_of(is_tls=True)
+        self._input = CommandReader(self._limits(is_strict=True))
+        self._bad_commands = 0
+        self.transport.startTLS(self._tls)
+        return None
+
+    async def _log_in(self, tag: bytes, credentials: Credentials) -> Reply | None:
+        self._attempts += 1
+        self._last_name, self._last_method = credentials.name, credentials.mechanism
+        attempt = Attempt(
+            "imap", credentials.mechanism, credentials.name, credentials.password, self._peer, self._id
+        )
+        answer = await self._logins.login(attempt)
+        if isinstance(answer, Refused):
+            return self._refuse_login(tag, answer)
+        if self._is_closing:
+            if answer.stream >= 0:
+                os.close(answer.stream)
+            return None
+        if answer.stream >= 0:
+            return self._hand_over(tag, answer)
+        return await self._enter(answer.account)
+
+    def _refuse_login(self, tag: bytes, refused: Refused) -> Reply | None:
+        if refused.temporary:
+            return Reply(b"NO", b"Temporary authentication failure.", b"UNAVAILABLE")
+        reply = Reply(b"NO", b"Authentication failed.", b"AUTHENTICATIONFAILED")
+        if self._attempts < self._service.settings.most_login_failures or self._is_closing:
+            return reply
+        self._output.line(reply.line(tag))
+        self._say_goodbye("Too many failed logins.")
+        return None
+
+    def _hand_over(self, tag: bytes, granted: Granted) -> Reply | None:
+        """The connection is the account's session host's from now on."""
+        if self._handover is None:
+            os.close(granted.stream)
+            raise RuntimeError("a stream was granted, but there is no handover")
+        self._log_login(granted.account)
+        preamble = self._preamble(tag)
+        self._is_closing = self._is_handed_over = True
+        self._time_out_after(None)
+        self._output.detach()
+        self._handover(self, granted, preamble, self._input.take_pending())
+        return None
+
+    def _preamble(self, tag: bytes) -> Preamble:
+        """Plain values, fit for JSON, from which `resume` continues."""
+        peer = self._peer
+        return {
+            "tag": tag.decode("latin-1"), "session": self._id, "method": self._last_method,
+            "address": peer.address, "port": peer.port,
+            "local_address": peer.local_address, "local_port": peer.local_port,
+            "is_tls": peer.is_tls, "is_secure": peer.is_secure,
+            "octets_in": self._octets_in - self._input.pending, "octets_out": self._output.octets,
+        }  # fmt: skip
+
+    async def _resume(self, account: Account, preamble: Preamble) -> None:
+        self._peer = Peer(
+            preamble["address"], preamble["port"], preamble["local_address"], preamble["local_port"],
+            preamble["is_tls"], preamble["is_secure"],
+        )  # fmt: skip
+        self._id = preamble["session"]
+        self._octets_in = preamble["octets_in"]
+        self._octets_out_before = preamble["octets_out"]
+        tag = str(preamble["tag"]).encode("latin-1")
+        try:
+            store = await self._open_store(account)
+        except Refusal as refusal:
+            self._finish(tag, refusal.reply)
+            self._say_goodbye("The mail is not available.")
+            return
+        if store is not None:
+            self._finish(tag, self._logged_in(account, store))
+
+    async def _enter(self, account: Account) -> Reply | None:
+        store = await self._open_store(account)
+        if store is None:
+            return None
+        self._log_login(account)
+        return self._logged_in(account, store)
+
+    async def _open_store(self, account: Account) -> AccountStore | None:
+        """The account's store; None, and nothing kept, where the client has left meanwhile."""
+        try:
+            store = await self._service.threads.run(self._registry.open, account)
+        except StoreError as fault:
+            raise refusal_of(fault)
+        if self._is_closing:
+            await self._service.threads.run(self._registry.close, store)
+            return None
+        return store
+
+    def _logged_in(self, account: Account, store: AccountStore) -> Reply:
+        self._session = Session(self._service, account, store, self._output, self.next_line)
+        self._input.limits = self._limits(is_strict=False)
+        self._bad_commands = 0
+        self._time_out_after(self._service.settings.idle_timeout)
+        return ok("Logged in", b"CAPABILITY " + self._capabilities())
+
+    # The log.
+
+    def _log_login(self, account: Account) -> None:
+        fields = connection_fields(self._peer, self._id, account.name, self._last_method, os.getpid())
+        self._mail_log.write("imap-login", f"Login: {fields}")
+
+    def _log_end(self) -> None:
+        session = self._session
+        if session is None:
+            self._log_no_login()
+            return
+        counts = session.counts
+        service = f"imap({loggable(session.account.name)})<{os.getpid()}><{self._id}>"
+        octets_out = self._octets_out_before + self._output.octets
+        self._mail_log.write(
+            service,
+            f"Disconnected: {self._reason} in={self._octets_in} out={octets_out} deleted={counts.deleted} "
+            f"expunged={counts.expunged} trashed={counts.trashed} hdr_count={counts.hdr_count} "
+            f"hdr_bytes={counts.hdr_bytes} body_count={counts.body_count} body_bytes={counts.body_bytes}",
+        )
+
+    def _log_no_login(self) -> None:
+        seconds = int(self._service.reactor.seconds() - self._started)
+        if self._attempts:
+            what = f"auth failed, {self._attempts} attempts in {seconds} secs"
+        else:
+            what = f"no auth attempts in {seconds} secs"
+        fields = connection_fields(self._peer, self._id, self._last_name, self._last_method)
+        self._mail_log.write("imap-login", f"Disconnected: {self._reason} ({what}): {fields}")

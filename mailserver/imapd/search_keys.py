@@ -1,0 +1,208 @@
+r"""Which messages a search key names.
+
+Sets of UIDs go down the tree of the program and come back smaller. An AND asks its cheap
+keys first (flags, dates, sizes, numbers: the index knows), then those that need header fields
+(remembered as facts), then those that need content, and each only about what is left.
+Disk and decoding happen in threads, a batch at a time.
+
+RFC 3501 §6.4.4. Text is compared decoded and case-folded (RFC 5255 §4.4.1, i;unicode-casemap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import Final
+
+from mailserver.imapd.content import fact
+from mailserver.imapd.selected import Selected
+from mailserver.imapd.session import Session
+from mailserver.message.dates import sent_date
+from mailserver.message.header import header_end, scan
+from mailserver.message.mime import parse
+from mailserver.message.text import body_text, field_text, fold, header_text
+from mailserver.store.contract import Flags, Mailbox, Message, MessageGone, Uid
+from mailserver.wire import imap_search as keys
+from mailserver.wire.imap_fetch import Attribute
+
+_BATCH: Final = 200
+Uids = set[Uid]
+
+
+class Searcher:
+    """Evaluates keys in one session's selected mailbox. `now` in POSIX seconds."""
+
+    def __init__(self, session: Session, selected: Selected, now: float) -> None:
+        self._session = session
+        self._selected = selected
+        self._now = int(now)
+
+    @property
+    def everything(self) -> list[Uid]:
+        """All messages of the session's list that the index still knows, ascending."""
+        known = self._selected.mailbox.messages
+        return [Uid(uid) for uid in self._selected.uids if uid in known]
+
+    async def found(self, key: keys.Key) -> list[Uid]:
+        """The messages that the key names, ascending."""
+        everything = self.everything
+        if isinstance(key, keys.Every) and not key.keys:
+            return everything
+        return sorted(await self._among(key, set(everything)))
+
+    async def _among(self, key: keys.Key, uids: Uids) -> Uids:
+        if not uids:
+            return uids
+        match key:
+            case keys.Every(parts):
+                for part in sorted(parts, key=_cost):
+                    uids = await self._among(part, uids)
+                return uids
+            case keys.Not(inner):
+                return uids - await self._among(inner, uids)
+            case keys.Either(first, second):
+                cheap, dear = sorted((first, second), key=_cost)
+                found = await self._among(cheap, uids)
+                return found | await self._among(dear, uids - found)
+        if _cost(key) == 0:
+            return self._by_index(key, uids)
+        return await self._by_content(key, uids)
+
+    def _by_index(self, key: keys.Key, uids: Uids) -> Uids:
+        selected = self._selected
+        match key:
+            case keys.Numbered(messages, by_uid):
+                return uids.intersection(selected.chosen(messages, by_uid))
+            case keys.IsRecent():
+                return {uid for uid in uids if selected.is_recent(uid)}
+        holds = self._test(key)
+        known = selected.mailbox.messages
+        return {uid for uid in uids if (found := known.get(uid)) is not None and holds(found)}
+
+    def _test(self, key: keys.Key) -> Callable[[Message], bool]:
+        match key:
+            case keys.HasFlag(flag):
+                spelt = self._spelt(flag)
+                return lambda message: not message.flags.isdisjoint(spelt)
+            case keys.Dated(relation, day, False):
+                low, high = _days(relation, day)
+                return lambda message: low <= message.internal_date < high
+            case keys.Aged("YOUNGER", seconds):
+                return lambda message: message.internal_date >= self._now - seconds
+            case keys.Aged(_, seconds):
+                return lambda message: message.internal_date <= self._now - seconds
+            case keys.ModifiedSince(modseq):
+                return lambda message: message.modseq >= modseq
+        return lambda message: False  # THREADID: no message has one
+
+    def _spelt(self, flag: bytes) -> Flags:
+        """The spellings of a flag that are in use."""
+        same = {known for known in self._selected.mailbox.keywords if known.lower() == flag.lower()}
+        return frozenset(same | {flag})
+
+    async def _by_content(self, key: keys.Key, uids: Uids) -> Uids:
+        ordered = sorted(uids)
+        found: Uids = set()
+        test = _batch_test(key)
+        for start in range(0, len(ordered), _BATCH):
+            batch = ordered[start : start + _BATCH]
+            found.update(await self._session.run(test, self._selected.mailbox, batch))
+            await self._session.output.room()
+        return found
+
+
+def _cost(key: keys.Key) -> int:
+    """0: the index knows; 1: header fields; 2: content."""
+    match key:
+        case keys.Every(parts):
+            return max(map(_cost, parts), default=0)
+        case keys.Not(inner):
+            return _cost(inner)
+        case keys.Either(first, second):
+            return max(_cost(first), _cost(second))
+        case keys.InText():
+            return 2
+        case keys.InField() | keys.Sized() | keys.Dated(_, _, True) | keys.HasObject("EMAILID", _):
+            return 1
+    return 0
+
+
+def _days(relation: str, day: date) -> tuple[float, float]:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+    end = start + 86_400
+    return {"BEFORE": (float("-inf"), start), "ON": (start, end), "SINCE": (start, float("inf"))}[relation]
+
+
+BatchTest = Callable[[Mailbox, Sequence[Uid]], Iterable[Uid]]
+
+
+def _batch_test(key: keys.Key) -> BatchTest:
+    match key:
+        case keys.InField(name, text):
+            return partial(_in_field, name.lower(), fold(text).encode("utf-8", "replace"))
+        case keys.InText(where, text):
+            return partial(_in_text, where == "TEXT", fold(text))
+        case keys.Sized(relation, octets):
+            return partial(_sized, relation == "LARGER", octets)
+        case keys.Dated(relation, day, _):
+            return partial(_sent, relation, day.isoformat().encode("ascii"))
+        case keys.HasObject(_, identifier):
+            return partial(_has_email_id, identifier)
+    raise AssertionError(key)
+
+
+def _sized(is_larger: bool, octets: int, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    sizes = mailbox.sizes(uids).items()
+    return [uid for uid, size in sizes if (size > octets if is_larger else size < octets)]
+
+
+def field_fact(name: bytes, content: bytes) -> bytes:
+    """The folded values of all fields of that name, each after a line feed; b"" where there is none."""
+    pairs = scan(content[: header_end(content)])
+    values = [fold(field_text(body)) for spelt, body in pairs if spelt.strip().lower() == name]
+    return "".join("\n" + value for value in values).encode("utf-8", "replace")
+
+
+def _in_field(name: bytes, text: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    values = mailbox.facts(uids, partial(field_fact, name), "field.1 " + name[:100].decode("latin-1"))
+    return [uid for uid, value in values.items() if value and text in value]
+
+
+def sent_fact(content: bytes) -> bytes:
+    """The day of the Date field as YYYY-MM-DD, b"" where there is none. RFC 3501 §6.4.4 SENTON."""
+    for name, body in scan(content[: header_end(content)]):
+        if name.strip().lower() == b"date":
+            sent = sent_date(body.removeprefix(b":").strip())
+            return sent.day.isoformat().encode("ascii") if sent is not None else b""
+    return b""
+
+
+def _sent(relation: str, day: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    days = mailbox.facts(uids, sent_fact, "sent.1").items()
+    if relation == "BEFORE":
+        return [uid for uid, sent in days if sent and sent < day]
+    if relation == "ON":
+        return [uid for uid, sent in days if sent == day]
+    return [uid for uid, sent in days if sent and sent >= day]
+
+
+def _has_email_id(identifier: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    source = fact(Attribute("EMAILID"))
+    assert source is not None
+    return [uid for uid, known in mailbox.facts(uids, source[1], source[0]).items() if known == identifier]
+
+
+def _in_text(with_header: bool, text: str, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    return [uid for uid in uids if _holds(mailbox, uid, with_header, text)]
+
+
+def _holds(mailbox: Mailbox, uid: Uid, with_header: bool, text: str) -> bool:
+    try:
+        content = mailbox.read(uid)
+    except MessageGone:
+        return False
+    message = parse(content)
+    if with_header and text in fold(header_text(content[: message.header.end])):
+        return True
+    return text in fold(body_text(content, message))

@@ -1,0 +1,175 @@
+r"""A selected mailbox as one session has told it to its client.
+
+The session's list of UIDs gives sequence numbers. It changes only in `sync`, which is called
+at the points where the RFC allows it, and which tells the client every change that it makes:
+so numbers mean the same to both sides, whatever other sessions and programs do meanwhile.
+Messages that are gone stay in the list until an EXPUNGE may be sent (RFC 3501 §7.4.1).
+
+\Recent belongs to the session that was told first: ranges of UIDs claimed from the mailbox.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mailserver.imapd.output import Output
+from mailserver.imapd.replies import Rejection
+from mailserver.store.contract import SYSTEM_FLAGS, Changes, Flags, Mailbox, Message, Modseq, Uid
+from mailserver.threads import Threads
+from mailserver.wire.imap_sequence import SequenceSet, render_set
+
+RECENT: Final = b"\\Recent"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """Whether EXPUNGE may be sent now, and whether as VANISHED (RFC 7162 §3.2.10)."""
+
+    may_expunge: bool
+    with_vanished: bool = False
+
+
+class Selected:
+    """One mailbox, open for one session."""
+
+    def __init__(self, mailbox: Mailbox, is_read_only: bool, recent_from: Uid) -> None:
+        self.mailbox = mailbox
+        self.is_read_only = is_read_only
+        self.saved: list[int] = []  # SEARCHRES: UIDs
+        self.keywords_told: tuple[bytes, ...] | None = None
+        self._recent = [(int(recent_from), 2**32)]
+        self._told: dict[Uid, Modseq] = {}
+        self._gone: set[int] = set()
+        self._take_list()
+
+    def _take_list(self) -> None:
+        """The list as it is now; changes after the modseq taken first are found by `sync`."""
+        self.modseq = self.mailbox.highest_modseq
+        self.uids = array("I", self.mailbox.uids)
+        self._next = self.uids[-1] + 1 if self.uids else 1
+        low = self._recent[0][0]
+        self._recent = [(low, self._next)] if low < self._next else []
+
+    # What the numbers mean.
+
+    def number(self, uid: int) -> int:
+        """The sequence number of a message in the list, 0 for one that is not."""
+        position = bisect_left(self.uids, uid)
+        return position + 1 if position < len(self.uids) and self.uids[position] == uid else 0
+
+    def positions(self, messages: SequenceSet, by_uid: bool) -> Iterable[int]:
+        """Indexes into `uids`, ascending. A sequence number beyond the last is a Rejection."""
+        if messages.is_saved:
+            return [number - 1 for uid in self.saved if (number := self.number(uid))]
+        if by_uid:
+            found = messages.uid_positions(self.uids)
+        else:
+            if messages.has_number_above(len(self.uids)) or (not self.uids and messages.ranges):
+                raise Rejection("Invalid message sequence number")
+            found = messages.positions(len(self.uids))
+        return found[0] if len(found) == 1 else [index for span in found for index in span]
+
+    def chosen(self, messages: SequenceSet, by_uid: bool) -> list[Uid]:
+        """The UIDs that the set names, ascending."""
+        return [Uid(self.uids[index]) for index in self.positions(messages, by_uid)]
+
+    # \Recent.
+
+    def is_recent(self, uid: int) -> bool:
+        r"""Whether the message is \Recent in this session."""
+        return any(low <= uid < high for low, high in self._recent)
+
+    @property
+    def has_recent(self) -> bool:
+        r"""Whether any message can be \Recent."""
+        return bool(self._recent)
+
+    @property
+    def recent_count(self) -> int:
+        r"""How many messages of the list are \Recent."""
+        return sum(bisect_left(self.uids, high) - bisect_left(self.uids, low) for low, high in self._recent)
+
+    def flags_of(self, message: Message) -> Flags:
+        r"""The flags as this session sees them, \Recent included."""
+        return message.flags | {RECENT} if self.is_recent(message.uid) else message.flags
+
+    # Changes.
+
+    def told(self, messages: Iterable[Message]) -> None:
+        """The client knows these messages' flags: `sync` need not say them again."""
+        for message in messages:
+            self._told[message.uid] = message.modseq
+
+    async def sync(
+        self, threads: Threads, output: Output, tell: Callable[[int, Message], bytes], options: SyncOptions
+    ) -> None:
+        """The client was told what happened since, as far as it may be now. May raise MailboxReplaced."""
+        if self.mailbox.highest_modseq > self.modseq or (self._gone and options.may_expunge):
+            changes = self.mailbox.changes_since(self.modseq)
+            fresh = [uid for uid in changes.changed if uid >= self._next]
+            if fresh:
+                await self._claim_recent(threads)
+            self._apply(changes, fresh, output, tell, options)
+
+    async def _claim_recent(self, threads: Threads) -> None:
+        if self.is_read_only:
+            low = self.mailbox.peek_recent()
+        else:
+            low = await threads.run(self.mailbox.claim_recent)
+        self._recent.append((max(int(low), self._next), 2**32))
+
+    def _apply(
+        self,
+        changes: Changes,
+        fresh: Sequence[Uid],
+        output: Output,
+        tell: Callable[[int, Message], bytes],
+        options: SyncOptions,
+    ) -> None:
+        known = self._next
+        self._gone.update(uid for uid in changes.expunged if uid < known and self.number(uid))
+        if options.may_expunge:
+            self._tell_expunged(output, options.with_vanished)
+        if fresh:
+            self._add(fresh, output)
+        self._tell_flags((uid for uid in changes.changed if uid < known), output, tell)
+        self.modseq = max(self.modseq, changes.highest_modseq)
+        self._told.clear()
+
+    def _tell_expunged(self, output: Output, with_vanished: bool) -> None:
+        gone = sorted(uid for uid in self._gone if self.number(uid))
+        if with_vanished and gone:
+            output.line(b"* VANISHED " + render_set(gone))
+        elif gone:
+            output.write(b"".join(b"* %d EXPUNGE\r\n" % self.number(uid) for uid in reversed(gone)))
+        if gone:
+            vanished = set(gone)
+            self.uids = array("I", [uid for uid in self.uids if uid not in vanished])
+        self._gone.clear()
+
+    def _add(self, fresh: Sequence[Uid], output: Output) -> None:
+        self.uids.extend(fresh)
+        self._next = fresh[-1] + 1
+        if self._recent:
+            low = self._recent[-1][0]
+            self._recent[-1:] = [(low, self._next)] if low < self._next else []
+        output.line(b"* %d EXISTS" % len(self.uids))
+        output.line(b"* %d RECENT" % self.recent_count)
+
+    def _tell_flags(
+        self, changed: Iterable[Uid], output: Output, tell: Callable[[int, Message], bytes]
+    ) -> None:
+        for uid in changed:
+            message = self.mailbox.messages.get(uid)
+            number = self.number(uid)
+            if message is not None and number and self._told.get(uid) != message.modseq:
+                output.write(tell(number, message))
+
+
+def applicable_flags(keywords: Sequence[bytes]) -> bytes:
+    """The FLAGS response's list. RFC 3501 §7.2.6."""
+    return b"(" + b" ".join((*SYSTEM_FLAGS, *keywords)) + b")"

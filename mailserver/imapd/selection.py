@@ -1,0 +1,162 @@
+"""SELECT, EXAMINE and what ends them; NOOP, CHECK, ENABLE.
+
+RFC 3501 §6.3.1, §6.3.2, §6.4.1, §6.4.2; RFC 3691 (UNSELECT); RFC 5161 (ENABLE);
+RFC 7162 (CONDSTORE, QRESYNC); RFC 8474 (MAILBOXID).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from mailserver.imapd.replies import Rejection, Reply, ok
+from mailserver.imapd.selected import Selected
+from mailserver.imapd.session import Session
+from mailserver.store.contract import SEEN, Mailbox, Modseq, Uid
+from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
+from mailserver.wire.imap_sequence import render_set
+
+_EXTENSIONS: Final = {"CONDSTORE": b"CONDSTORE", "QRESYNC": b"QRESYNC", "UTF8=ACCEPT": b"UTF8=ACCEPT"}
+_first_unseen: WeakKeyDictionary[Mailbox, tuple[Modseq, int]] = WeakKeyDictionary()
+
+
+async def select(session: Session, command: Select) -> Reply:
+    """The mailbox is selected and described; on failure none is. RFC 3501 §6.3.1."""
+    if command.resync is not None and "QRESYNC" not in session.enabled:
+        raise Rejection("QRESYNC is not enabled.")
+    if session.selected is not None:
+        await session.deselect()
+        session.output.line(b"* OK [CLOSED] Previous mailbox closed.")
+    if command.with_condstore:
+        session.enabled.add("CONDSTORE")
+    selected = await _open(session, command)
+    session.select(selected)
+    _describe(session, selected)
+    if command.resync is not None:
+        _resynchronise(session, selected, command.resync)
+    verb = "Examine" if command.is_read_only else "Select"
+    return ok(f"{verb} completed.", b"READ-ONLY" if command.is_read_only else b"READ-WRITE")
+
+
+async def _open(session: Session, command: Select) -> Selected:
+    mailbox = await session.open(command.mailbox)
+    try:
+        if command.is_read_only:
+            recent = mailbox.peek_recent()
+        else:
+            recent = await session.run(mailbox.claim_recent)
+    except BaseException:
+        await session.give_back(mailbox)
+        raise
+    return Selected(mailbox, command.is_read_only, recent)
+
+
+def _describe(session: Session, selected: Selected) -> None:
+    mailbox, say = selected.mailbox, session.output.line
+    session.tell_keywords()
+    say(b"* %d EXISTS" % len(selected.uids))
+    say(b"* %d RECENT" % selected.recent_count)
+    unseen = first_unseen(selected)
+    if unseen:
+        say(b"* OK [UNSEEN %d] First unseen." % unseen)
+    say(b"* OK [UIDVALIDITY %d] UIDs valid" % mailbox.uidvalidity)
+    say(b"* OK [UIDNEXT %d] Predicted next UID" % mailbox.uidnext)
+    say(b"* OK [HIGHESTMODSEQ %d] Highest" % selected.modseq)
+    say(b"* OK [MAILBOXID (%b)] Ok" % mailbox.mailbox_id.encode("ascii"))
+
+
+def first_unseen(selected: Selected) -> int:
+    r"""The sequence number of the first message without \Seen, 0 where there is none."""
+    mailbox = selected.mailbox
+    modseq, uid = _first_unseen.get(mailbox, (Modseq(-1), 0))
+    if modseq != selected.modseq:
+        messages = mailbox.messages
+        unseen = (
+            uid for uid in selected.uids if (found := messages.get(Uid(uid))) and SEEN not in found.flags
+        )
+        uid = next(unseen, 0)
+        _first_unseen[mailbox] = (selected.modseq, uid)
+    return selected.number(uid) if uid else 0
+
+
+def _resynchronise(session: Session, selected: Selected, resync: Resync) -> None:
+    """What the client missed is told. RFC 7162 §3.2.5."""
+    mailbox = selected.mailbox
+    if resync.uidvalidity != mailbox.uidvalidity:
+        return
+    changes = mailbox.changes_since(Modseq(resync.modseq))
+    expunged: Sequence[int] = changes.expunged
+    if not changes.complete and resync.matched_uids is not None and resync.matched_numbers is not None:
+        above = _last_match(selected, resync)
+        expunged = [uid for uid in expunged if uid > above]
+    changed: Sequence[int] = changes.changed
+    if resync.uids is not None:
+        spans = resync.uids.spans(max(1, mailbox.uidnext - 1))
+        expunged, changed = _within(expunged, spans), _within(changed, spans)
+    if expunged:
+        session.output.line(b"* VANISHED (EARLIER) " + render_set(expunged))
+    for uid in changed:
+        number, message = selected.number(uid), mailbox.messages.get(Uid(uid))
+        if number and message is not None:
+            session.output.write(session.flags_line(number, message))
+
+
+def _last_match(selected: Selected, resync: Resync) -> int:
+    """The highest UID up to which the client's numbers still fit. RFC 7162 §3.2.5.2."""
+    assert resync.matched_numbers is not None and resync.matched_uids is not None
+    last = 0
+    for (low, high), (uid, last_uid) in zip(
+        resync.matched_numbers.ranges, resync.matched_uids.ranges, strict=False
+    ):
+        for number, known in zip(range(low, high + 1), range(uid, last_uid + 1), strict=False):
+            if number > len(selected.uids) or selected.uids[number - 1] != known:
+                return last
+            last = known
+    return last
+
+
+def _within(uids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:
+    return [uid for low, high in spans for uid in uids[bisect_left(uids, low) : bisect_right(uids, high)]]
+
+
+async def close(session: Session, command: Nothing) -> Reply:
+    r"""Messages with \Deleted are gone, unannounced; nothing is selected. RFC 3501 §6.4.2."""
+    selected = session.mailbox_in_use
+    if not selected.is_read_only:
+        session.counts.expunged += len(await session.run(selected.mailbox.expunge))
+    modseq = selected.mailbox.highest_modseq
+    await session.deselect()
+    return ok("Close completed.", b"HIGHESTMODSEQ %d" % modseq if "QRESYNC" in session.enabled else b"")
+
+
+async def unselect(session: Session, command: Nothing) -> Reply:
+    """Nothing is selected; nothing was expunged. RFC 3691."""
+    await session.deselect()
+    return ok("Unselect completed.")
+
+
+async def noop(session: Session, command: Nothing) -> Reply:
+    """The client knows all that happened. RFC 3501 §6.1.2."""
+    await session.refresh()
+    await session.sync()
+    return ok("NOOP completed.")
+
+
+async def check(session: Session, command: Nothing) -> Reply:
+    """As NOOP: everything is durable already. RFC 3501 §6.4.1."""
+    await session.refresh()
+    await session.sync()
+    return ok("Check completed.")
+
+
+async def enable(session: Session, command: Enable) -> Reply:
+    """What we know of the list is in force; the rest is ignored. RFC 5161 §3.1."""
+    fresh = [name for name in command.extensions if name in _EXTENSIONS and name not in session.enabled]
+    for name in dict.fromkeys(fresh):
+        if name in ("CONDSTORE", "QRESYNC"):
+            session.enable_condstore()
+        session.enabled.add(name)
+    session.output.line(b" ".join((b"* ENABLED", *(_EXTENSIONS[name] for name in dict.fromkeys(fresh)))))
+    return ok("Enabled.")

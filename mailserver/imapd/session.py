@@ -1,0 +1,191 @@
+"""A logged-in session: the account's store, what is enabled, and what is selected.
+
+Handlers get a `Session` and nothing else of the connection. It outlives every command and
+ends with `close`, which gives back all that it holds, whether the client said LOGOUT or fell
+silent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from mailserver.accounts.account import Account
+from mailserver.imapd.output import Output
+from mailserver.imapd.replies import Refusal, Rejection
+from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags
+from mailserver.imapd.settings import ImapSettings
+from mailserver.store.contract import AccountStore, Mailbox, Message
+from mailserver.threads import Threads
+from mailserver.wire import imap_responses as render
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all sessions of one listener share.
+
+    `reactor` gives intervals and `callFromThread`; `now` the time of day in POSIX seconds.
+    """
+
+    settings: ImapSettings
+    threads: Threads
+    reactor: Any
+    now: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the session did, for its last log line."""
+
+    deleted: int = 0
+    expunged: int = 0
+    trashed: int = 0
+    hdr_count: int = 0
+    hdr_bytes: int = 0
+    body_count: int = 0
+    body_bytes: int = 0
+
+
+class Session:
+    """See the module. `next_line` gives the client's next line, for IDLE."""
+
+    def __init__(
+        self,
+        service: Service,
+        account: Account,
+        store: AccountStore,
+        output: Output,
+        next_line: Callable[[], Deferred[bytes]],
+    ) -> None:
+        self.service = service
+        self.account = account
+        self.store = store
+        self.output = output
+        self.next_line = next_line
+        self.counts = Counts()
+        self.enabled: set[str] = set()
+        self.current_tag = b""  # of the command at work, for ESEARCH
+        self.selected: Selected | None = None
+        self.changed: Callable[[], None] | None = None  # set during IDLE
+        self._is_hinted = False
+        self._is_closed = False
+
+    @property
+    def settings(self) -> ImapSettings:
+        """The listener's settings."""
+        return self.service.settings
+
+    @property
+    def takes_utf8(self) -> bool:
+        """Whether names travel as UTF-8. RFC 6855 §3, RFC 9051 §5.1."""
+        return "UTF8=ACCEPT" in self.enabled or "IMAP4REV2" in self.enabled
+
+    @property
+    def mailbox_in_use(self) -> Selected:
+        """The selected mailbox; a Rejection where there is none."""
+        if self.selected is None:
+            raise Rejection("No mailbox selected.", b"CLIENTBUG")
+        return self.selected
+
+    @property
+    def writable_mailbox(self) -> Selected:
+        """The selected mailbox, not opened with EXAMINE; else a Refusal."""
+        selected = self.mailbox_in_use
+        if selected.is_read_only:
+            raise Refusal("Mailbox is read-only", b"READ-ONLY")
+        return selected
+
+    def run(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
+        """The function's result, from a thread."""
+        return self.service.threads.run(function, *arguments)
+
+    def name(self, mailbox: str) -> bytes:
+        """A mailbox's name as this client reads it."""
+        return render.mailbox(mailbox, self.takes_utf8)
+
+    # Selecting.
+
+    def select(self, selected: Selected) -> None:
+        """The mailbox is this session's; its changes are heard of."""
+        self.selected = selected
+        selected.mailbox.subscribe(self._hint)
+
+    async def deselect(self) -> None:
+        """No mailbox is selected; the store has it back."""
+        selected, self.selected = self.selected, None
+        if selected is not None:
+            selected.mailbox.unsubscribe(self._hint)
+            await self.run(self.store.close, selected.mailbox)
+
+    def _hint(self) -> None:
+        """Called in any thread, after any change: many hints become one call in the reactor."""
+        if not self._is_hinted and self.changed is not None:
+            self._is_hinted = True
+            self.service.reactor.callFromThread(self._hinted)
+
+    def _hinted(self) -> None:
+        self._is_hinted = False
+        if self.changed is not None:
+            self.changed()
+
+    # Telling.
+
+    def tell_keywords(self) -> None:
+        """The client knows which flags there are, and which it can change. RFC 3501 §7.2.6."""
+        selected = self.mailbox_in_use
+        keywords = tuple(selected.mailbox.keywords)
+        if keywords == selected.keywords_told:
+            return
+        selected.keywords_told = keywords
+        flags = applicable_flags(keywords)
+        permanent = b"()" if selected.is_read_only else flags[:-1] + b" \\*)"
+        self.output.line(b"* FLAGS " + flags)
+        self.output.line(b"* OK [PERMANENTFLAGS %b] Flags permitted." % permanent)
+
+    def enable_condstore(self) -> None:
+        """CONDSTORE is in force; where it was not, the client learns the modseq. RFC 7162 §3.1.2."""
+        if "CONDSTORE" not in self.enabled:
+            self.enabled.add("CONDSTORE")
+            if self.selected is not None:
+                self.output.line(b"* OK [HIGHESTMODSEQ %d] Highest" % self.selected.modseq)
+
+    def flags_line(self, number: int, message: Message) -> bytes:
+        """An unsolicited FETCH of a message's flags."""
+        selected = self.mailbox_in_use
+        items = b"FLAGS " + render.flag_list(selected.flags_of(message))
+        if "CONDSTORE" in self.enabled:
+            items = b"UID %d MODSEQ (%d) %b" % (message.uid, message.modseq, items)
+        return b"* %d FETCH (%b)\r\n" % (number, items)
+
+    async def sync(self, may_expunge: bool = True) -> None:
+        """The client was told what happened to the selected mailbox, as far as it may be now."""
+        if self.selected is not None:
+            self.tell_keywords()
+            options = SyncOptions(may_expunge, "QRESYNC" in self.enabled)
+            await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
+
+    async def refresh(self) -> None:
+        """What other programs did is known; blocks in a thread."""
+        if self.selected is not None:
+            await self.run(self.selected.mailbox.refresh)
+
+    async def open(self, name: str) -> Mailbox:
+        """The mailbox, to be given back with `give_back`. Raises StoreError."""
+        return await self.run(self.store.open, name)
+
+    async def give_back(self, mailbox: Mailbox) -> None:
+        """The store has the mailbox back."""
+        await self.run(self.store.close, mailbox)
+
+    async def close(self) -> None:
+        """Nothing is held any more. Called once or more."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.changed = None
+            await self.deselect()
