@@ -20,6 +20,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailserver.store.contract import Flags, NewMessage
 
@@ -41,8 +42,7 @@ class Found:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """A message as the index remembers it, handed to `MailboxFormat.load`."""
 
     key: str

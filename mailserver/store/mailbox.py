@@ -46,7 +46,7 @@ from mailserver.store.contract import (
     Uid,
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
-from mailserver.store.state import MailboxRow, MessageRow, State, decode_flags, encode_flags
+from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags, encode_flags
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
 _FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
@@ -118,11 +118,10 @@ class IndexedMailbox(Mailbox):
         self._take_row(row)
         self._spell_from(self._state.keywords(row.id))
         self._state_version = self._state.version()
-        known = []
-        for message in self._state.messages(row.id):
-            flags = decode_flags(message.flags)
-            self._show(message, flags)
-            known.append(Known(message.key, message.place, flags))
+        rows = self._state.messages(row.id)
+        self._show(rows)
+        flags = [message.flags for message in self.messages.values()]
+        known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
         if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
             raise StoreFailure("The state of the mailbox contradicts itself")
         self._log_floor = self.highest_modseq
@@ -163,15 +162,19 @@ class IndexedMailbox(Mailbox):
         self.keywords: list[bytes] = list(keywords)
         self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
 
-    def _show(self, row: MessageRow, flags: Flags) -> None:
-        uid = row.uid
-        self.messages[uid] = Message(uid, flags, row.modseq, row.date)
-        self._keys[uid] = row.key
-        self._places[uid] = row.place
-        self._uid_of[row.key] = uid
-        if row.size is not None:
-            self._sizes[uid] = row.size
-        self.uids.append(uid)
+    def _show(self, rows: Sequence[MessageTuple]) -> None:
+        messages, places, keys = {}, {}, {}
+        for uid, key, place, flags, modseq, date, size in rows:
+            messages[uid] = Message(uid, decode_flags(flags), modseq, date)
+            keys[uid] = key
+            places[uid] = place
+            if size is not None:
+                self._sizes[uid] = size
+        self._keys.update(keys)
+        self._uid_of.update(zip(keys.values(), keys, strict=True))
+        self._places.update(places)
+        self.messages.update(messages)
+        self.uids.extend(messages)
 
     # Faults.
 
@@ -233,9 +236,7 @@ class IndexedMailbox(Mailbox):
         self._state.add_messages(
             self._id,
             [
-                MessageRow(
-                    uid, found.key, found.place, encode_flags(flags), modseq, found.internal_date, found.size
-                )
+                _row(uid, found, flags, modseq)
                 for uid, (found, flags) in zip(change.uids, change.added, strict=True)
             ],
         )
@@ -253,8 +254,8 @@ class IndexedMailbox(Mailbox):
         if not change:
             return
         modseq = Modseq(self.highest_modseq + 1)
-        for uid, (found, flags) in zip(change.uids, change.added, strict=True):
-            self._show(_row(uid, found, flags, modseq), flags)
+        added = zip(change.uids, change.added, strict=True)
+        self._show([_row(uid, found, flags, modseq) for uid, (found, flags) in added])
         self._change_shown(change.flags, modseq)
         self._hide(change.expunged)
         if change.uids:
@@ -293,17 +294,15 @@ class IndexedMailbox(Mailbox):
             uid for uid in self._state.expunged(self._id, self.highest_modseq) if uid in self.messages
         ]
         if row.forgotten > self.highest_modseq:
-            left = {message.uid for message in self._state.messages(self._id)}
+            left = {row[0] for row in self._state.messages(self._id)}
             expunged = [uid for uid in self.uids if uid not in left]
-        changed = list(self._state.messages(self._id, self.highest_modseq))
-        for message in changed:
-            if message.uid in self.messages:
-                self._change_shown({message.uid: decode_flags(message.flags)}, message.modseq)
-            else:
-                self._show(message, decode_flags(message.flags))
+        changed = self._state.messages(self._id, self.highest_modseq)
+        self._show([message for message in changed if message[0] not in self.messages])
+        for uid, _, _, flags, number, *_ in changed:
+            self._change_shown({uid: decode_flags(flags)}, number)
         self._hide(expunged)
         self.uidnext, self.highest_modseq = row.uidnext, row.modseq
-        self._log.append((row.modseq, [message.uid for message in changed], expunged))
+        self._log.append((row.modseq, [message[0] for message in changed], expunged))
         self._tell()
 
     def _absorb(self, delta: Delta | None) -> None:
@@ -665,9 +664,9 @@ class IndexedMailbox(Mailbox):
         return self._format.watched_paths()
 
 
-def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageRow:
+def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageTuple:
     text = encode_flags(flags)
-    return MessageRow(uid, found.key, found.place, text, modseq, found.internal_date, found.size)
+    return (uid, found.key, found.place, text, modseq, found.internal_date, found.size)
 
 
 def _combine(old: Flags, named: Flags, mode: StoreMode) -> Flags:

@@ -271,8 +271,8 @@ class MaildirFormat(MailboxFormat):
         return self._wrote and not 0 <= now - self._verified < VERIFY
 
     def _with_token(self, delta: Delta) -> Delta:
-        self._sync()
-        return Delta(delta.added, delta.removed, delta.flags, delta.places, _token(self._marks))
+        token = "" if self._unsynced else _token(self._marks)
+        return Delta(delta.added, delta.removed, delta.flags, delta.places, token)
 
     def _sync(self) -> None:
         """Renames of ours are durable."""
@@ -486,7 +486,7 @@ class MaildirFormat(MailboxFormat):
         return name
 
     def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
-        """See `MailboxFormat.write_flags`: files are renamed at once, durably at the next poll with news."""
+        """See `MailboxFormat.write_flags`: files are renamed at once, durably when settled."""
         try:
             self._keywords.provide(flag for each in flags.values() for flag in each)
         except OSError:
