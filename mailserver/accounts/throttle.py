@@ -1,0 +1,174 @@
+"""How long an answer to a login is held back. RELIABILITY B20.
+
+Every wrong password is answered after at least 2 s. Each further *different* wrong password from the same
+place (an IPv4 address, an IPv6 /48) doubles that, up to 15 s; the answers to one place follow
+each other, so that parallel connections gain nothing, and where too many wait the next
+attempt is not checked at all. An old phone that repeats one wrong password stays at the
+first step. A right password from a place where this name logged in before is never slowed;
+one from another place waits as long as a wrong one would (but not on a place without
+failures). An account that many places guess at is slowed the same way, without
+lock-out. After an hour without failures a place is forgotten. Everything is in memory and bounded.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+FIRST_DELAY: Final = 2.0  # seconds
+LONGEST_DELAY: Final = 15.0  # seconds
+MEMORY: Final = 3600.0  # seconds without a failure after which a place is forgotten
+MOST_WAITING: Final = 10  # attempts of one place whose answers are held back
+_FREE_GUESSES_AT_ACCOUNT: Final = 10  # different wrong passwords from anywhere
+_MOST_GUESSES_KEPT: Final = 16
+_MOST_PLACES: Final = 20_000
+_MOST_KNOWN: Final = 100_000
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+T = TypeVar("T")
+
+
+def place(address: str) -> str:
+    """The place that a penalty belongs to: an IPv4 address, an IPv6 /48, else the text itself."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 48), strict=False))
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is held against a place or an account. `guesses` maps a password's digest to the name tried."""
+
+    guesses: dict[bytes, str] = field(default_factory=dict)
+    last_failure: float = 0.0
+    free_at: float = 0.0  # when the last held answer goes out
+    waiting: list[float] = field(default_factory=list)
+
+    def delay(self, free: int = 0) -> float:
+        steps = len(self.guesses) - free
+        return 0.0 if steps <= 0 else min(FIRST_DELAY * 2 ** (steps - 1), LONGEST_DELAY)
+
+
+class _Records(Generic[T]):
+    """A bounded map that forgets what was used longest ago."""
+
+    def __init__(self, most: int, make: Callable[[], T]) -> None:
+        self._most = most
+        self._make = make
+        self._items: OrderedDict[str, T] = OrderedDict()
+
+    def find(self, key: str) -> T | None:
+        return self._items.get(key)
+
+    def touch(self, key: str) -> T:
+        item = self._items.pop(key, None)
+        self._items[key] = item = self._make() if item is None else item
+        if len(self._items) > self._most:
+            self._items.popitem(last=False)
+        return item
+
+    def forget(self, key: str) -> None:
+        self._items.pop(key, None)
+
+    def items(self) -> list[tuple[str, T]]:
+        return list(self._items.items())
+
+
+class Throttle:
+    """The memory of failures. Safe to use from any thread; `clock` is monotonic seconds.
+
+    Places in `trusted` networks (webmail, a proxy) wait the first delay only.
+    """
+
+    def __init__(self, clock: Callable[[], float], trusted: Sequence[Network] = ()) -> None:
+        self._clock = clock
+        self._trusted = tuple(trusted)
+        self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+        self._places: _Records[_Record] = _Records(_MOST_PLACES, _Record)
+        self._accounts: _Records[_Record] = _Records(_MOST_PLACES, _Record)
+        self._known: _Records[bool] = _Records(_MOST_KNOWN, lambda: True)
+
+    def may_check(self, address: str, name: str) -> bool:
+        """Whether the next attempt of this place is looked at; false where too many answers wait."""
+        with self._lock:
+            record = self._places.find(place(address))
+            return record is None or self._count_waiting(record) < MOST_WAITING
+
+    def _count_waiting(self, record: _Record) -> int:
+        now = self._clock()
+        record.waiting = [due for due in record.waiting if due > now]
+        return len(record.waiting)
+
+    def failed(self, address: str, name: str, password: bytes) -> float:
+        """Seconds to hold back the answer to a wrong password."""
+        guess = hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
+        with self._lock:
+            here = self._record(self._places, place(address))
+            anywhere = self._record(self._accounts, name)
+            for record in (here, anywhere):
+                record.last_failure = self._clock()
+                if len(record.guesses) < _MOST_GUESSES_KEPT:
+                    record.guesses[guess] = name
+            return self._hold(address, here, anywhere)
+
+    def _record(self, records: _Records[_Record], key: str) -> _Record:
+        found = records.find(key)
+        if found is not None and self._clock() - found.last_failure > MEMORY:
+            records.forget(key)
+        return records.touch(key)
+
+    def _hold(self, address: str, here: _Record, anywhere: _Record) -> float:
+        """Seconds until this place's next free moment, which is taken."""
+        if self._is_trusted(address):
+            return FIRST_DELAY if here.guesses else 0.0
+        now = self._clock()
+        delay = max(here.delay(), anywhere.delay(_FREE_GUESSES_AT_ACCOUNT))
+        if delay == 0.0:
+            return 0.0
+        here.free_at = max(here.free_at, now) + delay
+        here.waiting.append(here.free_at)
+        return here.free_at - now
+
+    def succeeded(self, address: str, name: str) -> float:
+        """Seconds to hold back the answer to a right password: 0 from a known place.
+
+        The name's own wrong guesses from this place no longer count, and the place is known from now on.
+        """
+        where = place(address)
+        with self._lock:
+            was_known = self._known.find(f"{where} {name}") is not None
+            self._known.touch(f"{where} {name}")
+            here = self._record(self._places, where)
+            delay = 0.0 if was_known else self._hold(address, here, self._record(self._accounts, name))
+            here.guesses = {guess: tried for guess, tried in here.guesses.items() if tried != name}
+            return delay
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+    def penalties(self) -> list[tuple[str, int, float]]:
+        """(place, different wrong passwords, seconds since the last one), for `mailserver penalty`."""
+        now = self._clock()
+        with self._lock:
+            return [
+                (where, len(record.guesses), now - record.last_failure)
+                for where, record in self._places.items()
+                if record.guesses and now - record.last_failure <= MEMORY
+            ]
