@@ -44,7 +44,7 @@ from mailserver.store.mbox_fields import (
 )
 from mailserver.store.mbox_lines import from_line, quoted, unquoted
 from mailserver.store.mbox_open import create_mailbox, open_mailbox
-from mailserver.store.mbox_rewrite import plan, rewritten
+from mailserver.store.mbox_rewrite import make_draft, plan, rewritten
 from mailserver.store.mbox_scan import Mark, Scanned, pread_all, scan, tail_digest
 
 __all__ = ["MboxFormat", "create_mailbox", "deposit"]
@@ -386,14 +386,15 @@ class MboxFormat(MailboxFormat):
         """The file is without those messages and has the flags that waited; the places that changed."""
         old = self._places
         wanted = plan(held.descriptor, old, gone, self._waiting)
-        if wanted.size > os.fstat(held.descriptor).st_size and not os.access(
-            os.path.dirname(self._path), os.W_OK
-        ):
+        draft = make_draft(self._path, held.descriptor)
+        if draft is None and wanted.size > os.fstat(held.descriptor).st_size:
+            if not gone:
+                return {}
             wanted = plan(held.descriptor, old, gone, {})  # in place a mailbox only shrinks
         for key in gone:
             self._waiting.pop(key, None)
         is_new = self._has_unseen()
-        with rewritten(self._path, held, wanted, self._journal, is_new) as descriptor:
+        with rewritten(self._path, held, draft, wanted, self._journal, is_new) as descriptor:
             self._places = dict(wanted.places)
             self._waiting = {k: f for k, f in self._waiting.items() if self._places[k].flags != f}
             if not is_new:

@@ -83,17 +83,16 @@ def _reflagged(descriptor: int, place: Place, flags: Flags) -> tuple[bytes, Span
 
 
 @contextlib.contextmanager
-def rewritten(path: str, held: locking.Held, wanted: Plan, journal: str, is_new: bool) -> Iterator[int]:
+def rewritten(
+    path: str, held: locking.Held, draft: int | None, wanted: Plan, journal: str, is_new: bool
+) -> Iterator[int]:
     """The mailbox holds what was planned, durable; within, its descriptor, locked.
 
-    `is_new`: it holds mail that was not read yet, and shall look so (mtime above atime).
-    `journal` is the path of its journal. Raises OSError, and the mailbox is as it was.
+    `draft` is the answer of `make_draft`, closed here. `is_new`: the mailbox holds mail that was not
+    read yet, and shall look so (mtime above atime). `journal` is the path of its journal.
+    Raises OSError, and the mailbox is as it was.
     """
-    try:
-        draft = _draft(path, held.descriptor)
-    except OSError as error:
-        if error.errno not in _MAY_NOT:
-            raise
+    if draft is None:
         mbox_journal.replace(held, journal, wanted.parts, wanted.size)
         yield held.descriptor
         return
@@ -109,12 +108,19 @@ def _draft_path(path: str) -> str:
     return os.path.join(directory, f".{name}.rewrite")
 
 
-def _draft(path: str, descriptor: int) -> int:
-    """A new file beside the mailbox, with its owner and mode, locked."""
-    name = _draft_path(path)
+def make_draft(path: str, descriptor: int) -> int | None:
+    """A new file beside the mailbox, with its owner and mode, locked; None where we may not make it."""
+    try:
+        return _draft(_draft_path(path), os.fstat(descriptor))
+    except OSError as error:
+        if error.errno not in _MAY_NOT:
+            raise
+        return None
+
+
+def _draft(name: str, old: os.stat_result) -> int:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)  # left by a kill: we hold the mailbox's lock
-    old = os.fstat(descriptor)
     draft = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         made = os.fstat(draft)

@@ -1,0 +1,175 @@
+"""Local delivery with the rights that this process has: local(8)'s work on one leaf.
+
+It serves where all mail has one owner, and inside a delivery agent that has become the user
+already: nothing here changes identity, touches Twisted or keeps state. A message is appended to an mbox, put
+into a maildir, or given to a command; it is done, durable, or it is undone.
+
+Texts and status codes are Postfix's, except that our own trouble is never permanent
+(RELIABILITY P5): only a full mailbox and a target that can never hold mail bounce.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mailserver.delivery import command, user_files
+from mailserver.delivery.job import Action, Forward, Job, Owner
+from mailserver.envelope import Outcome
+from mailserver.store import locking, maildir, mbox
+from mailserver.store.contract import MailboxBusy
+from mailserver.store.mbox_lines import from_line
+from mailserver.store.mbox_open import UnsafeMailbox
+
+_BLOCK: Final = 256 * 1024
+_CHANGED: Final = (errno.EAGAIN, errno.ESTALE)
+_FULL: Final = (errno.EDQUOT, errno.EFBIG)
+_WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NEVER: Final = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+
+
+class ContentUnreadable(Exception):
+    """The queue file did not give the content that the job promised."""
+
+
+def _to_standard_error(text: str) -> None:
+    sys.stderr.write(text)
+
+
+class LocalAgents:
+    """`delivery.job.Agents` in this process. *Blocking*; may be called from any number of threads.
+
+    `forward_file_mode` is the only mode a .forward may have; None: Postfix's laxer rule. `report` gets the
+    traceback of what nobody expected.
+    """
+
+    def __init__(
+        self,
+        hostname: str,
+        *,
+        forward_file_mode: int | None = 0o644,
+        mboxrd: bool = False,
+        full_is_temporary: bool = False,
+        rules: locking.LockRules = locking.USUAL_RULES,
+        report: Callable[[str], None] = _to_standard_error,
+    ) -> None:
+        self._hostname = hostname
+        self._forward_file_mode = forward_file_mode
+        self._mboxrd = mboxrd
+        self._full_is_temporary = full_is_temporary
+        self._rules = rules
+        self._report = report
+
+    def read_forward(self, owner: Owner, paths: tuple[str, ...]) -> tuple[Forward | None, tuple[str, ...]]:
+        """See `Agents.read_forward`. The warnings do not begin with `warning: `."""
+        return user_files.read_forward(owner, paths, self._forward_file_mode)
+
+    def read_include(self, owner: Owner, path: str) -> bytes:
+        """See `Agents.read_include`."""
+        return user_files.read_include(path)
+
+    def perform(self, job: Job, content: int) -> Outcome:
+        """See `Agents.perform`. Reads with pread(2): the descriptor may be shared."""
+        try:
+            return self._perform(job, content)
+        except ContentUnreadable as error:
+            return Outcome.deferred(f"{_failure(job)}error reading message: {error}", "4.3.0")
+        except MailboxBusy as error:
+            return Outcome.deferred(f"{_failure(job)}{error}", "4.2.0")
+        except UnsafeMailbox as error:
+            return self._unsafe(job, error)
+        except OSError as error:
+            return self._by_errno(job, error)
+        except Exception:
+            self._report(traceback.format_exc())
+            return Outcome.deferred(f"{_failure(job)}internal error", "4.3.0")
+
+    def _perform(self, job: Job, content: int) -> Outcome:
+        if job.action is Action.COMMAND:
+            first = from_line(job.sender, time.time())
+            return command.deliver(
+                job, command.message_for_command(first, job.prefix, _content(job, content))
+            )
+        if job.target.endswith("/"):
+            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
+            return Outcome.delivered("delivered to maildir")
+        return self._append(job, content)
+
+    def _append(self, job: Job, content: int) -> Outcome:
+        is_mailbox = job.action is Action.MAILBOX
+        done = "delivered to mailbox" if is_mailbox else f"delivered to file: {job.target}"
+        if not is_mailbox and job.target == os.devnull:
+            return Outcome.delivered(done)
+        if not is_mailbox and _is_executable(job.target):
+            return Outcome.failed(f"{_failure(job)}file is executable", "5.7.0")
+        mbox.deposit(
+            job.target,
+            job.sender,
+            _message(job, content),
+            owner=job.owner.uid if is_mailbox else None,
+            size_limit=job.size_limit,
+            mboxrd=self._mboxrd,
+            rules=self._rules,
+        )
+        return Outcome.delivered(done)
+
+    def _unsafe(self, job: Job, error: UnsafeMailbox) -> Outcome:
+        text = _failure(job) + error.text
+        return Outcome.failed(text, "5.2.0") if error.is_permanent else Outcome.deferred(text, "4.2.0")
+
+    def _by_errno(self, job: Job, error: OSError) -> Outcome:
+        """Why the disk did not take the message, and whether it may later. RELIABILITY 2.3."""
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        act = "error writing message: " if error.errno in _WRITING else ""
+        text = f"{_failure(job)}{act}{reason}"
+        if error.errno in _FULL:
+            return (
+                Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")
+            )
+        if error.errno in _NEVER:
+            return Outcome.failed(text, "5.2.0")
+        return Outcome.deferred(text, "4.2.0" if error.errno in _CHANGED else "4.3.0")
+
+
+def _failure(job: Job) -> str:
+    """How the text of a failure begins, up to the reason."""
+    if job.action is Action.COMMAND:
+        return "Command failed: "
+    if job.target.endswith("/"):
+        return "maildir delivery failed: "
+    if job.action is Action.MAILBOX:
+        return f"cannot update mailbox {job.target} for user {job.owner.name}. "
+    return f"cannot append message to file {job.target}: "
+
+
+def _is_executable(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # opening it will say why
+    return stat.S_ISREG(mode) and bool(mode & 0o111)
+
+
+def _message(job: Job, descriptor: int) -> Iterator[bytes]:
+    """Header lines of this recipient's, and the content."""
+    yield job.prefix
+    yield from _content(job, descriptor)
+
+
+def _content(job: Job, descriptor: int) -> Iterator[bytes]:
+    at, end = job.content_offset, job.content_offset + job.content_length
+    while at < end:
+        try:
+            block = os.pread(descriptor, min(_BLOCK, end - at), at)
+        except OSError as error:
+            raise ContentUnreadable(error.strerror)
+        if not block:
+            raise ContentUnreadable("the queue file is too short")
+        at += len(block)
+        yield block
