@@ -12,17 +12,21 @@ Each service has a context of its own: a session ticket of one is not accepted b
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory
+from twisted.internet.ssl import optionsForClientTLS
+from zope.interface import implementer
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 _RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps 28 KiB, not 55
@@ -103,6 +107,7 @@ def _use(context: SSL.Context, pair: KeyPair) -> None:
     context.check_privatekey()
 
 
+@implementer(IOpenSSLContextFactory)
 class ServerTls:
     """Twisted's context factory for one service ("smtp", "imap" or "pop3").
 
@@ -165,3 +170,42 @@ def self_signed(names: Sequence[str], now: float, days: int = 825) -> KeyPair:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTls:
+    """What Twisted needs to start TLS as a client towards one host.
+
+    `verify` demands a certificate that the system's authorities signed for that name; without it
+    encryption is opportunistic, and any certificate will do (RFC 7435).
+    """
+
+    def __init__(self, host: str, verify: bool = False, minimum: str = "TLSv1.2") -> None:
+        self._host = host.rstrip(".").encode("idna") if not host.isascii() else host.rstrip(".").encode()
+        self._verified: Any = optionsForClientTLS(self._host.decode()) if verify else None
+        self._minimum = minimum
+
+    def getContext(self) -> SSL.Context:
+        """A context that verifies nobody."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(_VERSIONS[self._minimum])
+        context.set_mode(_RELEASE_BUFFERS)
+        return context
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """A connection with the server's name in its hello."""
+        if self._verified is not None:
+            connection: SSL.Connection = self._verified.clientConnectionForTLS(protocol)
+            return connection
+        connection = SSL.Connection(self.getContext(), None)
+        if not _is_address(self._host.decode()):
+            connection.set_tlsext_host_name(self._host)
+        return connection
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

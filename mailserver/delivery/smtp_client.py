@@ -1,0 +1,410 @@
+"""One SMTP session to one server: greeting, STARTTLS, login, then message after message.
+
+`SmtpClient` is a dialogue in coroutines over Twisted's ESMTPClient, of which it keeps only the
+place in the framework: reading, writing, dispatch and stuffing are its own (the inherited ones
+can emit an end of data that the content does not have).
+
+Every failure is a `SessionFailed` with the stage in its text, in Postfix's words; whether the
+mail was taken is known but in one case: a connection lost after the final dot is deferred, since a
+second copy is better than none (P3). Replies received in clear before TLS are discarded, and
+plaintext behind the STARTTLS reply ends the session (RELIABILITY B2).
+RFC 5321 §4.5.3.2 for the time limits.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.mail.smtp import ESMTPClient
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.wire.smtp import encode_xtext
+from mailserver.wire.smtp_reply import Reply, ReplyError, ReplyReader, parse_extensions
+from mailserver.wire.smtp_stuffing import Stuffing
+
+PIECE: Final = 1 << 16  # octets of content read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Seconds for each stage, under Postfix's names (`smtp_*_timeout`)."""
+
+    connect: float = 30
+    helo: float = 300
+    starttls: float = 300
+    mail: float = 300
+    rcpt: float = 300
+    data_init: float = 120
+    data_xfer: float = 180
+    data_done: float = 600
+    quit: float = 5  # nothing depends on the answer
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRecipient:
+    """A recipient on the wire: `address` as in RCPT TO, without brackets."""
+
+    address: str
+    notify: frozenset[str] = frozenset()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One message to send. `read(offset, length)` gives content with LF line ends, off the reactor."""
+
+    sender: str  # "" is the null sender
+    recipients: tuple[RemoteRecipient, ...]
+    octets: int
+    read: Callable[[int, int], Awaitable[bytes]]
+    is_8bit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+class SessionFailed(Exception):
+    """The session is of no more use; everything not answered is deferred, or refused if `is_permanent`.
+
+    `may_be_sent`: the final dot was out, so trying the next host at once would risk a second copy.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        dsn: str = "4.4.2",
+        remote: str = "",
+        is_permanent: bool = False,
+        may_be_sent: bool = False,
+    ) -> None:
+        super().__init__(text)
+        self.dsn = dsn
+        self.remote = remote
+        self.is_permanent = is_permanent
+        self.may_be_sent = may_be_sent
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one recipient: the deciding reply and the command it answered."""
+
+    reply: Reply
+    command: str
+
+
+@dataclass(slots=True)
+class Session:
+    """How to greet, and what the server offers."""
+
+    helo_name: str
+    limits: TimeLimits = field(default_factory=TimeLimits)
+    extensions: dict[str, str] = field(default_factory=dict)
+    tls_was_tried: bool = False
+
+
+@implementer(IPushProducer)
+class SmtpClient(ESMTPClient):
+    """A dialogue with `host` ("name[address]"), `relay` with its port. One coroutine at a time may use it."""
+
+    transport: Any
+
+    def __init__(self, host: str, relay: str, session: Session, clock: Any) -> None:
+        super().__init__(b"", None, session.helo_name.encode())
+        self.peer = host
+        self.relay = relay
+        self.session = session
+        self._clock = clock
+        self._reader = ReplyReader()
+        self._waiting: Deferred[Reply] | None = None
+        self._lost: SessionFailed | None = None
+        self._stage = "receiving the initial server greeting"
+        self._dot_is_out = False
+        self._room: Deferred[None] | None = None
+        self._is_closed = False
+
+    # What Twisted calls.
+
+    def callLater(self, period: float, func: Any) -> Any:
+        """Time-outs run on the clock that was given."""
+        return self._clock.callLater(period, func)
+
+    def connectionMade(self) -> None:
+        """Connected; the greeting is awaited by `open`."""
+        self.transport.setTcpNoDelay(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Replies, handed to whoever waits."""
+        self._reader.feed(data)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._waiting is None:
+            if len(self._reader) > PIECE:
+                self._fail(SessionFailed(f"{self.peer} talks without being asked", "4.5.0"))
+            return
+        try:
+            reply = self._reader.take()
+        except ReplyError as error:
+            self._fail(SessionFailed(f"host {self.peer}: {error} while {self._stage}", "4.5.0"))
+            return
+        if reply is not None:
+            self.setTimeout(None)
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(reply)
+
+    def timeoutConnection(self) -> None:
+        """The stage took too long."""
+        self._fail(SessionFailed(f"conversation with {self.peer} timed out while {self._stage}"))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The peer, or we, closed; whoever waits is told at which stage."""
+        self.setTimeout(None)
+        self._is_closed = True
+        self._fail(SessionFailed(f"lost connection with {self.peer} while {self._stage}"))
+
+    def pauseProducing(self) -> None:
+        """The send buffer is full."""
+        if self._room is None:
+            self._room = Deferred()
+
+    def resumeProducing(self) -> None:
+        """The send buffer has room."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def stopProducing(self) -> None:
+        """The connection is gone; `connectionLost` tells."""
+        self.resumeProducing()
+
+    def _fail(self, why: SessionFailed) -> None:
+        if self._lost is None:
+            why.may_be_sent = self._dot_is_out
+            self._lost = why
+        if not self._is_closed:
+            self._is_closed = True
+            self.transport.abortConnection()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.errback(Failure(self._lost))
+        self.resumeProducing()
+
+    # The dialogue.
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another message can be sent."""
+        return self._lost is None and not self._is_closed
+
+    def _send(self, *lines: str) -> None:
+        self.transport.write("".join(f"{line}\r\n" for line in lines).encode("utf-8"))
+
+    async def _reply(self, limit: float, stage: str) -> Reply:
+        if self._lost is not None:
+            raise self._lost
+        self._stage = stage
+        waiting: Deferred[Reply] = Deferred()
+        self._waiting = waiting
+        self.setTimeout(limit)
+        self._hand_over()
+        return await waiting
+
+    async def _ask(self, line: str, limit: float, stage: str) -> Reply:
+        self._send(line)
+        return await self._reply(limit, stage)
+
+    async def open(self) -> None:
+        """The server greeted us and knows us. Raises SessionFailed."""
+        limits = self.session.limits
+        greeting = await self._reply(limits.helo, "receiving the initial server greeting")
+        if greeting.code // 100 != 2:
+            raise self._refused(greeting)
+        await self._greet()
+
+    async def _greet(self) -> None:
+        session = self.session
+        reply = await self._ask(
+            f"EHLO {session.helo_name}", session.limits.helo, "performing the EHLO handshake"
+        )
+        if reply.is_positive:
+            session.extensions = parse_extensions(reply)
+            return
+        reply = await self._ask(
+            f"HELO {session.helo_name}", session.limits.helo, "performing the HELO handshake"
+        )
+        session.extensions = {}
+        if not reply.is_positive:
+            raise self._refused(reply)
+
+    def _refused(self, reply: Reply) -> SessionFailed:
+        # Another host, or this one later, may be friendlier: never a bounce by itself.
+        return SessionFailed(
+            f"host {self.peer} refused to talk to me: {reply}", f"4{reply.dsn[1:]}", str(reply)
+        )
+
+    async def start_tls(self, context: Any) -> None:
+        """The session goes on under TLS, with everything learnt in clear forgotten. RFC 3207 §4.2."""
+        session = self.session
+        session.tls_was_tried = True
+        reply = await self._ask("STARTTLS", session.limits.starttls, "performing the STARTTLS handshake")
+        if reply.code != 220:
+            raise SessionFailed(f"host {self.peer} refused to start TLS: {reply}", "4.7.4", str(reply))
+        if len(self._reader):
+            self._fail(SessionFailed(f"host {self.peer} sent plaintext after STARTTLS", "4.7.4"))
+        self._stage = "performing the TLS handshake"
+        self.transport.startTLS(context)
+        await self._greet()
+
+    async def login(self, name: str, password: str) -> None:
+        """Logged in by PLAIN or LOGIN. Raises SessionFailed, temporary: a relay's password may be mended."""
+        limit, stage = self.session.limits.mail, "performing the AUTH handshake"
+        mechanisms = self.session.extensions.get("AUTH", "").upper().split()
+        if "PLAIN" in mechanisms:
+            reply = await self._ask(f"AUTH PLAIN {_base64(chr(0).join(('', name, password)))}", limit, stage)
+        elif "LOGIN" in mechanisms:
+            reply = await self._ask("AUTH LOGIN", limit, stage)
+            for secret in (name, password):
+                if reply.code == 334:
+                    reply = await self._ask(_base64(secret), limit, stage)
+        else:
+            raise SessionFailed(
+                f"SASL authentication failed; host {self.peer} offers no mechanism we know", "4.7.0"
+            )
+        if reply.code != 235:
+            raise SessionFailed(
+                f"SASL authentication failed; server {self.peer} said: {reply}", "4.7.8", str(reply)
+            )
+
+    async def deliver(self, mail: Mail) -> Sequence[Answer]:
+        """The answer for each recipient, in order. Raises SessionFailed where none is known."""
+        self._check_needs(mail)
+        answers = await self._envelope(mail)
+        accepted = [index for index, answer in enumerate(answers) if answer.reply.code // 100 == 2]
+        final = await self._content(mail, answers, bool(accepted))
+        if final is not None:
+            for index in accepted:
+                answers[index] = final
+        return answers
+
+    def _check_needs(self, mail: Mail) -> None:
+        if mail.smtputf8 and "SMTPUTF8" not in self.session.extensions:
+            raise SessionFailed(
+                f"SMTPUTF8 is required, but was not offered by host {self.peer}", "5.6.7", is_permanent=True
+            )
+        size = self.session.extensions.get("SIZE", "")
+        if size.isdigit() and 0 < int(size) < mail.octets:
+            raise SessionFailed(
+                f"message size {mail.octets} exceeds size limit {size} of server {self.peer}",
+                "5.3.4",
+                is_permanent=True,
+            )
+
+    async def _envelope(self, mail: Mail) -> list[Answer]:
+        """MAIL and RCPT, all at once where the server can; the answer for each recipient."""
+        limits = self.session.limits
+        mail_line = f"MAIL FROM:<{mail.sender}>{self._mail_parameters(mail)}"
+        rcpt_lines = [
+            f"RCPT TO:<{recipient.address}>{self._rcpt_parameters(recipient)}"
+            for recipient in mail.recipients
+        ]
+        pipelined = "PIPELINING" in self.session.extensions
+        if pipelined:
+            self._send(mail_line, *rcpt_lines)
+        else:
+            self._send(mail_line)
+        first = Answer(await self._reply(limits.mail, "sending MAIL FROM"), "MAIL FROM")
+        answers: list[Answer] = []
+        for line in rcpt_lines:
+            if not pipelined:
+                if not first.reply.is_positive:
+                    break
+                self._send(line)
+            answers.append(Answer(await self._reply(limits.rcpt, "sending RCPT TO"), "RCPT TO"))
+        if not first.reply.is_positive:
+            await self._reset()
+            return [first] * len(rcpt_lines)
+        # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be taken as 452.
+        return [Answer(_as_temporary(a.reply), a.command) if a.reply.code == 552 else a for a in answers]
+
+    def _mail_parameters(self, mail: Mail) -> str:
+        offered = self.session.extensions
+        words = [f"SIZE={mail.octets}"] if "SIZE" in offered else []
+        if mail.is_8bit and "8BITMIME" in offered:
+            words.append("BODY=8BITMIME")
+        if mail.smtputf8:
+            words.append("SMTPUTF8")
+        if "DSN" in offered:
+            words += [f"RET={mail.ret}"] if mail.ret else []
+            words += [f"ENVID={encode_xtext(mail.envid)}"] if mail.envid else []
+        return "".join(f" {word}" for word in words)
+
+    def _rcpt_parameters(self, recipient: RemoteRecipient) -> str:
+        if "DSN" not in self.session.extensions:
+            return ""
+        words = [f"NOTIFY={','.join(sorted(recipient.notify))}"] if recipient.notify else []
+        kind, _, address = recipient.orcpt.partition(";")
+        words += [f"ORCPT={kind};{encode_xtext(address)}"] if address else []
+        return "".join(f" {word}" for word in words)
+
+    async def _content(self, mail: Mail, answers: Sequence[Answer], any_accepted: bool) -> Answer | None:
+        """DATA and the content; the reply that decides for all accepted recipients."""
+        limits = self.session.limits
+        if not any_accepted:
+            if answers and answers[0].command == "RCPT TO":
+                await self._reset()
+            return None
+        reply = await self._ask("DATA", limits.data_init, "sending DATA command")
+        if reply.code != 354:
+            await self._reset()
+            return Answer(reply if not reply.is_positive else _as_temporary(reply), "DATA")
+        await self._send_content(mail)
+        reply = await self._reply(
+            limits.data_done, "sending end of data -- message may be sent more than once"
+        )
+        return Answer(reply, "end of DATA")
+
+    async def _send_content(self, mail: Mail) -> None:
+        self._stage = "sending message body"
+        stuffing = Stuffing()
+        self.transport.registerProducer(self, True)
+        try:
+            for offset in range(0, mail.octets, PIECE):
+                piece = await mail.read(offset, min(PIECE, mail.octets - offset))
+                self.setTimeout(self.session.limits.data_xfer)
+                self.transport.write(stuffing.feed(piece))
+                if self._room is not None:
+                    await self._room
+                if self._lost is not None:
+                    raise self._lost
+            self.transport.write(stuffing.finish())
+        finally:
+            self.setTimeout(None)
+            self.transport.unregisterProducer()
+
+    async def _reset(self) -> None:
+        reply = await self._ask("RSET", self.session.limits.mail, "sending RSET")
+        if not reply.is_positive:
+            self.close()
+
+    def close(self) -> None:
+        """QUIT is sent; the connection closes whatever the answer."""
+        if self._is_closed:
+            return
+        self._stage = "sending QUIT"
+        self._send("QUIT")
+        self.transport.loseConnection()
+        self._is_closed = True
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _as_temporary(reply: Reply) -> Reply:
+    return Reply(452 if reply.code == 552 else 451, reply.lines)

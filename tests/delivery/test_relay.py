@@ -1,0 +1,349 @@
+"""Relaying to exchangers that behave, and to those that misbehave at every stage: F37–F40, F43, F44."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet import defer, reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.names import dns, error
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from mailserver.delivery.relay import Relay, RelaySettings
+from mailserver.delivery.smtp_client import Mail, RemoteRecipient, TimeLimits
+from mailserver.dns import Resolver
+from mailserver.envelope import Status
+from mailserver.tls import ClientTls, make_context, self_signed
+from tests.dns_server import NameServer, Zone
+from tests.mx_server import ExchangerFactory, babble, drop, endless, flood, hang, reset
+
+SHORT = TimeLimits(**dict.fromkeys(TimeLimits.__dataclass_fields__, 0.3))
+CONTENT = b"Subject: relayed\n\n.dot\nlong " + b"x" * 3000 + b"\nend\n"
+
+
+@implementer(IOpenSSLContextFactory)
+class OurContext:
+    def __init__(self) -> None:
+        self.context = make_context([self_signed(["mx.test"], time.time())], "test")
+
+    def getContext(self) -> Any:
+        return self.context
+
+
+def mail(*recipients: str, content: bytes = CONTENT, **fields: Any) -> Mail:
+    async def read(offset: int, length: int) -> bytes:
+        return content[offset : offset + length]
+
+    return Mail(
+        "alice@example.org",
+        tuple(RemoteRecipient(address) for address in recipients or ("bob@far.test",)),
+        len(content),
+        read,
+        **fields,
+    )
+
+
+class RelayTests(TestCase):
+    """mailserver.delivery.relay.Relay over real sockets and DNS packets."""
+
+    def setUp(self) -> None:
+        self.zone = Zone([])
+        server = NameServer(reactor, self.zone)
+        self.addCleanup(server.stop)
+        self.resolver = Resolver(reactor, [server.address])
+        self.relay = self.make()
+
+    def make(self, limits: TimeLimits | None = None, **settings: Any) -> Relay:
+        values = RelaySettings(
+            helo_name="mail.example.org", client_tls=ClientTls, limits=limits or TimeLimits(), **settings
+        )
+        relay = Relay(reactor, self.resolver, values)
+        self.addCleanup(relay.close)
+        return relay
+
+    def listen(self, factory: ExchangerFactory, address: str = "127.0.0.1", port: int = 0) -> int:
+        listening = reactor.listenTCP(port, factory, interface=address)  # type: ignore[attr-defined]
+
+        def stop() -> Any:
+            for connection in factory.connections:
+                connection.transport.abortConnection()
+            return listening.stopListening()
+
+        self.addCleanup(stop)
+        return int(listening.getHost().port)
+
+    def run_test(self, test: Callable[[], Awaitable[None]]) -> defer.Deferred[None]:
+        return ensureDeferred(test())  # type: ignore[arg-type]
+
+    def test_a_message_arrives_as_it_is(self) -> Any:
+        """CRLF line ends, stuffed dots, long lines folded at 998, and Postfix's text in the outcome."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            port = self.listen(far)
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{port}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertEqual(outcome.text, "250 2.0.0 Ok: queued as TEST")
+            self.assertEqual(outcome.relay, f"127.0.0.1[127.0.0.1]:{port}")
+            _, _, content = far.messages[0]
+            self.assertIn(b"\r\n.dot\r\n", content)
+            self.assertTrue(all(len(line) <= 998 for line in content.split(b"\r\n")))
+            self.assertEqual(content.replace(b"\r\n ", b""), CONTENT.replace(b"\n", b"\r\n"))
+
+        return self.run_test(test)
+
+    def test_the_envelope_is_pipelined_with_what_the_server_offers(self) -> Any:
+        """SIZE, 8BITMIME, SMTPUTF8 and DSN parameters go to servers that know them."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            port = self.listen(far)
+            message = mail(is_8bit=True, smtputf8=True, ret="HDRS", envid="a+b")
+            await self.relay.deliver(f"[127.0.0.1]:{port}", message)
+            self.assertEqual(
+                far.commands[1],
+                b"MAIL FROM:<alice@example.org> SIZE=%d BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb"
+                % len(CONTENT),
+            )
+
+        return self.run_test(test)
+
+    def test_a_session_is_used_again(self) -> Any:
+        """Several messages for one next hop share a connection."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            for _ in range(3):
+                (outcome,) = await self.relay.deliver(hop, mail())
+                self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertEqual((len(far.connections), len(far.messages)), (1, 3))
+
+        return self.run_test(test)
+
+    def test_a_session_that_the_server_closed_is_replaced(self) -> Any:
+        """A server may hang up on an idle session; nothing is deferred for that."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            await self.relay.deliver(hop, mail())
+            far.connections[0].transport.loseConnection()
+            (outcome,) = await self.relay.deliver(hop, mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertEqual(len(far.messages), 2)
+
+        return self.run_test(test)
+
+    def test_each_recipient_has_its_own_outcome(self) -> Any:
+        """F38: 4xx defers, 5xx bounces, per recipient, with the remote text."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            far.recipients = {
+                "no@far.test": "550 5.1.1 who?",
+                "later@far.test": "450 4.2.0 wait",
+                "full@far.test": "552 5.5.3 too many",
+            }
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            outcomes = await self.relay.deliver(
+                hop, mail("yes@far.test", "no@far.test", "later@far.test", "full@far.test")
+            )
+            self.assertEqual(
+                [outcome.status for outcome in outcomes],
+                [Status.DELIVERED, Status.FAILED, Status.DEFERRED, Status.DEFERRED],
+            )
+            self.assertIn("said: 550 5.1.1 who? (in reply to RCPT TO command)", outcomes[1].text)
+            self.assertEqual(outcomes[1].dsn, "5.1.1")
+
+        return self.run_test(test)
+
+    def test_a_refusal_at_each_stage(self) -> Any:
+        """F38: 5xx from MAIL on bounces; before it, and 4xx anywhere, defers."""
+
+        async def test() -> None:
+            for stage in ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "dot"):
+                for code in (451, 554):
+                    far = ExchangerFactory(**{stage: f"{code} {code // 100}.3.2 no"})
+                    if stage == "EHLO":
+                        far.deeds = {**far.deeds, "HELO": f"{code} {code // 100}.3.2 no"}
+                    (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+                    permanent = code == 554 and stage not in ("greeting", "EHLO")
+                    expected = Status.FAILED if permanent else Status.DEFERRED
+                    self.assertEqual(outcome.status, expected, (stage, code, outcome))
+
+        return self.run_test(test)
+
+    def test_silence_and_nonsense_at_each_stage_defer(self) -> Any:
+        """F37, F39: hang, drop, reset, babble, endless and flooding replies; the stage is in the text."""
+
+        async def test() -> None:
+            relay = self.make(SHORT)
+            for stage in ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "dot"):
+                for deed in (hang, drop, reset, babble, endless, flood):
+                    far = ExchangerFactory(**{stage: deed})
+                    (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+                    self.assertEqual(outcome.status, Status.DEFERRED, (stage, deed))
+                    self.assertTrue(outcome.dsn.startswith("4."), outcome)
+
+        return self.run_test(test)
+
+    def test_a_hang_at_quit_changes_nothing(self) -> Any:
+        """F37: the message was taken."""
+
+        async def test() -> None:
+            far = ExchangerFactory(QUIT=hang)
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+
+        return self.run_test(test)
+
+    def test_exchangers_in_order_with_fall_back(self) -> Any:
+        """F44: the best one is dead, the second takes the mail. RFC 5321 §5.1."""
+
+        async def test() -> None:
+            second = ExchangerFactory()
+            port = self.listen(second, "127.0.0.3")
+            self.zone.records += [
+                ("far.test", dns.Record_MX(10, b"one.far.test")),
+                ("far.test", dns.Record_MX(20, b"two.far.test")),
+                ("one.far.test", dns.Record_A("127.0.0.2")),
+                ("two.far.test", dns.Record_A("127.0.0.3")),
+            ]
+            (outcome,) = await self.relay.deliver(f"far.test:{port}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertEqual(outcome.relay, f"two.far.test[127.0.0.3]:{port}")
+
+        return self.run_test(test)
+
+    def test_a_deferred_recipient_is_tried_at_the_next_exchanger(self) -> Any:
+        """A greeting of 421 or a 450 at RCPT is one host's trouble."""
+
+        async def test() -> None:
+            first = ExchangerFactory()
+            first.recipients = {"bob@far.test": "450 4.2.0 not here, not now"}
+            port = self.listen(first, "127.0.0.2")
+            second = ExchangerFactory()
+            self.listen(second, "127.0.0.3", port)
+            self.zone.records += [
+                ("far.test", dns.Record_MX(10, b"one.far.test")),
+                ("far.test", dns.Record_MX(20, b"two.far.test")),
+                ("one.far.test", dns.Record_A("127.0.0.2")),
+                ("two.far.test", dns.Record_A("127.0.0.3")),
+            ]
+            outcomes = await self.relay.deliver(f"far.test:{port}", mail("bob@far.test", "eve@far.test"))
+            self.assertEqual([outcome.status for outcome in outcomes], [Status.DELIVERED] * 2)
+            self.assertEqual(second.messages[0][1], [b"RCPT TO:<bob@far.test>"])
+
+        return self.run_test(test)
+
+    def test_what_dns_says_for_certain_bounces_and_nothing_else(self) -> Any:
+        """F43: NXDOMAIN 5.4.4, null MX 5.1.10, ourselves 5.4.6; SERVFAIL and nothing usable are temporary."""
+
+        async def test() -> None:
+            self.zone.records += [
+                ("null.test", dns.Record_MX(0, b"")),
+                ("self.test", dns.Record_MX(10, b"mail.example.org")),
+                ("address.test", dns.Record_A("127.0.0.1")),
+                ("dead.test", dns.Record_MX(10, b"broken.test")),
+            ]
+            self.zone.broken |= {"servfail.test", "broken.test"}
+            relay = self.make(
+                own_names=frozenset({"mail.example.org"}), own_addresses=frozenset({"127.0.0.1"})
+            )
+            expected = {
+                "nowhere.test": (Status.FAILED, "5.4.4"),
+                "null.test": (Status.FAILED, "5.1.10"),
+                "self.test": (Status.FAILED, "5.4.6"),
+                "address.test": (Status.FAILED, "5.4.6"),
+                "servfail.test": (Status.DEFERRED, "4.4.3"),
+                "dead.test": (Status.DEFERRED, "4.4.3"),
+            }
+            for domain, result in expected.items():
+                (outcome,) = await relay.deliver(domain, mail())
+                self.assertEqual((outcome.status, outcome.dsn), result, (domain, outcome))
+            self.flushLoggedErrors(error.ResolverError)
+
+        return self.run_test(test)
+
+    def test_tls_is_used_where_it_is_offered(self) -> Any:
+        """Opportunistic by default; with encrypt, a server without STARTTLS gets nothing."""
+
+        async def test() -> None:
+            far = ExchangerFactory(OurContext())
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertTrue(far.connections[0].is_tls)
+            bare = ExchangerFactory()
+            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(bare)}", mail())
+            self.assertEqual((outcome.status, outcome.dsn), (Status.DEFERRED, "4.7.4"))
+            self.assertEqual(bare.messages, [])
+
+        return self.run_test(test)
+
+    def test_tls_that_fails_falls_back_to_clear_only_where_it_may(self) -> Any:
+        """A refused STARTTLS: `may` goes on in clear on a new connection, `encrypt` defers."""
+
+        async def test() -> None:
+            far = ExchangerFactory(OurContext(), STARTTLS="454 4.7.0 not now")
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            (outcome,) = await self.relay.deliver(hop, mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            (outcome,) = await strict.deliver(hop, mail())
+            self.assertEqual(outcome.status, Status.DEFERRED)
+
+        return self.run_test(test)
+
+    def test_verify_refuses_a_certificate_that_nobody_signed(self) -> Any:
+        """smtp_tls_security_level = verify: a self-signed certificate defers, in no case in clear."""
+
+        async def test() -> None:
+            far = ExchangerFactory(OurContext())
+            strict = self.make(tls_level=lambda nexthop: "verify")
+            (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DEFERRED)
+            self.assertEqual(far.messages, [])
+
+        return self.run_test(test)
+
+    def test_plaintext_behind_the_starttls_reply_ends_the_session(self) -> Any:
+        """RELIABILITY B2, client side: what came in clear is never read as if inside TLS."""
+
+        async def test() -> None:
+            far = ExchangerFactory(OurContext(), STARTTLS="220 go\r\n250 injected")
+            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DEFERRED)
+            self.assertIn("plaintext after STARTTLS", outcome.text)
+
+        return self.run_test(test)
+
+    def test_a_smart_host_is_logged_in_to(self) -> Any:
+        """smtp_sasl_password_maps: AUTH PLAIN with the initial response."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            far.extensions.append("AUTH PLAIN LOGIN")
+            relay = self.make(password=lambda nexthop: ("alice", "secret"))
+            (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertIn(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==", far.commands)
+
+        return self.run_test(test)
+
+    def test_a_message_above_the_servers_size_is_not_sent(self) -> Any:
+        """RFC 1870 §6.1: 5.3.4 without a byte of content."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            far.extensions[1] = "SIZE 100"
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual((outcome.status, outcome.dsn), (Status.FAILED, "5.3.4"))
+
+        return self.run_test(test)
