@@ -82,7 +82,7 @@ class FileAccountStore(AccountStore):
         layout: Layout,
         directory: str,
         hostname: str,
-        make_mbox: Callable[[str], MailboxFormat],
+        make_mbox: Callable[[str, str], MailboxFormat],
         watcher: Watcher,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -164,7 +164,7 @@ class FileAccountStore(AccountStore):
         else:
             path = self._folders.path(name)
         if kind is Kind.MBOX:
-            return self._make_mbox(path)
+            return self._make_mbox(path, self._directory)
         return MaildirFormat(path, self._hostname, lambda directory: read_uidlist(self._control(directory)))
 
     def _control(self, directory: str) -> str:

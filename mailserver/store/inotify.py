@@ -100,6 +100,6 @@ class Inotify(FileDescriptor):
 
     def stop(self) -> None:
         """Nothing is seen any more; the descriptor is closed."""
-        self.stopReading()  # type: ignore[no-untyped-call]
+        self.stopReading()
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)

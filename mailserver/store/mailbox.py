@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -341,7 +341,7 @@ class IndexedMailbox(Mailbox):
             del change.flags[uid]
         return change
 
-    def _spell(self, flags: Iterable[bytes]) -> Flags:
+    def _spell(self, flags: Collection[bytes]) -> Flags:
         """The flags as first spelt; keywords that are new are kept. In a transaction."""
         try:
             return frozenset([self._spellings[flag.lower()] for flag in flags])
@@ -530,7 +530,7 @@ class IndexedMailbox(Mailbox):
         modified: list[Uid] = []
 
         def plan() -> _Change:
-            named = self._spell(flag for flag in list(flags) if flag.lower() != _RECENT)
+            named = self._spell([flag for flag in flags if flag.lower() != _RECENT])
             return _Change(flags=self._changed_flags(uids, named, mode, unchanged_since, modified))
 
         with self._working():

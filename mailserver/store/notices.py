@@ -63,7 +63,7 @@ class Notices:
         """Changes are noticed from now on. In the reactor's thread."""
         try:
             self._inotify = Inotify(self._reactor, self._seen)
-            self._inotify.startReading()  # type: ignore[no-untyped-call]
+            self._inotify.startReading()
         except OSError as error:
             self._warn(f"inotify is not to be had, new mail is noticed every {self._interval:g} s: {error}")
         self._tick = self._reactor.callLater(self._interval, self._poll)

@@ -20,16 +20,16 @@ from mailserver.store.contract import AccountStore, StoreFailure, StoreRegistry
 from mailserver.store.folders import make_directories
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
+from mailserver.store.mbox import MboxFormat
 
 IDLE: Final = 60.0  # seconds
 
 
-def _no_mbox(path: str) -> MailboxFormat:
-    raise StoreFailure("mbox is not served here")
-
-
 class FileStoreRegistry(StoreRegistry):
-    """See `StoreRegistry`. `layout_for` says where an account's mail lies; it may raise StoreFailure."""
+    """See `StoreRegistry`. `layout_for` says where an account's mail lies; it may raise StoreFailure.
+
+    `make_mbox(path, journals)` makes the mbox format of a file, with the account's directory for journals.
+    """
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class FileStoreRegistry(StoreRegistry):
         hostname: str,
         watcher: Watcher | None = None,
         log: MailLog | None = None,
-        make_mbox: Callable[[str], MailboxFormat] = _no_mbox,
+        make_mbox: Callable[[str, str], MailboxFormat] = MboxFormat,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._layout_for = layout_for
