@@ -1,0 +1,104 @@
+"""From USER and PASS, or AUTH, to a name and a password; and the log lines of a login.
+
+Who may log in is `accounts.login.Logins`' question. RFC 1939 §7, RFC 5034 (AUTH),
+RFC 4616 (PLAIN); LOGIN as old clients speak it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from mailserver.accounts.login import Peer
+
+MECHANISMS: Final = (b"PLAIN", b"LOGIN")
+LONGEST_NAME: Final = 255
+
+Ask = Callable[[bytes], Awaitable[bytes]]  # the client's line after `+ ` and this challenge
+
+
+class AuthenticationAborted(Exception):
+    """The client cancelled, or sent what is no answer. The text is public."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the client claims. `mechanism` as it is logged; USER and PASS are PLAIN, as in Dovecot."""
+
+    name: str
+    password: bytes
+    mechanism: str = "PLAIN"
+
+
+async def from_auth(mechanism: bytes, initial: bytes | None, ask: Ask) -> Credentials:
+    """The credentials that AUTH's dialogue gives. Raises AuthenticationAborted. RFC 5034 §4."""
+    if mechanism == b"PLAIN":
+        return _plain(_decoded(await ask(b"") if initial is None else initial))
+    if mechanism == b"LOGIN":
+        name = _decoded(await ask(b"Username:") if initial is None else initial)
+        return Credentials(name_of(name), _decoded(await ask(b"Password:")), "LOGIN")
+    raise AuthenticationAborted("Unsupported authentication mechanism.")
+
+
+def challenge_line(challenge: bytes) -> bytes:
+    """The line that asks the client to go on."""
+    return b"+ " + base64.b64encode(challenge) + b"\r\n"
+
+
+def _decoded(line: bytes) -> bytes:
+    if line == b"*":
+        raise AuthenticationAborted("Authentication aborted by client.")
+    if line == b"=":
+        return b""
+    try:
+        return base64.b64decode(line, validate=True)
+    except binascii.Error:
+        raise AuthenticationAborted("Invalid base64 data in response.") from None
+
+
+def _plain(response: bytes) -> Credentials:
+    fields = response.split(b"\0")
+    if len(fields) != 3:
+        raise AuthenticationAborted("Invalid PLAIN response.")
+    authorization, name, password = fields
+    if authorization not in (b"", name):
+        raise AuthenticationAborted("Logging in as somebody else is not supported.")
+    return Credentials(name_of(name), password)
+
+
+def name_of(raw: bytes) -> str:
+    """The name as text; one that can be nobody's stays recognisably so."""
+    return raw[: LONGEST_NAME + 1].decode("utf-8", "replace")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the peer is on this machine: 127.0.0.0/8, ::1, or a Unix socket."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address == "local"
+    return parsed.is_loopback or bool(getattr(parsed, "ipv4_mapped", None) and parsed.ipv4_mapped.is_loopback)  # type: ignore[union-attr]
+
+
+def loggable(name: str) -> str:
+    """The name as log readers can take it: no `<`, `>` or control characters."""
+    return "".join(["?" if letter in "<>" or not letter.isprintable() else letter for letter in name])[:255]
+
+
+def connection_fields(peer: Peer, session: str, name: str = "", method: str = "", pid: int = 0) -> str:
+    """`user=<…>, method=…, rip=…, …` as Dovecot's log readers know them."""
+    fields = [f"user=<{loggable(name)}>"]
+    if method:
+        fields.append(f"method={method}")
+    fields += [f"rip={peer.address}", f"lip={peer.local_address}"]
+    if pid:
+        fields.append(f"mpid={pid}")
+    if peer.is_tls:
+        fields.append("TLS")
+    elif peer.is_secure:
+        fields.append("secured")
+    return ", ".join([*fields, f"session=<{session}>"])

@@ -1,0 +1,560 @@
+"""One POP3 connection: octets in, one command at a time, answers out under back-pressure.
+
+`Pop3Server` keeps Twisted's `POP3` as its base and owns framing, dispatch and output wholly.
+A command that waits for a thread holds back those pipelined behind it; so does a client that
+does not read. RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 3206, 5034 (AUTH), 6856 (UTF8).
+
+UTF8 changes nothing in what is sent: messages go out as they are stored with it or without
+it, as from Dovecot. LANG is not offered.
+
+Where a login is granted with a stream, `handover` takes the connection over; at the host's
+end `resume` starts the protocol where the front stopped. A connection that ends without
+QUIT deletes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.mail.pop3 import POP3
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.maillog import MailLog
+from mailserver.pop3d.authentication import (
+    MECHANISMS,
+    AuthenticationAborted,
+    Credentials,
+    challenge_line,
+    connection_fields,
+    from_auth,
+    is_loopback,
+    loggable,
+    name_of,
+)
+from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
+from mailserver.pop3d.settings import Pop3Settings
+from mailserver.pop3d.transaction import BadCommand, Transaction
+from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
+from mailserver.threads import Threads
+
+Preamble = Mapping[str, Any]
+Handover = Callable[["Pop3Server", Granted, Preamble, bytes], None]
+
+HELD: Final = 65_536  # octets of input held while a command runs, before reading pauses
+_FAREWELL: Final = 30  # seconds in which a client may still read our last line
+_log = Logger()
+_IN_USE: Final = b"-ERR [IN-USE] Mailbox is locked by another POP3 session."
+_TROUBLE: Final = b"-ERR [SYS/TEMP] Internal error, please try again later."
+
+
+class _Closed(Exception):
+    """The connection ended while the client was being waited for."""
+
+
+@implementer(IPushProducer)
+class Pop3Server(POP3):
+    """One connection. Built by `factory.Pop3Factory`."""
+
+    transport: Any
+    factory: Any
+
+    def __init__(
+        self,
+        settings: Pop3Settings,
+        logins: Logins,
+        registry: StoreRegistry,
+        threads: Threads,
+        reactor: Any,
+        log: MailLog,
+        tls: Any = None,
+        handover: Handover | None = None,
+    ) -> None:
+        self._settings = settings
+        self._logins = logins
+        self._registry = registry
+        self._threads = threads
+        self._mail_log = log
+        self._tls = tls
+        self._handover = handover
+        self._clock = reactor
+        self._peer = Peer("local", 0, "local", 0, False, False)
+        self._session = secrets.token_urlsafe(9)
+        self._started = reactor.seconds()
+        self._resumed: tuple[Account, Preamble] | None = None
+        self._user: bytes | None = None
+        self._last_name = self._last_method = ""
+        self._account: Account | None = None
+        self._maildrop: Maildrop | None = None
+        self._transaction: Transaction | None = None
+        self._lines: deque[bytes] = deque()  # whole lines without their newline
+        self._rest = b""  # the beginning of the next one
+        self._held = 0  # octets in both
+        self._wanted: Deferred[bytes] | None = None  # AUTH waits for the client's next line
+        self._failures = self._bad_commands = 0
+        self._reason = "Connection closed"
+        self._may_not_log_in = False
+        self._is_busy = self._is_blocked = self._is_closing = self._is_lost = self._is_advancing = False
+        self._is_reading_paused = self._is_handed_over = False
+
+    def callLater(self, period: float, function: Callable[[], None]) -> Any:
+        """TimeoutMixin's clock."""
+        return self._clock.callLater(period, function)
+
+    # The connection's life.
+
+    def resume(self, account: Account, preamble: Preamble) -> None:
+        """Once connected, the session begins logged in, with the +OK that the front owes.
+
+        Called before `makeConnection`. `preamble` is what `handover` was given.
+        """
+        self._resumed = (account, preamble)
+
+    def connectionMade(self) -> None:
+        """The client is greeted, or its login answered where the front took it."""
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self.setTimeout(self._settings.login_timeout)
+        if self._resumed is not None:
+            account, preamble = self._resumed
+            self._peer = Peer(**preamble["peer"])
+            self._session = preamble["session"]
+            self._last_method = preamble["method"]
+            self._start(self._enter(account))
+            return
+        self._peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+        self._write(b"+OK %b\r\n" % self._settings.greeting.encode("ascii", "replace"))
+
+    def _peer_of(self, is_tls: bool) -> Peer:
+        there, here = self.transport.getPeer(), self.transport.getHost()
+        address = str(getattr(there, "host", "") or "local")
+        return Peer(
+            address,
+            int(getattr(there, "port", 0)),
+            str(getattr(here, "host", "") or "local"),
+            int(getattr(here, "port", 0)),
+            is_tls,
+            is_tls or is_loopback(address),
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The maildrop is released, once no command uses it any more."""
+        self.setTimeout(None)
+        self._is_lost = self._is_closing = True
+        self._take_pending()
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            wanted.errback(Failure(_Closed()))  # ends the command, and then lets go
+        elif not self._is_busy:
+            self._let_go()
+
+    def timeoutConnection(self) -> None:
+        """A silent client is told so and dropped, a client that does not read is just dropped."""
+        if self._is_closing:
+            self.transport.abortConnection()
+            return
+        if self._is_busy and not self._is_blocked and self._wanted is None:
+            self.setTimeout(self.timeOut or self._settings.idle_timeout)
+            return
+        self._reason = "Inactivity"
+        if self._is_blocked:
+            self._is_closing = True
+            self.transport.unregisterProducer()
+            self.transport.abortConnection()
+        else:
+            self._close(b"-ERR Disconnected for inactivity.\r\n")
+
+    def _close(self, last_words: bytes = b"") -> None:
+        """The connection ends when what was written is sent."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._write(last_words)
+        self.setTimeout(_FAREWELL)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _write(self, octets: bytes) -> None:
+        if octets and not self._is_lost:
+            self.transport.write(octets)
+
+    # Back-pressure: see IPushProducer.
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full: no further command runs."""
+        self._is_blocked = True
+
+    def resumeProducing(self) -> None:
+        """The buffer is sent: on with the next command."""
+        self._is_blocked = False
+        self.resetTimeout()
+        self._advance()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; `connectionLost` follows."""
+        self._is_closing = True
+
+    # Input: lines, one at a time.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Commands run in order, each after the one before has been answered."""
+        if self._is_closing:
+            return
+        self._held += len(data)
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        self._lines.extend(lines)
+        self._advance()
+        if self._held > HELD and not self._is_closing:
+            self._is_reading_paused = True
+            self.transport.pauseProducing()
+
+    def _advance(self) -> None:
+        """Runs commands for as long as there are lines and nothing to wait for."""
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while not self._is_closing and self._may_take_line():
+                line = self._take_line()
+                if line is None:
+                    break
+                self._take(line)
+        finally:
+            self._is_advancing = False
+        if self._is_reading_paused and self._held < HELD and not self._is_lost:
+            self._is_reading_paused = False
+            self.transport.resumeProducing()
+
+    def _may_take_line(self) -> bool:
+        return self._wanted is not None or not (self._is_busy or self._is_blocked)
+
+    def _take_line(self) -> bytes | None:
+        """The next whole line without its end; too long a one ends the connection."""
+        limit = self._settings.line_limit if self._wanted is None else self._settings.response_line_limit
+        line = self._lines[0] if self._lines else self._rest
+        if len(line) > limit:
+            self._reason = "Too long line"
+            self._close(b"-ERR Line too long.\r\n")
+            return None
+        if not self._lines:
+            return None
+        self._lines.popleft()
+        self._held -= len(line) + 1
+        return line.removesuffix(b"\r")
+
+    def _take_pending(self) -> bytes:
+        """The octets that are read and not yet run; they are ours no more."""
+        pending = b"\n".join([*self._lines, self._rest])
+        self._lines.clear()
+        self._rest, self._held = b"", 0
+        return pending
+
+    def _take(self, line: bytes) -> None:
+        self.resetTimeout()
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            wanted.callback(line)
+        else:
+            self._start(self._command(line))
+
+    def _start(self, work: Any) -> None:
+        """One command's work begins; the next one waits for its end."""
+        self._is_busy = True
+        Deferred.fromCoroutine(work).addErrback(self._failed).addCallback(lambda _: self._done())
+
+    def _failed(self, failure: Failure) -> None:
+        """The client learns that it was our fault, the log learns why."""
+        if failure.check(_Closed):
+            return
+        problem = failure.value
+        if isinstance(problem, StoreError):
+            self._mail_log.write(self._service, f"Error: {problem}")
+            self._write(_refusal(problem))
+            return
+        _log.failure("A POP3 command failed", failure)
+        self._write(_TROUBLE + b"\r\n")
+
+    def _done(self) -> None:
+        self._is_busy = False
+        if self._is_lost:
+            self._let_go()
+        else:
+            self._advance()
+
+    # Commands.
+
+    async def _command(self, line: bytes) -> None:
+        verb, _, argument = line.partition(b" ")
+        name = verb.upper()
+        try:
+            if name in _ANY_STATE:
+                await _ANY_STATE[name](self, argument)
+            elif self._transaction is not None:
+                self._write(await self._transaction.answer(name, argument))
+            elif name in _BEFORE_LOGIN:
+                await _BEFORE_LOGIN[name](self, argument)
+            else:
+                raise BadCommand("Unknown command.")
+        except BadCommand as problem:
+            self._refuse_command(str(problem))
+
+    def _refuse_command(self, text: str) -> None:
+        self._bad_commands += 1
+        is_logged_in = self._transaction is not None
+        settings = self._settings
+        most = settings.most_bad_commands if is_logged_in else settings.most_bad_commands_before_login
+        self._write(b"-ERR %b\r\n" % text.encode("ascii", "replace"))
+        if self._bad_commands >= most:
+            self._reason = "Too many invalid commands"
+            self._close(b"-ERR Too many invalid commands.\r\n")
+
+    async def _capa(self, argument: bytes) -> None:
+        self._write(b"+OK\r\n" + b"\r\n".join(self.capabilities()) + b"\r\n.\r\n")
+
+    def capabilities(self) -> list[bytes]:
+        """CAPA's lines in this state. RFC 2449 §6."""
+        lines = [b"CAPA", b"TOP", b"UIDL", b"RESP-CODES", b"PIPELINING", b"AUTH-RESP-CODE", b"EXPIRE NEVER"]
+        if self._transaction is None:
+            if self._offers_tls:
+                lines.append(b"STLS")
+            if self._may_log_in:
+                lines += [b"USER", b"SASL " + b" ".join(MECHANISMS)]
+            lines.append(b"UTF8 USER")
+        else:
+            lines += [b"UTF8", b"IMPLEMENTATION mailserver"]
+        return lines
+
+    @property
+    def _offers_tls(self) -> bool:
+        return self._tls is not None and not self._peer.is_tls
+
+    @property
+    def _may_log_in(self) -> bool:
+        return self._peer.is_secure or self._settings.allow_plaintext
+
+    async def _quit(self, argument: bytes) -> None:
+        self._reason = "Logged out"
+        if self._maildrop is None or self._transaction is None:
+            self._reason = "Aborted login by logging out"
+            self._close(b"+OK Logging out.\r\n")
+            return
+        done = b", messages deleted" if self._maildrop.deleted else b""
+        last_words = b"+OK Logging out%b.\r\n" % done
+        try:
+            await self._threads.run(self._maildrop.update)
+            self._transaction.is_updated = True
+        except StoreError as problem:
+            self._reason = f"Mailbox not updated: {problem}"
+            last_words = b"-ERR [SYS/TEMP] Some deleted messages were not removed.\r\n"
+        await self._let_go()
+        self._close(last_words)
+
+    async def _stls(self, argument: bytes) -> None:
+        """RFC 2595 §4. Octets sent behind STLS in clear are an attack: the connection ends."""
+        if argument or not self._offers_tls:
+            raise BadCommand("TLS is not available.")
+        if self._held:
+            self._reason = "Command pipelined behind STLS"
+            self._close(b"-ERR Nothing may follow STLS.\r\n")
+            return
+        self._write(b"+OK Begin TLS negotiation now.\r\n")
+        self.transport.startTLS(self._tls)
+        self._user = None
+        self._peer = self._peer_of(is_tls=True)
+
+    async def _utf8(self, argument: bytes) -> None:
+        self._write(b"+OK UTF8 enabled.\r\n")
+
+    async def _name_user(self, argument: bytes) -> None:
+        if not self._check_may_log_in():
+            return
+        if not argument:
+            raise BadCommand("Missing user name.")
+        self._user = argument
+        self._write(b"+OK\r\n")
+
+    async def _pass(self, argument: bytes) -> None:
+        if not self._check_may_log_in():
+            return
+        if self._user is None:
+            raise BadCommand("No user name given.")
+        user, self._user = self._user, None
+        await self._log_in(Credentials(name_of(user), argument))
+
+    async def _authenticate(self, argument: bytes) -> None:
+        if not argument:
+            self._write(b"+OK\r\n" + b"".join([name + b"\r\n" for name in MECHANISMS]) + b".\r\n")
+            return
+        if not self._check_may_log_in():
+            return
+        mechanism, space, initial = argument.partition(b" ")
+        try:
+            credentials = await from_auth(mechanism.upper(), initial if space else None, self._ask)
+        except AuthenticationAborted as problem:
+            raise BadCommand(str(problem)) from None
+        await self._log_in(credentials)
+
+    def _check_may_log_in(self) -> bool:
+        """Whether passwords may travel here; else the client is told, and none is checked."""
+        if self._may_log_in:
+            return True
+        self._may_not_log_in = True
+        self._write(
+            b"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.\r\n"
+        )
+        return False
+
+    def _ask(self, challenge: bytes) -> Deferred[bytes]:
+        self._write(challenge_line(challenge))
+        self._wanted = Deferred()
+        return self._wanted
+
+    # Login.
+
+    async def _log_in(self, credentials: Credentials) -> None:
+        self._last_name, self._last_method = credentials.name, credentials.mechanism
+        answer = await self._logins.login(
+            Attempt(
+                "pop3",
+                credentials.mechanism,
+                credentials.name,
+                credentials.password,
+                self._peer,
+                self._session,
+            )
+        )
+        if isinstance(answer, Refused):
+            self._refuse_login(answer)
+        elif self._is_lost:
+            if answer.stream >= 0:
+                os.close(answer.stream)
+        elif answer.stream >= 0:
+            self._hand_over(answer)
+        else:
+            await self._enter(answer.account)
+
+    def _refuse_login(self, refused: Refused) -> None:
+        if refused.temporary:
+            self._write(b"-ERR [SYS/TEMP] Temporary authentication failure.\r\n")
+            return
+        self._failures += 1
+        self._write(b"-ERR [AUTH] Authentication failed.\r\n")
+        if self._failures >= self._settings.most_login_failures:
+            self._close()
+
+    def _hand_over(self, granted: Granted) -> None:
+        """The connection is the account's session host's from now on."""
+        if self._handover is None:
+            os.close(granted.stream)
+            raise RuntimeError("a stream was granted, but there is no handover")
+        self._log_login(granted.account)
+        preamble = {"session": self._session, "method": self._last_method, "peer": asdict(self._peer)}
+        pending = self._take_pending()
+        self._is_closing = self._is_handed_over = True
+        self.setTimeout(None)
+        self.transport.unregisterProducer()
+        self._handover(self, granted, preamble, pending)
+
+    async def _enter(self, account: Account) -> None:
+        """The session is in the TRANSACTION state, or ends."""
+        try:
+            maildrop = await self._threads.run(
+                open_maildrop, self._registry, account, self._settings.marks_seen
+            )
+        except MaildropInUse:
+            self._end_login(account, "Mailbox in use", _IN_USE + b"\r\n")
+            return
+        except StoreError as problem:
+            self._end_login(account, f"Mailbox not available: {problem}", _refusal(problem))
+            return
+        self._maildrop, self._account = maildrop, account
+        self._transaction = Transaction(maildrop, self._threads, self._settings.uidl_format)
+        self._bad_commands = 0
+        if self._resumed is None:
+            self._log_login(account)
+        self.setTimeout(None if self._is_lost else self._settings.idle_timeout)
+        self._write(b"+OK Logged in.\r\n")
+
+    def _end_login(self, account: Account, reason: str, last_words: bytes) -> None:
+        self._account, self._reason = account, reason
+        self._log_session(reason)
+        self._close(last_words)
+
+    def _let_go(self) -> Deferred[None]:
+        """The maildrop goes back to the store, and the log has the session's line."""
+        maildrop, self._maildrop = self._maildrop, None
+        if maildrop is None or self._transaction is None:
+            if self._account is None and not self._is_handed_over:
+                self._log_refused_connection()
+            return succeed(None)
+        deleted = len(maildrop.deleted) if self._transaction.is_updated else 0
+        self._log_session(
+            f"{self._reason} top={maildrop.topped.messages}/{maildrop.topped.octets}, "
+            f"retr={maildrop.retrieved.messages}/{maildrop.retrieved.octets}, "
+            f"del={deleted}/{len(maildrop.uids)}, size={sum(maildrop.sizes)}"
+        )
+        released = self._threads.run(maildrop.release)
+        return released.addErrback(lambda failure: _log.failure("A maildrop was not released", failure))
+
+    # The log.
+
+    def _log_login(self, account: Account) -> None:
+        fields = connection_fields(self._peer, self._session, account.name, self._last_method, os.getpid())
+        self._mail_log.write("pop3-login", f"Login: {fields}")
+
+    def _log_session(self, text: str) -> None:
+        self._mail_log.write(self._service, f"Disconnected: {text}")
+
+    @property
+    def _service(self) -> str:
+        name = loggable(self._account.name) if self._account else ""
+        return f"pop3({name})<{os.getpid()}><{self._session}>"
+
+    def _log_refused_connection(self) -> None:
+        """A connection that ended without a login, in the words that fail2ban's filter knows."""
+        seconds = int(self._clock.seconds() - self._started)
+        fields = connection_fields(self._peer, self._session, self._last_name, self._last_method)
+        if self._failures:
+            what = f"Disconnected: {self._reason} (auth failed, {self._failures} attempts in {seconds} secs)"
+        elif self._may_not_log_in:
+            what = "Aborted login (tried to use disallowed plaintext auth)"
+        elif self._reason == "Aborted login by logging out":
+            what = f"Aborted login by logging out (no auth attempts in {seconds} secs)"
+        else:
+            what = f"Disconnected: {self._reason} (no auth attempts in {seconds} secs)"
+        self._mail_log.write("pop3-login", f"{what}: {fields}")
+
+
+def _refusal(problem: StoreError) -> bytes:
+    """What the client is told of a store's trouble. RFC 3206 §4."""
+    if isinstance(problem, MailboxBusy):
+        return b"-ERR [IN-USE] Mailbox is locked by another program.\r\n"
+    if isinstance(problem, MessageGone):
+        return b"-ERR Message was removed by another program.\r\n"
+    if isinstance(problem, MailboxReplaced):
+        return b"-ERR [SYS/TEMP] Mailbox was replaced by another program, please log in again.\r\n"
+    return b"-ERR [SYS/TEMP] Mailbox is not available for now.\r\n"
+
+
+_Handler = Callable[[Pop3Server, bytes], Any]
+_ANY_STATE: Final[Mapping[bytes, _Handler]] = {b"CAPA": Pop3Server._capa, b"QUIT": Pop3Server._quit}
+_BEFORE_LOGIN: Final[Mapping[bytes, _Handler]] = {
+    b"USER": Pop3Server._name_user,
+    b"PASS": Pop3Server._pass,
+    b"AUTH": Pop3Server._authenticate,
+    b"STLS": Pop3Server._stls,
+    b"UTF8": Pop3Server._utf8,
+}

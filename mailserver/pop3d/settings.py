@@ -1,0 +1,32 @@
+"""What an administrator may set about POP3, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailserver.pop3d.uidl import DEFAULT_FORMAT, uidl_maker
+
+
+@dataclass(frozen=True, slots=True)
+class Pop3Settings:
+    """Octets and seconds. `tap` fills it from main.cf and dovecot.conf.
+
+    `allow_plaintext` lets passwords travel without TLS from anywhere
+    (`disable_plaintext_auth = no`); loopback always may. `marks_seen` is the opposite of
+    `pop3_no_flag_updates`. Raises ValueError for a `uidl_format` that cannot be.
+    """
+
+    greeting: str = "Mail server ready."
+    uidl_format: str = DEFAULT_FORMAT
+    allow_plaintext: bool = False
+    marks_seen: bool = True
+    login_timeout: float = 180
+    idle_timeout: float = 600  # RFC 1939 §3: at least ten minutes
+    line_limit: int = 512
+    response_line_limit: int = 12_288  # of a line that answers AUTH's `+ `; RFC 4954 §4
+    most_login_failures: int = 3
+    most_bad_commands_before_login: int = 3
+    most_bad_commands: int = 20
+
+    def __post_init__(self) -> None:
+        uidl_maker(self.uidl_format)

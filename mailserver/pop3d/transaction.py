@@ -1,0 +1,104 @@
+"""The TRANSACTION state: what each command answers over a maildrop. RFC 1939 §5, §7.
+
+Answers are whole responses, line ends included. Listings of a large maildrop are made in
+one go; messages are read and stuffed in a thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from mailserver.pop3d.maildrop import Maildrop
+from mailserver.pop3d.output import END
+from mailserver.pop3d.uidl import uidl_maker
+from mailserver.threads import Threads
+
+_NUMBER: Final = re.compile(rb"[0-9]{1,10}")
+
+
+class BadCommand(Exception):
+    """The client erred. The text is public; too many of them end the connection."""
+
+
+class Transaction:
+    """See the module. `is_updated` is set once QUIT has done its work."""
+
+    def __init__(self, maildrop: Maildrop, threads: Threads, uidl_format: str) -> None:
+        self._maildrop = maildrop
+        self._threads = threads
+        self._uidl = uidl_maker(uidl_format)
+        self.is_updated = False
+
+    async def answer(self, name: bytes, argument: bytes) -> bytes:
+        """The response to a command. Raises BadCommand, StoreError."""
+        handler = _COMMANDS.get(name)
+        if handler is None:
+            raise BadCommand("Unknown command.")
+        return await handler(self, argument.split())
+
+    async def _stat(self, arguments: list[bytes]) -> bytes:
+        return b"+OK %d %d\r\n" % self._maildrop.totals()
+
+    async def _list(self, arguments: list[bytes]) -> bytes:
+        maildrop = self._maildrop
+        if arguments:
+            number = self._number(arguments)
+            return b"+OK %d %d\r\n" % (number, maildrop.size(number))
+        lines = [b"%d %d\r\n" % (number, maildrop.size(number)) for number in maildrop.present()]
+        return b"+OK %d messages:\r\n%b%b" % (len(lines), b"".join(lines), END)
+
+    async def _list_ids(self, arguments: list[bytes]) -> bytes:
+        if arguments:
+            number = self._number(arguments)
+            return b"+OK %d %b\r\n" % (number, self._id(number))
+        lines = [b"%d %b\r\n" % (number, self._id(number)) for number in self._maildrop.present()]
+        return b"+OK\r\n%b%b" % (b"".join(lines), END)
+
+    def _id(self, number: int) -> bytes:
+        return self._uidl(self._maildrop.uids[number - 1], self._maildrop.uidvalidity)
+
+    async def _retrieve(self, arguments: list[bytes]) -> bytes:
+        return await self._threads.run(self._maildrop.retrieve, self._number(arguments))
+
+    async def _top(self, arguments: list[bytes]) -> bytes:
+        if len(arguments) != 2 or not _NUMBER.fullmatch(arguments[1]):
+            raise BadCommand("TOP needs a message number and a number of lines.")
+        return await self._threads.run(self._maildrop.top, self._number(arguments[:1]), int(arguments[1]))
+
+    async def _delete(self, arguments: list[bytes]) -> bytes:
+        self._maildrop.deleted.add(self._number(arguments))
+        return b"+OK Marked to be deleted.\r\n"
+
+    async def _reset(self, arguments: list[bytes]) -> bytes:
+        self._maildrop.deleted.clear()
+        self._maildrop.forget_flags()
+        return b"+OK\r\n"
+
+    async def _nothing(self, arguments: list[bytes]) -> bytes:
+        return b"+OK\r\n"
+
+    def _number(self, arguments: list[bytes]) -> int:
+        """The number of a message that is there and not marked as deleted."""
+        if len(arguments) != 1 or not _NUMBER.fullmatch(arguments[0]):
+            raise BadCommand("Invalid message number.")
+        number = int(arguments[0])
+        if not 1 <= number <= len(self._maildrop.uids):
+            raise BadCommand(f"There's no message {number}.")
+        if number in self._maildrop.deleted:
+            raise BadCommand("Message is deleted.")
+        return number
+
+
+_Handler = Callable[[Transaction, list[bytes]], Awaitable[bytes]]
+_COMMANDS: Final[Mapping[bytes, _Handler]] = {
+    b"STAT": Transaction._stat,
+    b"LIST": Transaction._list,
+    b"UIDL": Transaction._list_ids,
+    b"RETR": Transaction._retrieve,
+    b"TOP": Transaction._top,
+    b"DELE": Transaction._delete,
+    b"RSET": Transaction._reset,
+    b"NOOP": Transaction._nothing,
+}
