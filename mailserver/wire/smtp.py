@@ -111,10 +111,13 @@ def parse_rcpt(argument: bytes, smtputf8: bool = False) -> Recipient:
 
 
 def parse_bdat(argument: bytes) -> tuple[int, bool]:
-    """Octets of the chunk, and whether it is the last. RFC 3030 §2. Raises SmtpError."""
+    """Octets of the chunk, and whether it is the last. RFC 3030 §2.
+
+    Raises SmtpError 521: where the length is unknown, so is where the next command begins.
+    """
     found = re.fullmatch(rb"([0-9]{1,20})( +LAST)?", argument, re.IGNORECASE)
     if found is None:
-        raise SmtpError(501, "5.5.4", "Syntax: BDAT count [LAST]")
+        raise SmtpError(521, "5.5.4", "Syntax: BDAT count [LAST]")
     return int(found[1]), found[2] is not None
 
 
@@ -211,16 +214,16 @@ def _notify(value: str) -> frozenset[str]:
     words = value.upper().split(",")
     notify = frozenset(words)
     if not notify <= _NOTIFY_WORDS or len(notify) != len(words) or ("NEVER" in notify and len(notify) > 1):
-        raise SmtpError(501, "5.5.4", "Bad NOTIFY parameter syntax")
+        raise SmtpError(501, "5.5.4", "Error: Bad NOTIFY parameter syntax")
     return notify
 
 
 def _orcpt(value: str) -> str:
     kind, semicolon, address = value.partition(";")
     if not semicolon or not kind or not address or len(value) > LONGEST_ORCPT:
-        raise SmtpError(501, "5.5.4", "Bad ORCPT parameter syntax")
+        raise SmtpError(501, "5.5.4", "Error: Bad ORCPT parameter syntax")
     if _KEYWORD.fullmatch(kind.encode()) is None:
-        raise SmtpError(501, "5.5.4", "Bad ORCPT parameter syntax")
+        raise SmtpError(501, "5.5.4", "Error: Bad ORCPT parameter syntax")
     if kind.lower() == "utf-8":
         return f"{kind};{_decode_utf8_address(address)}"
     return f"{kind};{decode_xtext(address, 'ORCPT')}"
@@ -232,7 +235,7 @@ def _decode_utf8_address(text: str) -> str:
         decoded = _UTF8_XTEXT.sub(lambda found: chr(int(found[1], 16)), text)
         decoded.encode("utf-8")
     except (ValueError, OverflowError):
-        raise SmtpError(501, "5.5.4", "Bad ORCPT parameter syntax") from None
+        raise SmtpError(501, "5.5.4", "Error: Bad ORCPT parameter syntax") from None
     return decode_xtext(decoded, "ORCPT") if decoded.isascii() else _checked(decoded, "ORCPT")
 
 

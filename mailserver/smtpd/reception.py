@@ -1,0 +1,120 @@
+"""One message's content, from the decoder to the queue.
+
+Content is cleaned and kept in memory as it comes, up to a limit, then goes to the queue file
+in visits to a thread; the session reads nothing meanwhile, so a slow disk slows the client and
+no message is ever whole in memory. The usual message costs one such visit: create, write, fsync.
+
+A refusal of the content, or a disk that fails, is kept until the content's end, where the client is told;
+what comes till then is swallowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mailserver.envelope import Envelope, Recipient
+from mailserver.queue.directory import QueueDirectory
+from mailserver.queue.file import QueueFile
+from mailserver.smtpd.verdict import Effects
+from mailserver.threads import Threads
+
+
+class ContentFilter(Protocol):
+    """What stands between wire and queue file: `mailserver.queue.cleanup.Cleanup`."""
+
+    message_id: str
+
+    def feed(self, data: bytes) -> bytes:
+        """What is to be stored for certain by now."""
+
+    def finish(self) -> bytes:
+        """The rest. Raises ContentRefused."""
+
+
+MakeFilter = Callable[[bytes, Mapping[str, str]], ContentFilter]  # our Received: field, fields to add
+
+
+class Reception:
+    """A message being received. `add` never blocks; the others are awaited, one at a time."""
+
+    def __init__(self, queue: QueueDirectory, envelope: Envelope, arrival: float, threads: Threads) -> None:
+        self.arrival = arrival
+        self._message = queue.create(envelope, arrival)
+        self._threads = threads
+        self._filter: ContentFilter | None = None
+        self._failure: OSError | None = None
+        self.octets = 0
+
+    @property
+    def queue_id(self) -> str:
+        """The id under which the message is, or would have been, queued."""
+        return self._message.queue_id
+
+    @property
+    def message_id(self) -> str:
+        """The Message-Id's value, once all content was taken; "" where there is none."""
+        return self._filter.message_id if self._filter is not None else ""
+
+    def begin(self, content_filter: ContentFilter) -> None:
+        """Content may be added."""
+        self._filter = content_filter
+
+    def add(self, content: bytes) -> None:
+        """The piece (LF line ends) is taken."""
+        assert self._filter is not None
+        self.octets += len(content)
+        if self._failure is None:
+            stored = self._filter.feed(content)
+            if stored:
+                self._message.write(stored)
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether `flush` is due before more is added."""
+        return self._failure is None and self._message.wants_flush
+
+    async def flush(self) -> None:
+        """What waited is on its way to the disk, out of memory."""
+        try:
+            await self._threads.run(self._message.flush)
+        except OSError as failure:
+            self._failure = failure
+
+    async def commit(self, effects: Effects) -> QueueFile | None:
+        """The message is durably in the queue; None where an access rule had it discarded.
+
+        Raises ContentRefused and OSError: nothing is left of the message.
+        """
+        return await self._threads.run(self._commit, effects)
+
+    def _commit(self, effects: Effects) -> QueueFile | None:
+        assert self._filter is not None
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._message.write(self._filter.finish())
+        except BaseException:
+            self._message.discard()
+            raise
+        if effects.discard:
+            self._message.discard()
+            return None
+        self._message.envelope = affected(self._message.envelope, effects)
+        self._message.is_held = self._message.is_held or bool(effects.hold)
+        return self._message.commit()
+
+    def discard(self) -> Any:
+        """Nothing of the message is left, soon. The answer is a Deferred."""
+        return self._threads.run(self._message.discard)
+
+
+def affected(envelope: Envelope, effects: Effects) -> Envelope:
+    """The envelope with REDIRECT and BCC carried out."""
+    recipients = envelope.recipients
+    if effects.redirect is not None:
+        recipients = (Recipient(effects.redirect, str(effects.redirect)),)
+    quiet = frozenset(("NEVER",))
+    recipients += tuple(Recipient(address, str(address), quiet) for address in effects.bcc)
+    return replace(envelope, recipients=recipients) if recipients != envelope.recipients else envelope

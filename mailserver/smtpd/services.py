@@ -1,0 +1,52 @@
+"""What a session needs from its surroundings: one value for all sessions of a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mailserver.accounts.login import Logins
+from mailserver.maillog import MailLog
+from mailserver.queue.directory import QueueDirectory
+from mailserver.queue.file import QueueFile
+from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.lookups import Networks, Resolver
+from mailserver.smtpd.policy import Policy
+from mailserver.smtpd.reception import MakeFilter
+from mailserver.smtpd.settings import SmtpdSettings
+from mailserver.threads import Threads
+
+
+class Clock(Protocol):
+    """The part of a reactor that tells time: `IReactorTime`."""
+
+    def seconds(self) -> float:
+        """Seconds that never run backwards."""
+
+    def callLater(self, delay: float, function: Callable[..., object], *args: object) -> Any:
+        """The function is called after so many seconds; the answer can be cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything outside a session. `accepted` takes over a committed message: its file is open and locked.
+
+    `tls` is a context factory, None where STARTTLS is not offered. `may_override_client` are the
+    hosts that may use XCLIENT. `now` is the wall clock.
+    """
+
+    settings: SmtpdSettings
+    policy: Policy
+    queue: QueueDirectory
+    make_filter: MakeFilter
+    accepted: Callable[[QueueFile], None]
+    logins: Logins
+    threads: Threads
+    log: MailLog
+    clock: Clock
+    now: Callable[[], float]
+    limits: ClientLimits
+    resolver: Resolver | None = None
+    tls: Any = None
+    may_override_client: Networks | None = None

@@ -1,0 +1,535 @@
+"""An SMTP session: who the client is, what it said so far, and the commands outside a mail transaction.
+
+The session knows no sockets: it answers through a `Wire`. Each command is a method that
+takes the argument and either has replied when it returns, or returns a coroutine that has when it ends.
+MAIL, RCPT, DATA and BDAT are `MailTransactions`', AUTH is `Authentication`'s.
+
+What must be forgotten is forgotten in one place: `forget_transaction` at RSET, HELO, EHLO, the end of
+content and its failure, `forget_session` at STARTTLS and XCLIENT (RFC 5321 §4.1.4, RFC 3207
+§4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+
+from mailserver.maillog import printable
+from mailserver.smtpd.authentication import Authentication
+from mailserver.smtpd.lookups import TemporaryLookupFailure
+from mailserver.smtpd.policy import Decision
+from mailserver.smtpd.sasl import MECHANISMS
+from mailserver.smtpd.services import Services
+from mailserver.smtpd.transaction import MailTransactions
+from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
+from mailserver.smtpd.xclient import ClientOverride
+from mailserver.wire.smtp import SmtpError, parse_helo, split_command
+
+Work = Coroutine[Any, Any, None] | None
+Command = Callable[[bytes], Work]
+
+_COUNTED: Final = (
+    "helo", "ehlo", "xclient", "starttls", "auth", "mail", "rcpt", "data", "bdat",
+    "rset", "noop", "vrfy", "etrn", "quit", "unknown",
+)  # fmt: skip
+_JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
+_FORBIDDEN: Final = frozenset(("CONNECT", "GET", "POST"))
+
+
+class Wire(Protocol):
+    """The connection, as a session sees it: `protocol.SmtpServer`."""
+
+    is_tls: bool
+    transport: Any
+
+    @property
+    def has_waiting_input(self) -> bool:
+        """Whether the client sent more than the command that is worked on."""
+
+    @property
+    def last_line_was_bare(self) -> bool:
+        """Whether the command ended in a bare LF."""
+
+    def reply(self, code: int, dsn: str, text: str) -> None:
+        """The reply is on its way."""
+
+    def reply_lines(self, code: int, lines: list[str]) -> None:
+        """A reply of several lines is on its way."""
+
+    def consume(self, consumer: Callable[[bytes], Work]) -> None:
+        """What follows is content."""
+
+    def resume_commands(self, rest: bytes) -> None:
+        """What follows are commands again."""
+
+    def start_tls(self) -> None:
+        """The connection is under TLS."""
+
+    def close(self) -> None:
+        """The connection ends behind the replies."""
+
+    def tls_description(self) -> str:
+        """Version and cipher of TLS."""
+
+
+class Session:
+    """What a connection has said so far. Methods without a result have replied."""
+
+    def __init__(self, services: Services, wire: Wire) -> None:
+        self.services = services
+        self.settings = services.settings
+        self.wire = wire
+        self.request = Request("")
+        self.peer_address = ""
+        self.helo = ""
+        self.is_esmtp = False
+        self.login = ""
+        self.sasl_method = ""
+        self.mail = MailTransactions(self)
+        self.authentication = Authentication(self)
+        self._override = ClientOverride(self)
+        self._continuation: Command | None = None
+        self._where = "CONNECT"
+        self._errors = 0
+        self._junk = 0
+        self._has_erred = False
+        self._is_denied = False
+        self._is_counted = False
+        self._is_over = False
+        self._counts: dict[str, list[int]] = {}
+        self._commands: dict[str, Command] = {
+            "HELO": self._helo,
+            "EHLO": self._ehlo,
+            "STARTTLS": self._starttls,
+            "AUTH": self.authentication.auth,
+            "MAIL": self.mail.mail,
+            "RCPT": self.mail.rcpt,
+            "DATA": self.mail.data,
+            "BDAT": self.mail.bdat,
+            "RSET": self._rset,
+            "NOOP": self._noop,
+            "VRFY": self._vrfy,
+            "HELP": self._help,
+            "QUIT": self._quit,
+            "XCLIENT": self._override.xclient,
+        }
+
+    # ------------------------------------------------------------ the client
+
+    @property
+    def client(self) -> str:
+        """`name[address]`, as the log has it."""
+        return f"{self.request.client_name}[{self.request.address}]"
+
+    @property
+    def protocol(self) -> str:
+        """SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA. RFC 3848."""
+        if not self.is_esmtp:
+            return "SMTP"
+        return "ESMTP" + ("S" if self.wire.is_tls else "") + ("A" if self.login else "")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether limits do not count this client: it is one of mynetworks."""
+        return self.services.policy.mynetworks.find(self.request.address) is not None
+
+    def log(self, text: str) -> None:
+        """The line is in the mail log, as this service's."""
+        self.services.log.write(self.settings.syslog_service, text)
+
+    def request_at(self, stage: Stage) -> Request:
+        """What is known now, for a decision at that command."""
+        return replace(
+            self.request, helo=self.helo, login=self.login, is_tls=self.wire.is_tls, stage=stage,
+            has_pipelined=self.wire.has_waiting_input,
+        )  # fmt: skip
+
+    async def connected(self) -> None:
+        """The client is known by name, counted, and greeted or turned away."""
+        peer = self.wire.transport.getPeer()
+        self.peer_address = str(getattr(peer, "host", None) or "127.0.0.1").removeprefix("::ffff:")
+        self.request = Request(self.peer_address)
+        self._is_counted = True
+        connections = self.services.limits.connected(self.peer_address)
+        self.request = await self.identified(self.request)
+        self.log(f"connect from {self.client}")
+        if self._connects_too_often(connections):
+            self.reply(
+                421,
+                "4.7.0",
+                f"{self.settings.myhostname} Error: too many connections from {self.request.address}",
+            )
+            self.close()
+            return
+        await self.greet()
+
+    async def greet(self) -> None:
+        """The client has heard whether it is welcome."""
+        decision = await self.services.policy.client(self.request_at(Stage.CONNECT), Effects())
+        if not self.refuses(decision, "CONNECT"):
+            self.wire.reply(220, "", self.settings.greeting)
+            return
+        self._is_denied = True
+        if decision.refusal is not None and decision.refusal.disconnects:
+            self.reply(decision.refusal.code, decision.refusal.dsn, decision.refusal.text)
+            self.close()
+        else:
+            self.wire.reply(554, "", f"{self.settings.myhostname} ESMTP not accepting connections")
+
+    def _connects_too_often(self, connections: int) -> bool:
+        settings, address = self.settings, self.request.address
+        limit, rate_limit = settings.client_connection_count_limit, settings.client_connection_rate_limit
+        rate = self.services.limits.count("connection", address) if rate_limit else 0
+        if not (limit and connections > limit) and not (rate_limit and rate > rate_limit):
+            return False
+        if self.is_trusted:
+            return False
+        kind, count = ("rate", rate) if rate_limit and rate > rate_limit else ("count", connections)
+        self.log(f"warning: Connection {kind} limit exceeded: {count} from {self.client} for service smtp")
+        return True
+
+    async def identified(self, request: Request) -> Request:
+        """The request with the client's names; one counts where it leads back to the address."""
+        resolver, address = self.services.resolver, request.address
+        if resolver is None:
+            local = address in ("127.0.0.1", "::1")
+            return replace(request, client_name="localhost", reverse_name="localhost") if local else request
+        try:
+            names = await resolver.ptr(address)
+            if not names:
+                return request
+            request = replace(request, reverse_name=names[0])
+            if address in await resolver.addresses(names[0]):
+                return replace(request, client_name=names[0])
+            self.log(f"warning: hostname {names[0]} does not resolve to address {address}")
+        except TemporaryLookupFailure:
+            return replace(request, name_is_temporary=True)
+        return request
+
+    # ------------------------------------------------------------ replies
+
+    def reply(self, code: int, dsn: str, text: str) -> None:
+        """The reply is on its way, and counts as an error from 400 on."""
+        if code >= 400:
+            self._has_erred = True
+        self.wire.reply(code, dsn, text)
+
+    def reply_error(self, error: SmtpError) -> None:
+        """The refusal is on its way."""
+        self.reply(error.code, error.dsn, error.text)
+        if error.code in (421, 521):
+            self.close()
+
+    def refuses(self, decision: Decision, command: str) -> bool:
+        """Whether the decision refuses; its log lines are written. The reply is the caller's."""
+        for verdict in decision.warnings:
+            self.log_reject("reject_warning", command, verdict)
+        for note in decision.notes:
+            kind, _, text = note.partition(": ")
+            self.log(f"NOQUEUE: {kind}: {command} from {self.client}: {text}; {self._about()}")
+        if decision.error:
+            self.log(decision.error)
+        if decision.refusal is None:
+            return False
+        self.log_reject("reject", command, decision.refusal)
+        return True
+
+    def apply(self, decision: Decision, command: str) -> bool:
+        """As `refuses`; and the reply is on its way."""
+        if not self.refuses(decision, command):
+            return False
+        assert decision.refusal is not None
+        self.reply(decision.refusal.code, decision.refusal.dsn, decision.refusal.text)
+        if decision.refusal.disconnects:
+            self.close()
+        return True
+
+    def log_reject(self, kind: str, command: str, verdict: Verdict) -> None:
+        """The refusal is in the log, in the form that fail2ban and pflogsumm read."""
+        self.log(f"NOQUEUE: {kind}: {command} from {self.client}: {verdict}; {self._about()}")
+
+    def _about(self) -> str:
+        words = self.mail.log_words()
+        words.append(f"proto={self.protocol if self.is_esmtp else 'SMTP'}")
+        if self.helo:
+            words.append(f"helo=<{self.helo}>")
+        return " ".join(words)
+
+    # ------------------------------------------------------------ commands
+
+    def line(self, line: bytes) -> Work:
+        """The command line is dealt with."""
+        if self._continuation is not None:
+            continuation, self._continuation = self._continuation, None
+            return self.finishing(continuation(line))
+        if self.wire.last_line_was_bare and self.refuse_bare_newline():
+            return None
+        verb, argument = split_command(line)
+        self._has_erred = False
+        self._where = printable(verb or "UNKNOWN", 20)
+        if self._is_denied and verb != "QUIT":
+            self.reply(503, "5.7.0", f"Error: access denied for {self.client}")
+            return self._done(None)
+        command = self._commands.get(verb)
+        if command is None:
+            self._unknown(verb)
+            return self._done(None)
+        try:
+            return self._done(command(argument))
+        except SmtpError as error:
+            self.reply_error(error)
+            return self._done(None)
+
+    def overlong_line(self) -> Work:
+        """A command line over the limit was thrown away."""
+        self._has_erred = False
+        self._where = "UNKNOWN"
+        self._continuation = None
+        self.reply(500, "5.5.2", "Error: line too long")
+        return self._done(None)
+
+    def endless_line(self) -> Work:
+        """A client that sends a line without end is given up."""
+        self.reply(421, "4.7.0", f"{self.settings.myhostname} Error: line too long")
+        self.log(f"too long line after {self._where} from {self.client}")
+        self.close()
+        return None
+
+    def refuse_bare_newline(self) -> bool:
+        """Whether bare LFs are refused: then the client is told, and the connection ends."""
+        if self.settings.forbid_bare_newline.value != "reject":
+            return False
+        self.reply(550, "5.5.2", f"{self.settings.myhostname} Error: bare <LF> received")
+        self.log(f"disconnect: bare <LF> received after {self._where} from {self.client}")
+        self.close()
+        return True
+
+    def expect_line(self, continuation: Command) -> None:
+        """The next line belongs to the command that is worked on."""
+        self._continuation = continuation
+
+    def _done(self, work: Work) -> Work:
+        """The bookkeeping behind a command, at once or when its work is done."""
+        return self.finishing(work) if work is not None else self._account()
+
+    async def finishing(self, work: Work) -> None:
+        """The work of a command is done, and the bookkeeping behind it."""
+        try:
+            if work is not None:
+                await work
+        except SmtpError as error:
+            self.reply_error(error)
+        pause = self._account()
+        if pause is not None:
+            await pause
+
+    def _account(self) -> Work:
+        """The command is counted; a client with too many errors waits, or is sent away."""
+        if self._continuation is not None or self.mail.is_receiving:
+            return None  # the command goes on
+        name = self._where.lower()
+        count = self._counts.setdefault(name if name in _COUNTED else "unknown", [0, 0])
+        count[0] += not self._has_erred
+        count[1] += 1
+        if self._where in _JUNK and not self._has_erred:
+            self._junk += 1
+            self._has_erred = self._junk > self.settings.junk_command_limit
+        if not self._has_erred or self._is_over:
+            return None
+        self._errors += 1
+        if self._errors >= self.settings.hard_error_limit:
+            self.too_many_errors()
+        elif self._errors > self.settings.soft_error_limit:
+            return self._pause(self.settings.error_sleep_time)
+        return None
+
+    def too_many_errors(self) -> None:
+        """The client is sent away."""
+        self.wire.reply(421, "4.7.0", f"{self.settings.myhostname} Error: too many errors")
+        self.log(f"too many errors after {self._where} from {self.client}")
+        self.close()
+
+    def forgive(self) -> None:
+        """A message was taken: the errors before it do not count any more."""
+        self._errors = self._junk = 0
+
+    async def _pause(self, seconds: float) -> None:
+        waiting: Deferred[None] = Deferred()
+        self.services.clock.callLater(seconds, waiting.callback, None)
+        await waiting
+
+    def _unknown(self, verb: str) -> None:
+        if verb in _FORBIDDEN:
+            self.log(f"warning: non-SMTP command from {self.client}: {verb}")
+            self.reply(221, "2.7.0", "Error: I can break rules, too. Goodbye.")
+            self.close()
+        elif verb in ("ETRN", "EXPN", "TURN"):
+            self.reply(502, "5.5.1", "Error: command not implemented")
+        else:
+            self.reply(500, "5.5.2", "Error: command not recognized")
+
+    def _helo(self, argument: bytes) -> Work:
+        return self._introduced(argument, is_esmtp=False)
+
+    def _ehlo(self, argument: bytes) -> Work:
+        return self._introduced(argument, is_esmtp=True)
+
+    async def _introduced(self, argument: bytes, is_esmtp: bool) -> None:
+        helo = parse_helo(argument)
+        if self.mail.is_open:
+            self.forget_transaction()
+        if self._breaks_synchronisation():
+            return
+        before, self.helo = self.helo, helo
+        decision = await self.services.policy.helo(self.request_at(Stage.HELO), Effects())
+        if self.apply(decision, "EHLO" if is_esmtp else "HELO"):
+            self.helo = before
+            return
+        self.is_esmtp = is_esmtp
+        if is_esmtp:
+            self.wire.reply_lines(250, [self.settings.myhostname, *self._extensions()])
+        else:
+            self.wire.reply(250, "", self.settings.myhostname)
+
+    def _breaks_synchronisation(self) -> bool:
+        """Whether the client talked on where it has to wait: then it is sent away, if so configured."""
+        if not (self.settings.forbid_unauth_pipelining and self.wire.has_waiting_input):
+            return False
+        self.refuse_pipelining()
+        return True
+
+    def refuse_pipelining(self) -> None:
+        """The client is sent away for talking before it may."""
+        self.log(f"improper command pipelining after {self._where} from {self.client}")
+        self.reply(554, "5.5.0", "Error: SMTP protocol synchronization")
+        self.close()
+
+    def _extensions(self) -> list[str]:
+        settings = self.settings
+        lines = [
+            "PIPELINING",
+            f"SIZE {settings.message_size_limit}" if settings.message_size_limit else "SIZE",
+        ]
+        if not settings.disable_vrfy_command:
+            lines.append("VRFY")
+        if self.services.tls is not None and not self.wire.is_tls:
+            lines.append("STARTTLS")
+        if self.authentication.is_offered:
+            lines += [f"AUTH {' '.join(MECHANISMS)}", f"AUTH={' '.join(MECHANISMS)}"]
+        lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"]
+        lines += self._override.extensions()
+        return [
+            line
+            for line in lines
+            if line.split()[0].partition("=")[0].lower() not in settings.discard_ehlo_keywords
+        ]
+
+    def _starttls(self, argument: bytes) -> Work:
+        if argument:
+            raise SmtpError(501, "5.5.4", "Syntax: STARTTLS")
+        if self.wire.is_tls:
+            raise SmtpError(554, "5.5.1", "Error: TLS already active")
+        if self.services.tls is None:
+            raise SmtpError(502, "5.5.1", "Error: command not implemented")
+        if self.wire.has_waiting_input:  # RELIABILITY B2: what was said in clear is not obeyed under TLS
+            self.log(f"improper command pipelining after STARTTLS from {self.client}")
+            self.close()
+            return None
+        self.reply(220, "2.0.0", "Ready to start TLS")
+        self.wire.start_tls()
+        self.forget_session()
+        return None
+
+    def forget_transaction(self) -> None:
+        """Sender, recipients and content so far are forgotten."""
+        self.mail.forget()
+
+    def forget_session(self) -> None:
+        """Everything that the client said is forgotten."""
+        self.forget_transaction()
+        self.helo = self.login = self.sasl_method = ""
+        self.is_esmtp = False
+
+    def _rset(self, argument: bytes) -> Work:
+        if argument:
+            raise SmtpError(501, "5.5.4", "Syntax: RSET")
+        self.forget_transaction()
+        self.reply(250, "2.0.0", "Ok")
+        return None
+
+    def _noop(self, argument: bytes) -> Work:
+        self.reply(250, "2.0.0", "Ok")
+        return None
+
+    def _help(self, argument: bytes) -> Work:
+        self.reply(214, "2.0.0", "Commands: " + " ".join(sorted(set(self._commands) - {"XCLIENT"})))
+        return None
+
+    def _vrfy(self, argument: bytes) -> Work:
+        """Nobody learns here who exists. RFC 5321 §3.5.3."""
+        if self.settings.disable_vrfy_command:
+            raise SmtpError(502, "5.5.1", "VRFY command is disabled")
+        if not argument:
+            raise SmtpError(501, "5.5.4", "Syntax: VRFY address")
+        self.reply(252, "2.0.0", printable(argument.decode("utf-8", "replace"), 256))
+        return None
+
+    def _quit(self, argument: bytes) -> Work:
+        self.reply(221, "2.0.0", "Bye")
+        self.close()
+        return None
+
+    # ------------------------------------------------------------ ends
+
+    def close(self) -> None:
+        """The connection ends, by our will: nothing is lost about it."""
+        self._is_over = True
+        self.wire.close()
+
+    def failed_unexpectedly(self) -> None:
+        """A fault of ours: the transaction is over, the client may try again."""
+        was_receiving = self.mail.is_receiving
+        self.forget_transaction()
+        self._continuation = None
+        if was_receiving:  # where its content ends is unknown now
+            self.reply(421, "4.3.0", f"{self.settings.myhostname} Error: internal error")
+            self.close()
+        else:
+            self.reply(451, "4.3.0", "Error: internal error")
+
+    def timed_out(self) -> None:
+        """The client was silent for too long."""
+        self.wire.reply(421, "4.4.2", f"{self.settings.myhostname} Error: timeout exceeded")
+        self.log(f"timeout after {self.mail.where() or self._where} from {self.client}")
+        self.close()
+
+    def shut_down(self) -> None:
+        """The server stops: the client is told to come again."""
+        self.wire.reply(421, "4.3.2", f"{self.settings.myhostname} Error: server is shutting down")
+        self.close()
+
+    def client_left(self) -> None:
+        """The client is gone, or says nothing any more, without QUIT."""
+        if not self._is_over:
+            self._is_over = True
+            self.log(f"lost connection after {self.mail.where() or self._where} from {self.client}")
+        self.forget_transaction()
+
+    def lost(self) -> None:
+        """The connection is gone, whoever ended it."""
+        self.client_left()
+        if self._is_counted:
+            self.services.limits.disconnected(self.peer_address)
+            self.log(f"disconnect from {self.client}{self._summary()}")
+
+    def _summary(self) -> str:
+        words, good, total = [], 0, 0
+        for name in _COUNTED:
+            if name in self._counts:
+                right, all_ = self._counts[name]
+                words.append(f" {name}={right}" + ("" if right == all_ else f"/{all_}"))
+                good, total = good + right, total + all_
+        return "".join(words) + f" commands={good}" + ("" if good == total and total else f"/{total}")

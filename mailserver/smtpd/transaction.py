@@ -1,0 +1,422 @@
+"""Mail transactions: MAIL, RCPT, and the content by DATA or BDAT, up to the queue.
+
+A transaction is one value, made by MAIL and dropped by RSET, by the end of its content however that
+ended, and whenever the session is introduced anew: there is nothing else to reset (RELIABILITY
+§6, rule 2). Invariant: content is taken only with an accepted MAIL and at least one accepted RCPT
+of this transaction.
+
+The answer to the end of content is a 250 after the queue's fsync, 5xx for a fact about the message,
+and 451 for every fault of ours (RELIABILITY P1, P5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from mailserver.envelope import Address, Client, Envelope, Recipient
+from mailserver.queue.cleanup import ContentRefused
+from mailserver.smtpd.received import missing_fields, received_field
+from mailserver.smtpd.reception import Reception
+from mailserver.smtpd.verdict import Effects, Stage, Verdict
+from mailserver.wire.lines import ChunkDecoder, DataDecoder
+from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_mail, parse_rcpt
+
+if TYPE_CHECKING:
+    from mailserver.smtpd.session import Session, Work
+
+_GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One mail transaction. `chunks` is the decoder of BDAT, None before the first chunk."""
+
+    mail: MailCommand
+    recipients: list[Recipient] = field(default_factory=list)
+    effects: Effects = field(default_factory=Effects)
+    reception: Reception | None = None
+    chunks: ChunkDecoder | None = None
+    has_failed: bool = False  # a chunk was refused: the rest of them is swallowed
+
+
+class MailTransactions:
+    """The mail transactions of one session, one after the other."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._current: Transaction | None = None
+        self._overshoot = 0
+        self._data: DataDecoder | None = None
+        self._chunk_left = 0
+        self._chunk_size = 0
+        self._chunk_is_last = False
+        self.is_receiving = False  # content is expected: the command that announced it goes on
+        self._asked: Address | None = None  # the sender or recipient being decided, for the log
+
+    @property
+    def is_open(self) -> bool:
+        """Whether MAIL was accepted."""
+        return self._current is not None
+
+    def where(self) -> str:
+        """What of the content was under way, for the log; "" where none was."""
+        transaction = self._current
+        if transaction is None or transaction.reception is None:
+            return ""
+        if self._data is not None and self._data.is_finished:
+            return "END-OF-MESSAGE"
+        return f"{'DATA' if self._data is not None else 'BDAT'} ({transaction.reception.octets} bytes)"
+
+    def log_words(self) -> list[str]:
+        """`from=<…> to=<…>`, as far as they are known."""
+        words = []
+        if self._current is not None:
+            words.append(f"from=<{_text(self._current.mail.sender)}>")
+            if self._asked is not None:
+                words.append(f"to=<{self._asked}>")
+        elif self._asked is not None:
+            words.append(f"from=<{self._asked}>")
+        return words
+
+    def forget(self) -> None:
+        """There is no transaction; what was received of its content is thrown away."""
+        transaction, self._current = self._current, None
+        self._data = None
+        self.is_receiving = False
+        if transaction is not None and transaction.reception is not None:
+            transaction.reception.discard()
+
+    # ------------------------------------------------------------ MAIL
+
+    def mail(self, argument: bytes) -> Work:
+        """The MAIL command."""
+        session, settings = self._session, self._session.settings
+        if settings.helo_required and not session.helo:
+            raise SmtpError(503, "5.5.1", "Error: send HELO/EHLO first")
+        if settings.tls_required and not session.wire.is_tls:
+            raise SmtpError(530, "5.7.0", "Must issue a STARTTLS command first")
+        if self._current is not None:
+            raise SmtpError(
+                503, "5.5.1", f"Error: {'MAIL after BDAT' if self._current.chunks else 'nested MAIL command'}"
+            )
+        command = parse_mail(argument)
+        self._require_room(command.size)
+        self._require_rate("message", settings.client_message_rate_limit, "too much mail")
+        return self._begin(command)
+
+    async def _begin(self, command: MailCommand) -> None:
+        session = self._session
+        transaction = Transaction(command)
+        self._asked = command.sender
+        request = replace(session.request_at(Stage.MAIL), sender=command.sender)
+        decision = await session.services.policy.sender(request, transaction.effects)
+        refused = session.apply(decision, "MAIL")
+        self._asked = None
+        if not refused:
+            self._current = transaction
+            self._overshoot = 0
+            session.reply(250, "2.1.0", "Ok")
+
+    def _require_room(self, size: int) -> None:
+        session, limit = self._session, self._session.settings.message_size_limit
+        if limit and size > limit:
+            raise SmtpError(552, "5.3.4", "Message size exceeds fixed limit")
+        try:
+            if session.services.queue.has_room(size):
+                return
+        except OSError as error:
+            session.log(f"warning: cannot tell the free space of the queue: {error}")
+            raise SmtpError(451, "4.3.0", "Error: queue file write error") from None
+        session.log(f"NOQUEUE: reject: MAIL from {session.client}: 452 4.3.1 Insufficient system storage")
+        raise SmtpError(452, "4.3.1", "Insufficient system storage")
+
+    def _require_rate(self, event: str, limit: int, complaint: str) -> None:
+        session = self._session
+        if not limit or session.services.limits.count(event, session.request.address) <= limit:
+            return
+        if not session.is_trusted:
+            raise SmtpError(450, "4.7.1", f"Error: {complaint} from {session.request.address}")
+
+    # ------------------------------------------------------------ RCPT
+
+    def rcpt(self, argument: bytes) -> Work:
+        """The RCPT command."""
+        transaction, settings = self._current, self._session.settings
+        if transaction is None:
+            raise SmtpError(503, "5.5.1", "Error: need MAIL command")
+        if transaction.chunks is not None:
+            raise SmtpError(503, "5.5.1", "Error: RCPT after BDAT")
+        recipient = parse_rcpt(argument, transaction.mail.smtputf8)
+        if settings.recipient_limit and len(transaction.recipients) >= settings.recipient_limit:
+            self._too_many()
+            return None
+        self._require_rate("recipient", settings.client_recipient_rate_limit, "too many recipients")
+        return self._ask_recipient(transaction, recipient)
+
+    def _too_many(self) -> None:
+        """The recipient may come again; that counts as an error only for a client that does not stop."""
+        self._overshoot += 1
+        error = SmtpError(452, "4.5.3", "Error: too many recipients")
+        if self._overshoot > self._session.settings.recipient_overshoot_limit:
+            raise error
+        self._session.wire.reply(error.code, error.dsn, error.text)
+
+    async def _ask_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
+        session = self._session
+        self._asked = recipient.address
+        request = replace(
+            session.request_at(Stage.RCPT),
+            sender=transaction.mail.sender,
+            recipient=recipient.address,
+            recipient_count=len(transaction.recipients) + 1,
+        )
+        decision = await session.services.policy.recipient(request, transaction.effects)
+        refused = session.apply(decision, "RCPT")
+        self._asked = None
+        if not refused:
+            transaction.recipients.append(recipient)
+            session.reply(250, "2.1.5", "Ok")
+
+    # ------------------------------------------------------------ DATA
+
+    def data(self, argument: bytes) -> Work:
+        """The DATA command, up to the invitation."""
+        if argument:
+            raise SmtpError(501, "5.5.4", "Syntax: DATA")
+        transaction = self._require_recipients()
+        if transaction.chunks is not None:
+            raise SmtpError(503, "5.5.1", "Error: DATA after BDAT")
+        session = self._session
+        if session.settings.forbid_unauth_pipelining and session.wire.has_waiting_input:
+            session.refuse_pipelining()
+            return None
+        return self._invite(transaction)
+
+    def _require_recipients(self) -> Transaction:
+        if self._current is None:
+            raise SmtpError(503, "5.5.1", "Error: need RCPT command")
+        if not self._current.recipients:
+            raise SmtpError(554, "5.5.1", "Error: no valid recipients")
+        return self._current
+
+    async def _invite(self, transaction: Transaction) -> None:
+        session = self._session
+        if not await self._may_send_content(transaction, "DATA"):
+            return
+        transaction.reception = self._receive(transaction)
+        self._data = DataDecoder(session.settings.forbid_bare_newline)
+        self.is_receiving = True
+        session.wire.reply(354, "", _GO_ON)
+        session.wire.consume(self._data_arrived)
+
+    async def _may_send_content(self, transaction: Transaction, command: str) -> bool:
+        session = self._session
+        request = replace(
+            session.request_at(Stage.DATA),
+            sender=transaction.mail.sender,
+            recipient_count=len(transaction.recipients),
+        )
+        decision = await session.services.policy.data(request, transaction.effects)
+        return not session.apply(decision, command)
+
+    def _receive(self, transaction: Transaction) -> Reception:
+        """The message has its queue id, its Received: field, and a line in the log."""
+        session, services = self._session, self._session.services
+        envelope = self._envelope(transaction)
+        arrival = services.now()
+        reception = Reception(services.queue, envelope, arrival, services.threads)
+        host, queue_id = session.settings.myhostname, reception.queue_id
+        received = received_field(
+            envelope,
+            queue_id,
+            host,
+            session.settings.mail_name,
+            arrival,
+            session.settings.sasl_authenticated_header,
+        )
+        fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
+        adds_fields = (
+            session.settings.always_add_missing_headers
+            or session.login
+            or _is_loopback(session.request.address)
+        )
+        missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
+        reception.begin(services.make_filter(fields + received, missing))
+        sasl = f", sasl_method={session.sasl_method}, sasl_username={session.login}" if session.login else ""
+        session.log(f"{queue_id}: client={session.client}{sasl}")
+        return reception
+
+    def _envelope(self, transaction: Transaction) -> Envelope:
+        session, mail = self._session, transaction.mail
+        client = Client(
+            session.request.client_name,
+            session.request.address,
+            session.helo,
+            session.protocol,
+            session.login,
+            session.sasl_method,
+            session.wire.tls_description(),
+        )
+        recipients = tuple(transaction.recipients)
+        return Envelope(mail.sender, recipients, client, mail.body, mail.smtputf8, mail.ret, mail.envid)
+
+    def _data_arrived(self, data: bytes) -> Work:
+        """The octets are content, up to its end."""
+        decoder, transaction = self._data, self._current
+        assert decoder is not None and transaction is not None and transaction.reception is not None
+        content = decoder.feed(data)
+        if content:
+            transaction.reception.add(content)
+        if decoder.is_finished:
+            return self._content_ends(decoder.rest, self._end_of_data(transaction, decoder))
+        return transaction.reception.flush() if transaction.reception.wants_flush else None
+
+    def _content_ends(self, rest: bytes, work: Work) -> Work:
+        self.is_receiving = False
+        self._session.wire.resume_commands(rest)
+        return self._session.finishing(work)
+
+    async def _end_of_data(self, transaction: Transaction, decoder: DataDecoder) -> None:
+        if decoder.saw_bare_newline:
+            self.forget()
+            self._session.refuse_bare_newline()
+            return
+        queue_id = await self._take(transaction)
+        if queue_id:
+            self._session.reply(250, "2.0.0", f"Ok: queued as {queue_id}")
+
+    # ------------------------------------------------------------ BDAT
+
+    def bdat(self, argument: bytes) -> Work:
+        """The BDAT command: so many octets follow, whatever we think of them. RFC 3030 §2."""
+        size, is_last = parse_bdat(argument)
+        self._chunk_size, self._chunk_left, self._chunk_is_last = size, size, is_last
+        return self._open_chunk()
+
+    async def _open_chunk(self) -> None:
+        """The chunk is expected; where it may not come, it is swallowed before the refusal is sent."""
+        session = self._session
+        refusal: SmtpError | None = None
+        try:
+            transaction = self._require_recipients()
+            if transaction.has_failed:
+                raise SmtpError(551, "5.0.0", f"Discarded {self._chunk_size} bytes after earlier error")
+            limit = session.settings.message_size_limit
+            octets = transaction.reception.octets if transaction.reception is not None else 0
+            if limit and octets + self._chunk_size > limit:
+                raise SmtpError(552, "5.3.4", "Chunk exceeds message size limit")
+            if transaction.chunks is None:
+                if not await self._may_send_content(transaction, "BDAT"):
+                    raise _Answered
+                transaction.chunks = ChunkDecoder(session.settings.forbid_bare_newline)
+                transaction.reception = self._receive(transaction)
+        except SmtpError as error:
+            refusal = error
+        if refusal is not None and self._current is not None:
+            self._fail_chunks(self._current)
+        if self._chunk_left:
+            self.is_receiving = True
+            session.wire.consume(lambda data: self._chunk_arrived(data, refusal))
+        else:
+            await self._end_of_chunk(refusal)
+
+    def _fail_chunks(self, transaction: Transaction) -> None:
+        reception, transaction.reception = transaction.reception, None
+        transaction.has_failed = True
+        if reception is not None:
+            reception.discard()
+
+    def _chunk_arrived(self, data: bytes, refusal: SmtpError | None) -> Work:
+        chunk, rest = data[: self._chunk_left], data[self._chunk_left :]
+        self._chunk_left -= len(chunk)
+        transaction = self._current
+        reception = transaction.reception if transaction is not None else None
+        if (
+            refusal is None
+            and reception is not None
+            and transaction is not None
+            and transaction.chunks is not None
+        ):
+            reception.add(transaction.chunks.feed(chunk))
+        if not self._chunk_left:
+            return self._content_ends(rest, self._end_of_chunk(refusal))
+        return reception.flush() if reception is not None and reception.wants_flush else None
+
+    async def _end_of_chunk(self, refusal: SmtpError | None) -> None:
+        session, transaction, size = self._session, self._current, self._chunk_size
+        if refusal is not None:
+            if self._chunk_is_last:
+                self.forget()
+            if not isinstance(refusal, _Answered):
+                session.reply_error(refusal)
+            return
+        assert (
+            transaction is not None and transaction.chunks is not None and transaction.reception is not None
+        )
+        if not self._chunk_is_last:
+            session.reply(250, "2.0.0", f"Ok: {size} bytes")
+            return
+        transaction.reception.add(transaction.chunks.finish())
+        if transaction.chunks.saw_bare_newline:
+            self.forget()
+            session.refuse_bare_newline()
+            return
+        queue_id = await self._take(transaction)
+        if queue_id:
+            session.reply(250, "2.0.0", f"Ok: {size} bytes queued as {queue_id}")
+
+    # ------------------------------------------------------------ the end
+
+    async def _take(self, transaction: Transaction) -> str:
+        """The message is in the queue, durably; its id, or "" where it was refused and the client told so.
+
+        The transaction is over either way, before anything is waited for.
+        """
+        session, services = self._session, self._session.services
+        reception = transaction.reception
+        assert reception is not None
+        request = replace(
+            session.request_at(Stage.END_OF_MESSAGE),
+            sender=transaction.mail.sender,
+            recipient_count=len(transaction.recipients),
+        )
+        decision = await services.policy.end_of_data(request, transaction.effects)
+        if session.apply(decision, "END-OF-MESSAGE"):
+            self.forget()
+            return ""
+        transaction.reception = None  # from here on it is ours, whether or not the client stays
+        try:
+            queue_file = await reception.commit(transaction.effects)
+        except ContentRefused as refused:
+            verdict = Verdict(refused.code, refused.dsn, refused.text)
+            session.log_reject("reject", "END-OF-MESSAGE", verdict)
+            session.reply(refused.code, refused.dsn, refused.text)
+            return ""
+        except OSError as error:
+            session.log(f"warning: {reception.queue_id}: queue file write error: {error}")
+            session.reply(451, "4.3.0", "Error: queue file write error")
+            return ""
+        finally:
+            if self._current is transaction:
+                self.forget()
+        services.log.write("cleanup", f"{reception.queue_id}: message-id={reception.message_id}")
+        if queue_file is not None:
+            services.accepted(queue_file)
+        session.forgive()
+        return reception.queue_id
+
+
+class _Answered(SmtpError):
+    """The client was already told."""
+
+    def __init__(self) -> None:
+        super().__init__(554, "5.5.1", "Error: refused")
+
+
+def _text(address: Address | None) -> str:
+    return "" if address is None else str(address)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
