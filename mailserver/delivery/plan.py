@@ -85,7 +85,7 @@ def encode_leaf(leaf: Leaf) -> list[Any]:
         leaf.transport,
         int(leaf.past_aliases),
     )
-    named = {name: value for name, value in zip(_NAMES, rest, strict=True) if value}
+    named: dict[str, Any] = {name: value for name, value in zip(_NAMES, rest, strict=True) if value}
     if owner is not None:
         named["o"] = [owner.name, owner.uid, owner.gid, owner.home, owner.shell]
     if leaf.addresses:

@@ -169,6 +169,11 @@ class QueueDirectory:
             self._set_aside(queue_id, path, str(damage))
             raise
 
+    def set_aside(self, message: QueueFile, reason: str) -> None:
+        """The damaged message is in corrupt, with a warning, and closed. Raises OSError."""
+        self._set_aside(message.queue_id, message.path, reason)
+        message.close()
+
     def _set_aside(self, queue_id: str, path: str, reason: str) -> None:
         target = self._free_path(queue_id, State.CORRUPT)
         os.rename(path, target)

@@ -107,11 +107,13 @@ class QueueFile:
 
     def read_head(self, octets: int) -> bytes:
         """The first `octets` octets of the content, fewer where it is shorter."""
-        return read_exactly(self.descriptor, min(octets, self.content_length), self.content_offset)
+        return self.read_content(0, octets)
 
-    def read_content(self) -> bytes:
-        """The whole content in memory."""
-        return self.read_head(self.content_length)
+    def read_content(self, start: int = 0, octets: int = -1) -> bytes:
+        """The content from `start`, at most `octets` of it, to its end where that is negative."""
+        rest = self.content_length - start
+        length = rest if octets < 0 else min(octets, rest)
+        return read_exactly(self.descriptor, length, self.content_offset + start)
 
     def append(self, records: Sequence[Record], durable: bool = False) -> None:
         """The records are in the journal, all or none; after fsync where `durable`. Raises OSError."""

@@ -1,0 +1,48 @@
+"""How mail leaves for other hosts: the interface between the queue and whoever speaks to them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailserver.envelope import Envelope, Outcome, Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for one next hop.
+
+    `envelope` has the sender to use and only the recipients that go this way. The content is
+    `content_length` octets at `content_offset` of `descriptor`, LF line ends; the descriptor
+    stays open until the delivery is answered and must be read with pread.
+    """
+
+    queue_id: str
+    transport: str
+    nexthop: str
+    envelope: Envelope
+    descriptor: int
+    content_offset: int
+    content_length: int
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        """Those whose outcomes `Transport.deliver` gives, in this order."""
+        return self.envelope.recipients
+
+
+class Transport(Protocol):
+    """Hands messages to next hops."""
+
+    def deliver(self, mail: Outgoing) -> Awaitable[Sequence[Outcome]]:
+        """One outcome for each of `mail.recipients`, in order. Never fails."""
+
+
+class NoRelay:
+    """Stands where no transport is configured: everything waits, with the reason."""
+
+    async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
+        """See `Transport.deliver`."""
+        text = f"relaying to {mail.nexthop} is not configured yet"
+        return [Outcome.deferred(text, "4.4.1", relay="none")] * len(mail.recipients)

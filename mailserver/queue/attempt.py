@@ -1,0 +1,336 @@
+"""One attempt to deliver one message: expand, deliver every open leaf, conclude.
+
+The journal is ahead of every act that cannot be undone: an expansion into several leaves is
+written before any of them is delivered, an outcome right after its delivery, in the same
+thread. A crash in between repeats that delivery, and loses none. A message leaves the queue
+when each leaf is delivered, or failed and reported to its sender.
+
+Whatever goes wrong with one message stays with that message: it is deferred, and the log says why.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from mailserver.delivery.plan import Leaf, LeafKind
+from mailserver.delivery.transport import Outgoing
+from mailserver.envelope import Outcome, Recipient, Status
+from mailserver.queue.bounce import Sent, sender_of
+from mailserver.queue.directory import State
+from mailserver.queue.file import QueueFile
+from mailserver.queue.local import ACTIONS, LocalWork, parse_sender
+from mailserver.queue.progress import Progress, outcome_record
+from mailserver.queue.record import Record
+from mailserver.queue.schedule import is_expired, next_attempt, wants_warning
+from mailserver.queue.services import Services
+
+_LOCAL_KINDS = frozenset(ACTIONS) | {LeafKind.FORWARD}
+
+
+class Attempt:
+    """One attempt. `submit` takes messages that come into being on the way (bounces, forwards).
+
+    `is_stopping` says whether the server goes down: then no further leaf is begun.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        message: QueueFile,
+        submit: Callable[[QueueFile], None],
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._services = services
+        self._message = message
+        self._submit = submit
+        self._is_stopping = is_stopping
+        self._progress = Progress(message.accepted, message.records)
+        self._work = LocalWork(services, message, self._progress)
+        self._began = services.clock()
+        self._tried: set[int] = set()
+
+    async def run(self) -> float | None:
+        """The message is out of the queue (None), or waits until the time given. The file is closed.
+
+        Never raises.
+        """
+        try:
+            self._log_active()
+            await self._expand()
+            await self._deliver()
+            return await self._conclude()
+        except Exception as error:  # one poison message never stops the others (P9)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                self._services.log.write("qmgr", f"error: {self._message.queue_id}: {line}")
+            return self._services.clock() + self._services.retry.minimum
+        finally:
+            for made in self._work.made:
+                self._submit(made)
+            self._message.close()
+
+    # ------------------------------------------------------------ expansion
+
+    async def _expand(self) -> None:
+        pending = [
+            number
+            for number in self._progress.open_leaves()
+            if self._progress.leaves[number].kind is LeafKind.PENDING
+        ]
+        if not pending:
+            return
+        done = await self._services.threads.run(self._expand_in_thread, pending)
+        for number in range(len(self._progress.leaves)):
+            if self._progress.leaves[number].kind is LeafKind.PENDING and self._progress.is_open(number):
+                self._log_waiting(number)
+        if done is not None:
+            number, outcome = done
+            self._tried.add(number)
+            self._services.account_slots.release(_account_key(self._progress.leaves[number]))
+            self._note(number, outcome, self._began)
+
+    def _log_waiting(self, number: int) -> None:
+        outcome = self._progress.outcomes[number]
+        if outcome is not None:
+            self._work.record([outcome_record(number, outcome)])
+            self._log_outcome(number, outcome, self._began)
+
+    def _expand_in_thread(self, pending: Sequence[int]) -> tuple[int, Outcome] | None:
+        """*Blocking.* The usual message, with one local leaf, is delivered in the same visit."""
+        self._work.expand_all(pending)
+        open_leaves = self._progress.open_leaves()
+        if len(open_leaves) != 1:
+            return None
+        number = open_leaves[0]
+        leaf = self._progress.leaves[number]
+        if leaf.kind not in _LOCAL_KINDS:
+            return None
+        if not self._services.account_slots.try_take(_account_key(leaf)):
+            return None
+        return number, self._work.deliver(number, self._is_last(number))
+
+    def _is_last(self, number: int) -> bool:
+        """Whether nothing is left to be done for the message once this leaf is delivered."""
+        progress = self._progress
+        return (
+            progress.open_leaves() == [number]
+            and "SUCCESS" not in progress.root(number).notify
+            and not progress.unreported(Status.FAILED)
+            and not self._successes()
+        )
+
+    # ------------------------------------------------------------ delivery
+
+    async def _deliver(self) -> None:
+        remote: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        tasks: list[Deferred[None]] = []
+        for number in self._progress.open_leaves():
+            leaf = self._progress.leaves[number]
+            if leaf.kind in _LOCAL_KINDS:
+                if number not in self._tried:
+                    tasks.append(Deferred.fromCoroutine(self._deliver_local(number, leaf)))
+            elif leaf.kind is LeafKind.REMOTE:
+                remote[leaf.transport, leaf.target, sender_of(self._progress, number)].append(number)
+            elif leaf.kind is not LeafKind.PENDING:
+                self._settle(number, leaf)
+        for (transport, nexthop, sender), numbers in remote.items():
+            tasks.append(Deferred.fromCoroutine(self._deliver_remote(transport, nexthop, sender, numbers)))
+        for success, result in await DeferredList(tasks, consumeErrors=True):
+            if not success:
+                cast(Failure, result).raiseException()
+
+    def _settle(self, number: int, leaf: Leaf) -> None:
+        """A leaf that needs no delivery has its outcome."""
+        if leaf.kind is LeafKind.DISCARD:
+            outcome = Outcome.delivered(leaf.target or leaf.transport, relay="none")
+        else:
+            is_ours = leaf.dsn in ("5.1.1", "5.4.6", "5.7.1")
+            outcome = Outcome.failed(leaf.target, leaf.dsn, relay="local" if is_ours else "none")
+        self._work.record([outcome_record(number, outcome)])
+        self._note(number, outcome, self._services.clock())
+
+    async def _deliver_local(self, number: int, leaf: Leaf) -> None:
+        key = _account_key(leaf)
+        await self._services.account_slots.take(key)
+        try:
+            if self._is_stopping():
+                return
+            began = self._services.clock()
+            is_last = self._is_last(number)
+            outcome = await self._services.threads.run(self._work.deliver, number, is_last)
+            self._note(number, outcome, began)
+        finally:
+            self._services.account_slots.release(key)
+
+    async def _deliver_remote(self, transport: str, nexthop: str, sender: str, numbers: list[int]) -> None:
+        key = f"{transport}:{nexthop.lower()}"
+        await self._services.destination_slots.take(key)
+        try:
+            if self._is_stopping():
+                return
+            began = self._services.clock()
+            mail = self._outgoing(transport, nexthop, sender, numbers)
+            outcomes = await self._services.transport.deliver(mail)
+        finally:
+            self._services.destination_slots.release(key)
+        records: list[Record] = []
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            records.append(outcome_record(number, outcome))
+            self._note(number, outcome, began)
+        self._work.record(records)
+
+    def _outgoing(self, transport: str, nexthop: str, sender: str, numbers: Sequence[int]) -> Outgoing:
+        message = self._message
+        recipients = tuple(self._remote_recipient(number) for number in numbers)
+        envelope = message.accepted.envelope
+        if sender != str(envelope.sender or ""):
+            envelope = replace(envelope, sender=parse_sender(sender))
+        return Outgoing(
+            queue_id=message.queue_id,
+            transport=transport,
+            nexthop=nexthop,
+            envelope=replace(envelope, recipients=recipients),
+            descriptor=message.descriptor,
+            content_offset=message.content_offset,
+            content_length=message.content_length,
+        )
+
+    def _remote_recipient(self, number: int) -> Recipient:
+        return replace(self._progress.root(number), address=self._progress.leaves[number].recipient)
+
+    # ------------------------------------------------------------ outcomes
+
+    def _note(self, number: int, outcome: Outcome, began: float) -> None:
+        """The outcome is known in memory and in the log; the journal has it already."""
+        self._progress.outcomes[number] = outcome
+        self._log_outcome(number, outcome, began)
+        leaf = self._progress.leaves[number]
+        if leaf.kind is LeafKind.MAILBOX and outcome.status is Status.DELIVERED:
+            self._services.delivered(leaf.target)
+
+    def _successes(self) -> list[int]:
+        return [
+            number
+            for number in self._progress.unreported(Status.DELIVERED)
+            if "SUCCESS" in self._progress.root(number).notify
+        ]
+
+    async def _conclude(self) -> float | None:
+        """The senders know what they must, and the message is removed or waits."""
+        if self._message.descriptor < 0:  # removed with its last delivery
+            self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
+            return None
+        if self._is_stopping() and self._progress.open_leaves():
+            return self._services.clock()
+        self._expire()
+        sent = await self._services.threads.run(self._report)
+        for report in sent:
+            self._services.log.write("bounce", report.line)
+            self._submit(report.message)
+        if self._progress.open_leaves():
+            return await self._services.threads.run(self._postpone)
+        await self._services.threads.run(self._message.remove)
+        self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
+        return None
+
+    def _expire(self) -> None:
+        """Open leaves of a message that is too old have failed."""
+        accepted, progress = self._progress.accepted, self._progress
+        is_bounce = accepted.envelope.sender is None
+        now = self._services.clock()
+        if not is_expired(accepted.arrival, progress.last_attempt, now, is_bounce, self._services.retry):
+            return
+        open_leaves = progress.open_leaves()
+        if open_leaves:
+            sender = accepted.envelope.sender or ""
+            line = f"{self._message.queue_id}: from=<{sender}>, status=expired, returned to sender"
+            self._services.log.write("qmgr", line)
+        for number in open_leaves:
+            last = progress.outcomes[number] or Outcome.deferred("delivery time expired", "4.4.7")
+            progress.outcomes[number] = replace(last, status=Status.FAILED)
+
+    def _report(self) -> list[Sent]:
+        """*Blocking.* The reports are in the queue, and the journal knows."""
+        bounces, message, progress = self._services.bounces, self._message, self._progress
+        failures, successes = progress.unreported(Status.FAILED), self._successes()
+        sent: list[Sent] = []
+        if failures:
+            sent += bounces.failed(message, progress, failures)
+        if successes:
+            sent += bounces.succeeded(message, progress, successes)
+        told = [*failures, *successes]
+        waiting = progress.open_leaves()
+        records: list[Record] = []
+        if told:
+            records.append(["reported", told])
+        now, retry = self._services.clock(), self._services.retry
+        if waiting and not progress.is_warned and wants_warning(progress.accepted.arrival, now, retry):
+            until = progress.accepted.arrival + retry.lifetime
+            sent += bounces.delayed(message, progress, waiting, until)
+            records.append(["warned"])
+        if records:
+            self._work.record(records)
+        for record in records:
+            progress.apply(record)
+        return sent
+
+    def _postpone(self) -> float:
+        """*Blocking.* The message is in deferred, and its file says until when."""
+        progress, message = self._progress, self._message
+        now = self._services.clock()
+        after = next_attempt(now, progress.attempts + 1, self._services.retry)
+        self._work.record([["attempt", now, after]], durable=True)
+        message.set_next_attempt(after)
+        self._services.queue.move(message, State.DEFERRED)
+        return after
+
+    # ------------------------------------------------------------ the log
+
+    def _log_active(self) -> None:
+        envelope = self._progress.accepted.envelope
+        self._services.log.write(
+            "qmgr",
+            f"{self._message.queue_id}: from=<{envelope.sender or ''}>, "
+            f"size={self._message.content_length}, nrcpt={len(envelope.recipients)} (queue active)",
+        )
+
+    def _log_outcome(self, number: int, outcome: Outcome, began: float) -> None:
+        leaf, original = self._progress.leaves[number], self._progress.root(number).original
+        arrival, now = self._progress.accepted.arrival, self._services.clock()
+        orig_to = (
+            f" orig_to=<{original}>," if original and original.lower() != str(leaf.recipient).lower() else ""
+        )
+        phases = (self._began - arrival, began - self._began, 0.0, now - began)
+        self._services.log.write(
+            _service(leaf, outcome),
+            f"{self._message.queue_id}: to=<{leaf.recipient}>,{orig_to} relay={outcome.relay}, "
+            f"delay={delay(now - arrival)}, delays={'/'.join(map(delay, phases))}, "
+            f"dsn={outcome.dsn}, status={outcome.status.value} ({outcome.text})",
+        )
+
+
+def _account_key(leaf: Leaf) -> str:
+    return leaf.owner.name if leaf.owner is not None else ""
+
+
+def _service(leaf: Leaf, outcome: Outcome) -> str:
+    """The name that the line is logged under: Postfix's daemon for such a delivery."""
+    if leaf.kind is LeafKind.REMOTE:
+        return "lmtp" if leaf.transport == "lmtp" else "smtp"
+    return "error" if outcome.relay == "none" else "local"
+
+
+def delay(seconds: float) -> str:
+    """Seconds with two digits that count and hundredths at most, as Postfix writes them."""
+    if seconds < 0.005:
+        return "0"
+    if seconds >= 9.95:
+        return f"{seconds:.0f}"
+    text = f"{seconds:.1f}" if seconds >= 0.995 else f"{seconds:.2f}"
+    return text.rstrip("0").removesuffix(".")

@@ -1,0 +1,252 @@
+"""The parts of an attempt that block: expansion, local delivery, .forward to a new message.
+
+Everything here runs in a thread, for one message whose lock the caller holds.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from mailserver.accounts.account import TemporaryAccountFailure
+from mailserver.delivery.expand import CannotExpandNow, expand
+from mailserver.delivery.job import Action, Job, Owner
+from mailserver.delivery.plan import Leaf, LeafKind
+from mailserver.envelope import Address, Outcome, Recipient, Status
+from mailserver.queue.bounce import received_field, sender_of
+from mailserver.queue.file import QueueFile
+from mailserver.queue.progress import Progress, expanded_record, outcome_record
+from mailserver.queue.record import Record
+from mailserver.queue.services import Services
+from mailserver.tables.table import TableError
+from mailserver.wire.address import AddressError, parse_lenient
+
+ACTIONS: Final = {
+    LeafKind.MAILBOX: Action.MAILBOX,
+    LeafKind.FILE: Action.FILE,
+    LeafKind.COMMAND: Action.COMMAND,
+}
+_HEADER_LIMIT: Final = 1 << 17  # octets of header in which Delivered-To: counts
+_PIECE: Final = 1 << 16
+_DELIVERED_TO: Final = re.compile(rb"^delivered-to:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
+
+
+def delivered_to(message: QueueFile) -> frozenset[str]:
+    """The addresses in the content's Delivered-To: fields, in lower case."""
+    head = message.read_head(_HEADER_LIMIT)
+    end = head.find(b"\n\n")
+    header = head if end < 0 else head[: end + 1]
+    if b"elivered-" not in header and b"ELIVERED-" not in header:
+        return frozenset()
+    return frozenset(
+        found.strip().strip(b"<>").decode("utf-8", "replace").lower()
+        for found in _DELIVERED_TO.findall(header)
+    )
+
+
+class LocalWork:
+    """The blocking half of one attempt."""
+
+    def __init__(self, services: Services, message: QueueFile, progress: Progress) -> None:
+        self._services = services
+        self._message = message
+        self._progress = progress
+        self.made: list[QueueFile] = []  # new messages of .forward files, for the runner
+
+    # ------------------------------------------------------------ expansion
+
+    def expand_all(self, pending: Sequence[int]) -> None:
+        """Every PENDING leaf has its leaves, or an outcome; the journal says so. Raises OSError.
+
+        A leaf that becomes exactly one other is not journaled: should that one be deferred, the next
+        attempt looks again, and a corrected alias counts.
+        """
+        already = delivered_to(self._message)
+        for number in pending:
+            try:
+                plan = expand(
+                    self._progress.leaves[number],
+                    routing=self._services.routing,
+                    rules=self._services.rules,
+                    lookups=self._services.lookups,
+                    already_delivered_to=already,
+                )
+            except (CannotExpandNow, TableError, TemporaryAccountFailure, OSError) as error:
+                self._defer(number, error, "temporary lookup failure")
+                continue
+            except Exception as error:  # our own bug is never a permanent answer (P5)
+                self._log_bug(error)
+                self._defer(number, error, "internal error")
+                continue
+            for warning in plan.warnings:
+                self._services.log.write("local", warning)
+            self._replace(number, plan.leaves)
+
+    def _replace(self, number: int, leaves: Sequence[Leaf]) -> None:
+        progress = self._progress
+        if len(leaves) == 1:
+            progress.leaves[number] = leaves[0]
+            progress.outcomes[number] = None
+            self._note_waiting(number)
+            return
+        record = expanded_record(number, leaves)
+        self._message.append([record])
+        first = len(progress.leaves)
+        progress.apply(record)
+        for new in range(first, len(progress.leaves)):
+            self._note_waiting(new)
+
+    def _note_waiting(self, number: int) -> None:
+        """A leaf that is PENDING after its expansion must wait; it carries the reason."""
+        leaf = self._progress.leaves[number]
+        if leaf.kind is LeafKind.PENDING:
+            self._progress.leaves[number] = replace(leaf, target="")
+            self._defer(number, leaf.target, "temporary lookup failure")
+
+    def _defer(self, number: int, cause: object, text: str) -> None:
+        recipient = self._progress.leaves[number].recipient
+        self._services.log.write("local", f"warning: {self._message.queue_id}: {recipient}: {text}: {cause}")
+        self._progress.outcomes[number] = Outcome.deferred(text, "4.3.0")
+
+    def _log_bug(self, error: Exception) -> None:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self._services.log.write("qmgr", f"error: {self._message.queue_id}: {line}")
+
+    # ------------------------------------------------------------ delivery
+
+    def deliver(self, number: int, is_last: bool) -> Outcome:
+        """One leaf is done or not, and the journal says so. Never raises.
+
+        Where it `is_last` and delivered, the message leaves the queue at once, without a record.
+        """
+        leaf = self._progress.leaves[number]
+        try:
+            outcome = (
+                self._forward(number, leaf) if leaf.kind is LeafKind.FORWARD else self._perform(number, leaf)
+            )
+        except OSError as error:
+            self._services.log.write("local", f"warning: {self._message.queue_id}: {error}")
+            outcome = Outcome.deferred("local delivery error", "4.3.0")
+        except Exception as error:  # our own bug is never a permanent answer (P5)
+            self._log_bug(error)
+            outcome = Outcome.deferred("internal error", "4.3.0")
+        if not (is_last and outcome.status is Status.DELIVERED and self._remove()):
+            self.record([outcome_record(number, outcome)])
+        return outcome
+
+    def _remove(self) -> bool:
+        try:
+            self._message.remove()
+        except OSError as error:
+            self._services.log.write("qmgr", f"warning: remove {self._message.path}: {error.strerror}")
+            return False
+        return True
+
+    def record(self, records: Sequence[Record], durable: bool = False) -> bool:
+        """Whether the journal took the records; where not, memory still knows, and the log says so."""
+        try:
+            self._message.append(records, durable)
+        except OSError as error:
+            self._services.log.write("qmgr", f"warning: write {self._message.path}: {error.strerror}")
+            return False
+        return True
+
+    def _perform(self, number: int, leaf: Leaf) -> Outcome:
+        return self._services.agents.perform(self._job(number, leaf), self._message.descriptor)
+
+    def _job(self, number: int, leaf: Leaf) -> Job:
+        services, message = self._services, self._message
+        root = self._progress.root(number)
+        sender = sender_of(self._progress, number)
+        own = leaf.delivered_to or leaf.recipient
+        original = root.original or str(own)
+        assert leaf.owner is not None
+        is_command = leaf.kind is LeafKind.COMMAND
+        return Job(
+            action=ACTIONS[leaf.kind],
+            owner=leaf.owner,
+            target=leaf.target,
+            sender=sender,
+            recipient=str(own),
+            prefix=_prefix(sender, original, str(own)),
+            content_offset=message.content_offset,
+            content_length=message.content_length,
+            environment=self._environment(leaf.owner, own, original, sender) if is_command else {},
+            size_limit=services.mailbox_size_limit,
+            time_limit=services.command_time_limit,
+            queue_id=message.queue_id,
+        )
+
+    def _environment(self, owner: Owner, own: Address, original: str, sender: str) -> dict[str, str]:
+        """What commands find in their environment. local(8); values are filtered by the agent (B5)."""
+        envelope = self._message.accepted.envelope
+        client = envelope.client
+        return dict(self._services.environment) | {
+            "SHELL": owner.shell or "/bin/sh",
+            "HOME": owner.home,
+            "USER": owner.name,
+            "LOGNAME": owner.name,
+            "EXTENSION": self._services.routing.split(own.local)[1],
+            "DOMAIN": own.domain,
+            "LOCAL": own.local,
+            "RECIPIENT": str(own),
+            "ORIGINAL_RECIPIENT": original,
+            "SENDER": sender,
+            "ENVID": envelope.envid,
+            "CLIENT_ADDRESS": client.address,
+            "CLIENT_HELO": client.helo,
+            "CLIENT_HOSTNAME": client.name,
+            "CLIENT_PROTOCOL": client.protocol,
+            "SASL_METHOD": client.sasl_method,
+            "SASL_SENDER": "",
+            "SASL_USERNAME": client.login,
+        }
+
+    def _forward(self, number: int, leaf: Leaf) -> Outcome:
+        """The message goes on to a .forward's addresses as a new one, durable before this is done."""
+        services, message = self._services, self._message
+        accepted = self._progress.accepted
+        root = self._progress.root(number)
+        sender = sender_of(self._progress, number)
+        notify = root.notify - {"SUCCESS"} or (frozenset({"NEVER"}) if root.notify else root.notify)
+        recipients = tuple(Recipient(each, root.original, notify, root.orcpt) for each in leaf.addresses)
+        envelope = replace(accepted.envelope, sender=parse_sender(sender), recipients=recipients)
+        now = services.clock()
+        new = services.queue.create(envelope, now, "forward")
+        new.write(received_field(services.host, services.mail_name, new.queue_id, now))
+        new.write(b"Delivered-To: %s\n" % _field_text(str(leaf.delivered_to or leaf.recipient)))
+        position = 0
+        while position < message.content_length:
+            piece = message.read_content(position, _PIECE)
+            position += len(piece)
+            new.write(piece)
+            if new.wants_flush:
+                new.flush()
+        self.made.append(new.commit())
+        return Outcome.delivered(f"forwarded as {new.queue_id}")
+
+
+def _prefix(sender: str, original: str, own: str) -> bytes:
+    return b"Return-Path: <%s>\nX-Original-To: %s\nDelivered-To: %s\n" % (
+        _field_text(sender),
+        _field_text(original),
+        _field_text(own),
+    )
+
+
+def _field_text(value: str) -> bytes:
+    """Text in a header field of one line, whoever chose it (B12)."""
+    return re.sub(r"[\x00-\x1f\x7f]", "?", value).encode("utf-8", "surrogateescape")
+
+
+def parse_sender(text: str) -> Address | None:
+    """The envelope sender of that text; None, the null sender, where it is empty or no address."""
+    if not text:
+        return None
+    try:
+        return parse_lenient(text)
+    except AddressError:
+        return None

@@ -1,0 +1,51 @@
+"""What an attempt to deliver needs from the rest of the server, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from mailserver.delivery.job import Agents
+from mailserver.delivery.lookups import LocalRules, Lookups
+from mailserver.delivery.routing import Routing
+from mailserver.delivery.transport import NoRelay, Transport
+from mailserver.maillog import MailLog
+from mailserver.queue.bounce import Bounces
+from mailserver.queue.directory import QueueDirectory
+from mailserver.queue.schedule import RetryTimes
+from mailserver.queue.slots import Slots
+from mailserver.threads import Threads
+
+LOCAL_CONCURRENCY: Final = 2  # local_destination_concurrency_limit: for each account
+REMOTE_CONCURRENCY: Final = 20  # default_destination_concurrency_limit: for each next hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Given once by `tap`. `clock` is wall-clock seconds.
+
+    `delivered` is called in the reactor's thread with the path of a mailbox that got mail.
+    `mailbox_size_limit` 0 means none; `command_time_limit` is in seconds.
+    `environment` is for commands (export_environment).
+    """
+
+    queue: QueueDirectory
+    threads: Threads
+    log: MailLog
+    clock: Callable[[], float]
+    routing: Routing
+    rules: LocalRules
+    lookups: Lookups
+    agents: Agents
+    bounces: Bounces
+    host: str
+    mail_name: str = "Postfix"
+    transport: Transport = field(default_factory=NoRelay)
+    retry: RetryTimes = field(default_factory=RetryTimes)
+    mailbox_size_limit: int = 51_200_000
+    command_time_limit: int = 1000
+    environment: tuple[tuple[str, str], ...] = ()
+    delivered: Callable[[str], None] = lambda path: None
+    account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))
+    destination_slots: Slots = field(default_factory=lambda: Slots(REMOTE_CONCURRENCY))

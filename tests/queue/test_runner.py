@@ -1,0 +1,374 @@
+"""The runner: what becomes of an accepted message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from mailserver.delivery.transport import Outgoing
+from mailserver.envelope import Outcome
+from mailserver.queue.schedule import RetryTimes
+from tests.queue.world import ORIGIN, World, envelope
+
+
+def test_a_message_is_delivered_at_once_and_leaves_the_queue(tmp_path: Path) -> None:
+    """ECOSYSTEM §6, §9: mailbox bytes, and the life of a message in the log."""
+    world = World(tmp_path)
+    queue_id = world.send("alice+ext@example.org")
+    assert world.mailbox("alice") == [
+        b"Return-Path: <s@example.com>\nX-Original-To: alice+ext@example.org\n"
+        b"Delivered-To: alice+ext@example.org\nSubject: hi\n\nhello\n"
+    ]
+    assert world.queued() == []
+    assert world.nudged == [str(tmp_path / "mail" / "alice")]
+    assert world.log.lines == [
+        ("qmgr", f"{queue_id}: from=<s@example.com>, size=19, nrcpt=1 (queue active)"),
+        (
+            "local",
+            f"{queue_id}: to=<alice+ext@example.org>, relay=local, delay=0, delays=0/0/0/0, "
+            "dsn=2.0.0, status=sent (delivered to mailbox)",
+        ),
+        ("qmgr", f"{queue_id}: removed"),
+    ]
+
+
+def test_an_alias_is_expanded_in_the_queue_file_before_any_leaf(tmp_path: Path) -> None:
+    """DESIGN §4.3: the journal knows the leaves when the first is delivered."""
+    world = World(tmp_path, {"team": "alice, bob, alice"})
+    world.agents.faults[str(tmp_path / "mail" / "bob")] = Outcome.deferred("locked", "4.2.0")
+    queue_id = world.send("team@example.org")
+    assert len(world.mailbox("alice")) == 1
+    assert b"Delivered-To: team@example.org\n" in world.mailbox("alice")[0]
+    assert world.queued() == [f"deferred/{queue_id}"]
+    world.aliases.values = {"team": "carol"}
+    world.agents.faults.clear()
+    world.clock.advance(301)
+    assert [len(world.mailbox(name)) for name in ("alice", "bob", "carol")] == [1, 1, 0]
+    assert world.queued() == []
+    assert any(
+        "to=<bob@example.org>, orig_to=<team@example.org>, relay=local" in line for _, line in world.log.lines
+    )
+
+
+def test_a_single_leaf_is_looked_up_again(tmp_path: Path) -> None:
+    """A corrected alias counts for mail that waits for it."""
+    world = World(tmp_path, {"list": "bob"})
+    world.agents.faults[str(tmp_path / "mail" / "bob")] = Outcome.deferred("locked", "4.2.0")
+    world.send("list@example.org")
+    world.aliases.values = {"list": "carol"}
+    world.clock.advance(301)
+    assert [len(world.mailbox(name)) for name in ("bob", "carol")] == [0, 1]
+
+
+def test_waits_double_and_the_file_says_when(tmp_path: Path) -> None:
+    """RFC 5321 §4.5.4.1; the next attempt is the file's mtime, for the scan."""
+    world = World(tmp_path)
+    target = str(tmp_path / "mail" / "alice")
+    world.agents.faults[target] = Outcome.deferred("locked", "4.2.0")
+    queue_id = world.send("alice@example.org")
+    tries = []
+    for _ in range(6):
+        path = tmp_path / "queue" / "deferred" / queue_id
+        wait = path.stat().st_mtime - world.clock.seconds()
+        tries.append(wait)
+        while len(world.agents.jobs) == len(tries):
+            world.clock.advance(50)
+    assert tries == [300, 600, 1200, 2400, 4000, 4000]
+
+
+@pytest.mark.parametrize("what", ["table", "account", "include"])
+def test_a_local_fault_defers(tmp_path: Path, what: str) -> None:
+    """P5, F57: a table, account or file that cannot be read is never "unknown user"."""
+    world = World(tmp_path, {"list": ":include:/nonexistent/list"})
+    if what == "table":
+        world.aliases.values = None
+    elif what == "account":
+        world.accounts.unreadable.add("alice")
+    queue_id = world.send("list@example.org" if what == "include" else "alice@example.org")
+    assert world.queued() == [f"deferred/{queue_id}"]
+    assert len(world.lines("dsn=4.3.0, status=deferred (temporary lookup failure)")) == 1
+    world.aliases.values = {"list": "alice"}
+    world.accounts.unreadable.clear()
+    world.runner.flush()
+    assert world.queued() == []
+    assert len(world.mailbox("alice")) == 1
+
+
+def test_an_unreadable_member_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """P9: within one alias, each member is on its own."""
+    world = World(tmp_path, {"team": "alice, bob, carol"})
+    world.accounts.unreadable.add("bob")
+    world.send("team@example.org")
+    assert [len(world.mailbox(name)) for name in ("alice", "bob", "carol")] == [1, 0, 1]
+    world.accounts.unreadable.clear()
+    world.runner.flush()
+    assert [len(world.mailbox(name)) for name in ("alice", "bob", "carol")] == [1, 1, 1]
+    assert world.queued() == []
+
+
+def test_an_unknown_user_bounces_from_the_null_sender(tmp_path: Path) -> None:
+    """RFC 3464: the sender has one report, from <>."""
+    world = World(tmp_path)
+    queue_id = world.send("nosuch@example.org", sender="bob@example.org")
+    (report,) = world.mailbox("bob")
+    assert report.startswith(b"Return-Path: <>\n")
+    assert b"Final-Recipient: rfc822; nosuch@example.org\n" in report
+    assert b"Status: 5.1.1\n" in report
+    assert world.queued() == []
+    assert world.lines('status=bounced (unknown user: "nosuch")')
+    (line,) = world.lines("sender non-delivery notification")
+    assert line.startswith(f"bounce: {queue_id}: sender non-delivery notification: ")
+
+
+def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
+    """F52: an undeliverable report goes to postmaster once; a failing copy is dropped. Sender always <>."""
+    world = World(tmp_path, {"postmaster": "carol"})
+    world.send("nosuch@example.org", sender="gone@example.org")
+    (copy,) = world.mailbox("carol")
+    assert b"Subject: Postmaster Copy: Undelivered Mail\n" in copy
+    assert copy.startswith(b"Return-Path: <>\n")
+    assert world.queued() == []
+    world.aliases.values = {"postmaster": "nobody-there"}
+    world.send("nosuch@example.org", sender="gone@example.org")
+    assert world.queued() == []
+    assert len(world.lines("postmaster non-delivery notification")) == 2
+
+
+@pytest.mark.parametrize(
+    ("notify", "fails", "reports"),
+    [
+        ({"NEVER"}, True, 0),
+        ({"DELAY"}, True, 0),
+        ({"FAILURE"}, True, 1),
+        ({"SUCCESS"}, True, 0),
+        ({"SUCCESS"}, False, 1),
+        (set(), False, 0),
+    ],
+)
+def test_notify_decides_who_is_told(tmp_path: Path, notify: set[str], fails: bool, reports: int) -> None:
+    """RFC 3461 §4.1."""
+    world = World(tmp_path)
+    to = "nosuch@example.org" if fails else "alice@example.org"
+    world.send(to, sender="bob@example.org", notify=frozenset(notify), envid="env-1", ret="HDRS")
+    assert len(world.mailbox("bob")) == reports
+    assert world.queued() == []
+    for report in world.mailbox("bob"):
+        assert b"Original-Envelope-Id: env-1\n" in report
+        assert b"text/rfc822-headers" in report
+        assert (b"Action: failed" if fails else b"Action: delivered") in report
+
+
+def test_a_forward_is_a_new_message(tmp_path: Path) -> None:
+    """ECOSYSTEM §5: committed before the parent is done; own name keeps a copy."""
+    world = World(tmp_path)
+    world.forward("alice", "alice, bob\n")
+    world.send("alice@example.org")
+    assert len(world.mailbox("alice")) == 1
+    (copy,) = world.mailbox("bob")
+    assert b"Delivered-To: alice@example.org\n" in copy
+    assert b"Return-Path: <s@example.com>\n" in copy
+    (line,) = world.lines("status=sent (forwarded as ")
+    new_id = line.partition("forwarded as ")[2].removesuffix(")")
+    assert len(world.lines(f"{new_id}: removed")) == 1
+    assert world.queued() == []
+
+
+def test_a_forwarding_loop_is_one_bounce_after_two_passes(tmp_path: Path) -> None:
+    """F47."""
+    world = World(tmp_path)
+    world.forward("alice", "bob")
+    world.forward("bob", "alice")
+    world.send("alice@example.org", sender="carol@example.org")
+    assert len(world.lines("status=sent (forwarded as ")) == 2
+    (line,) = world.lines("status=bounced")
+    assert "dsn=5.4.6, status=bounced (mail forwarding loop for alice@example.org)" in line
+    assert len(world.mailbox("carol")) == 1
+    assert world.queued() == []
+
+
+def test_an_alias_loop_is_one_bounce(tmp_path: Path) -> None:
+    """F46."""
+    world = World(tmp_path, {"a": "b", "b": "a"})
+    world.send("a@example.org", sender="carol@example.org")
+    assert len(world.lines("dsn=5.4.6, status=bounced (alias database loop for b)")) == 1
+    assert len(world.mailbox("carol")) == 1
+
+
+def test_mail_that_was_here_already_bounces(tmp_path: Path) -> None:
+    """F48."""
+    world = World(tmp_path)
+    world.send(
+        "carol@example.org", sender="bob@example.org", content=b"Delivered-To: carol@example.org\n\nx\n"
+    )
+    assert world.mailbox("carol") == []
+    assert len(world.lines("dsn=5.4.6, status=bounced (mail forwarding loop for carol@example.org)")) == 1
+
+
+def test_an_owner_alias_gets_the_failures(tmp_path: Path) -> None:
+    """aliases(5): owner-NAME becomes the envelope sender of the list's mail."""
+    world = World(tmp_path, {"list": "alice, nosuch", "owner-list": "carol"})
+    world.send("list@example.org", sender="bob@example.org")
+    assert world.mailbox("alice")[0].startswith(b"Return-Path: <owner-list@example.org>\n")
+    assert len(world.mailbox("carol")) == 1
+    assert world.mailbox("bob") == []
+
+
+def test_remote_mail_waits_with_the_reason(tmp_path: Path) -> None:
+    """Until a transport is configured: deferred, named, one report at most."""
+    world = World(tmp_path)
+    queue_id = world.send("x@other.test", "alice@example.org")
+    assert world.queued() == [f"deferred/{queue_id}"]
+    assert len(world.mailbox("alice")) == 1
+    (line,) = world.lines("status=deferred")
+    assert line.startswith("smtp: ")
+    assert "relay=none" in line
+    assert "dsn=4.4.1, status=deferred (relaying to other.test is not configured yet)" in line
+
+
+def test_expiry_needs_two_attempts_after_the_lifetime(tmp_path: Path) -> None:
+    """F54: a clock that jumps ahead expires nothing; age does."""
+    world = World(tmp_path, retry=RetryTimes(lifetime=1000))
+    world.agents.faults[str(tmp_path / "mail" / "alice")] = Outcome.deferred("locked", "4.2.0")
+    world.send("alice@example.org", sender="bob@example.org")
+    world.clock.advance(10 * 365 * 86400)
+    assert world.lines("status=expired") == []
+    world.clock.advance(700)
+    (line,) = world.lines("status=expired")
+    assert line.endswith("from=<bob@example.org>, status=expired, returned to sender")
+    (report,) = world.mailbox("bob")
+    assert b"Status: 4.2.0\n" in report
+    assert b"Action: failed\n" in report
+    assert world.queued() == []
+
+
+def test_a_delay_is_told_once(tmp_path: Path) -> None:
+    """delay_warning_time."""
+    world = World(tmp_path, retry=RetryTimes(warning=500))
+    world.agents.faults[str(tmp_path / "mail" / "alice")] = Outcome.deferred("locked", "4.2.0")
+    world.send("alice@example.org", sender="bob@example.org")
+    world.clock.pump([300] * 12)
+    (report,) = world.mailbox("bob")
+    assert b"Action: delayed\n" in report
+    world.restart()
+    world.runner.flush()
+    assert len(world.mailbox("bob")) == 1
+
+
+class SlowTransport:
+    """Answers when told to; remembers how many deliveries ran at once for each next hop."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, list[Deferred[Sequence[Outcome]]]] = {}
+        self.most = 0
+
+    def deliver(self, mail: Outgoing) -> Deferred[Sequence[Outcome]]:
+        answer: Deferred[Sequence[Outcome]] = Deferred()
+        self.running.setdefault(mail.nexthop, []).append(answer)
+        self.most = max(self.most, len(self.running[mail.nexthop]))
+        return answer
+
+
+def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
+    """P9, F53: twenty deliveries at once for each next hop, others go ahead."""
+    world = World(tmp_path)
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    for number in range(50):
+        world.send(f"u{number}@slow.test")
+    world.send("u@quick.test")
+    world.send("alice@example.org")
+    assert transport.most == 20
+    assert len(world.mailbox("alice")) == 1
+    transport.running["quick.test"].pop().callback([Outcome.delivered("250 ok", relay="q[192.0.2.1]:25")])
+    assert len(world.lines("relay=q[192.0.2.1]:25, delay=0")) == 1
+    answered = 0
+    while transport.running["slow.test"]:
+        transport.running["slow.test"].pop(0).callback(
+            [Outcome.failed("550 no", "5.1.1", "s[192.0.2.2]:25", "550 no")]
+        )
+        answered += 1
+    assert answered == 50
+
+
+def test_stop_lets_what_runs_finish_and_begins_nothing(tmp_path: Path) -> None:
+    """F09: what is not begun stays in the queue."""
+    world = World(tmp_path)
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    for number in range(25):
+        world.send(f"u{number}@slow.test")
+    done: list[None] = []
+    world.runner.stop().addCallback(done.append)
+    late = world.send("alice@example.org")
+    assert done == []
+    for answer in transport.running["slow.test"][:20]:
+        answer.callback([Outcome.delivered("250 ok")])
+    assert done == [None]
+    assert len(transport.running["slow.test"]) == 20
+    left = world.queued()
+    assert len(left) == 6
+    assert f"incoming/{late}" in left
+    world.restart()
+    assert len(world.mailbox("alice")) == 1
+
+
+def test_one_poison_message_stops_no_other(tmp_path: Path) -> None:
+    """P9: an agent that breaks defers its own message, with a traceback in the log."""
+    world = World(tmp_path)
+    perform = world.agents.perform
+
+    def broken(job: object, content: int) -> Outcome:
+        if getattr(job, "recipient", "") == "bob@example.org":
+            raise ZeroDivisionError
+        return perform(job, content)  # type: ignore[arg-type]
+
+    world.agents.perform = broken  # type: ignore[method-assign,assignment]
+    poison = world.send("bob@example.org")
+    world.send("alice@example.org")
+    assert len(world.mailbox("alice")) == 1
+    assert world.queued() == [f"deferred/{poison}"]
+    assert world.lines("ZeroDivisionError")
+
+
+def test_the_active_limit_puts_the_rest_off(tmp_path: Path) -> None:
+    """qmgr_message_active_limit: what is over it waits closed, and comes in order."""
+    world = World(tmp_path)
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    world.runner._active_limit = 3
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(10):
+        world.send(f"u{number}@d{number}.test")
+    assert len(os.listdir("/proc/self/fd")) == before + 3
+    for number in range(10):
+        transport.running[f"d{number}.test"].pop().callback([Outcome.delivered("250 ok")])
+    assert world.queued() == []
+
+
+def test_held_mail_stays(tmp_path: Path) -> None:
+    """A message on hold is not delivered, not even after a restart."""
+    world = World(tmp_path)
+    message = world.queue.create(envelope("alice@example.org"))
+    message.is_held = True
+    message.write(b"x\n")
+    world.runner.accept(message.commit())
+    world.restart()
+    assert world.queued() == [f"hold/{message.queue_id}"]
+    assert world.mailbox("alice") == []
+
+
+def test_a_large_alias_is_linear(tmp_path: Path) -> None:
+    """F50: 10,000 addresses, each exactly once."""
+    names = ", ".join(f"u{number}@other.test" for number in range(10_000))
+    world = World(tmp_path, {"all": names})
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    world.send(f"all@{ORIGIN}")
+    (answer,) = transport.running["other.test"]
+    answer.callback([Outcome.delivered("250 ok", relay="o[192.0.2.1]:25")] * 10_000)
+    assert len(world.lines("status=sent")) == 10_000
+    assert world.queued() == []
