@@ -1,8 +1,8 @@
 """The text that indexed tables are made from: `key value` lines, and aliases' `name: value`.
 
 Keys are folded to lower case and the first of two equal ones wins, as with postmap(1) and
-postalias(1). A malformed line is reported and skipped; whoever looks up keys in a text that
-had one cannot say "not found" with certainty.
+postalias(1). A malformed line is reported and skipped; of the key that it seems to be about nobody
+can say "not found".
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class SourceLine:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A line that is no entry, and why."""
+    """A line that is no entry, and why. `key` is the key it seems to be about, or its beginning."""
 
     line: int
     problem: str
+    key: str
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ def map_lines(text: str) -> Iterator[SourceLine | Malformed]:
         if match is None:
             match = re.fullmatch(r"(\S+)(?:\s+(.*))?", line.text, re.DOTALL)
         if match is None or not match[2]:
-            yield Malformed(line.number, "expected format: key whitespace value")
+            yield Malformed(line.number, "expected format: key whitespace value", _first_word(line.text))
         else:
             yield SourceLine(match[1], match[2], line.number)
 
@@ -65,12 +66,17 @@ def alias_lines(text: str) -> Iterator[SourceLine | Malformed]:
         match = _ALIAS_NAME.fullmatch(line.text)
         name = (match[1] if match[1] is not None else match[2]) if match else ""
         if match is None or not name or not match[3]:
-            yield Malformed(line.number, "need name:value pair")
+            yield Malformed(line.number, "need name:value pair", _first_word(line.text))
         elif match[1] is None and re.search(r"[\s,;<>()@\[\]]", name):
             problem = "name must be local" if "@" in name else "need name:value pair"
-            yield Malformed(line.number, problem)
+            yield Malformed(line.number, problem, _first_word(line.text))
         else:
             yield SourceLine(re.sub(r"\\(.)", r"\1", name), match[3], line.number)
+
+
+def _first_word(text: str) -> str:
+    match = re.match(r'"?([^\s:"]*)', text)
+    return match[1].lower() if match else ""
 
 
 def read_source(text: str, grammar: Grammar = map_lines, fold: bool = True) -> Source:

@@ -30,12 +30,12 @@ class TextTable:
         self._file = WatchedFile(path, lambda text: read_source(text, grammar), now)
 
     def find(self, key: str) -> Entry | None:
-        """See `Table.find`. A miss in a text with a malformed line is an error, not a miss."""
+        """See `Table.find`. A key that a malformed line seems to be about is an error, not a miss."""
         source = self._file.current()
         line = source.lines.get(key.lower())
         if line is not None:
             return Entry(line.value, f"{self.path}:{line.line}")
-        self._fail_if_malformed(source)
+        self._fail_if_malformed(source, key.lower())
         return None
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
@@ -49,10 +49,10 @@ class TextTable:
         malformed = [f"{self.path}:{item.line}: {item.problem}" for item in source.malformed]
         return malformed + [f'{self.path}: duplicate entry: "{key}"' for key in source.duplicates]
 
-    def _fail_if_malformed(self, source: Source) -> None:
-        if source.malformed:
-            first = source.malformed[0]
-            raise TableError(f"{self.path}:{first.line}: {first.problem}: mend this line of {self.name}")
+    def _fail_if_malformed(self, source: Source, key: str) -> None:
+        for item in source.malformed:
+            if key.startswith(item.key):
+                raise TableError(f"{self.path}:{item.line}: {item.problem}: mend this line of {self.name}")
 
 
 class InlineTable:
