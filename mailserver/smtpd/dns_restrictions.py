@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
+from mailserver.dns import TemporaryLookupFailure
 from mailserver.envelope import Address
 from mailserver.smtpd.basic_restrictions import Restriction
-from mailserver.smtpd.lookups import Resolver, TemporaryLookupFailure
+from mailserver.smtpd.lookups import Resolver
 from mailserver.smtpd.verdict import Evaluation, Subject, Verdict
 
 NULL_MX: Final = ("",)

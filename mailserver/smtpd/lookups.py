@@ -13,12 +13,11 @@ from mailserver.envelope import Address
 from mailserver.tables.table import Entry
 
 
-class TemporaryLookupFailure(Exception):
-    """DNS gave no answer: neither "exists" nor "does not exist" may be concluded."""
-
-
 class Resolver(Protocol):
-    """DNS, in the three questions an SMTP server asks. All raise TemporaryLookupFailure."""
+    """DNS, in the three questions an SMTP server asks: `mailserver.dns.Resolver`.
+
+    All raise TemporaryLookupFailure where neither "exists" nor "does not exist" may be concluded.
+    """
 
     def ptr(self, address: str) -> Awaitable[tuple[str, ...]]:
         """The names of an IP address; () where it has none."""

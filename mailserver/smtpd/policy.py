@@ -25,6 +25,7 @@ from mailserver.tables.table import TableError
 
 DEFAULT_RELAY: Final = "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination"
 _ALL_BEFORE_DATA: Final = ("client", "helo", "sender", "relay", "recipient")
+_DELAYED: Final = ("client", "helo", "sender")
 
 FinalChecks = tuple[tuple[str, Restriction], ...]  # parameter, what it checks
 
@@ -112,6 +113,10 @@ class Policy:
         """The networks whose clients are trusted; limits do not count them."""
         return self._mynetworks
 
+    def decides(self, name: str) -> bool:
+        """Whether the list (`sender`, `data`, …) has anything to say when its own command comes."""
+        return bool(self._lists[name]) and not (self._delay_reject and name in _DELAYED)
+
     async def client(self, request: Request, effects: Effects) -> Decision:
         """May this client speak to us?"""
         return await self._early("client", request, effects)
@@ -148,7 +153,7 @@ class Policy:
         return _ALL_BEFORE_DATA if self._delay_reject else ("relay", "recipient")
 
     async def _early(self, name: str, request: Request, effects: Effects) -> Decision:
-        if self._delay_reject or not self._lists[name]:
+        if not self.decides(name):
             return PASS
         return await self._decide((name,), Evaluation(request, effects))
 

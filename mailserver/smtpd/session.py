@@ -17,9 +17,10 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
+from mailserver.dns import TemporaryLookupFailure
+from mailserver.envelope import Address
 from mailserver.maillog import printable
 from mailserver.smtpd.authentication import Authentication
-from mailserver.smtpd.lookups import TemporaryLookupFailure
 from mailserver.smtpd.policy import Decision
 from mailserver.smtpd.sasl import MECHANISMS
 from mailserver.smtpd.services import Services
@@ -140,12 +141,29 @@ class Session:
         """The line is in the mail log, as this service's."""
         self.services.log.write(self.settings.syslog_service, text)
 
-    def request_at(self, stage: Stage) -> Request:
+    def request_at(
+        self,
+        stage: Stage,
+        sender: Address | None = None,
+        recipient: Address | None = None,
+        recipient_count: int = 0,
+    ) -> Request:
         """What is known now, for a decision at that command."""
-        return replace(
-            self.request, helo=self.helo, login=self.login, is_tls=self.wire.is_tls, stage=stage,
-            has_pipelined=self.wire.has_waiting_input,
-        )  # fmt: skip
+        known = self.request
+        return Request(
+            known.address,
+            known.client_name,
+            known.reverse_name,
+            known.name_is_temporary,
+            self.helo,
+            self.login,
+            self.wire.is_tls,
+            sender,
+            recipient,
+            recipient_count,
+            stage,
+            self.wire.has_waiting_input,
+        )
 
     async def connected(self) -> None:
         """The client is known by name, counted, and greeted or turned away."""
@@ -269,7 +287,7 @@ class Session:
             return None
         verb, argument = split_command(line)
         self._has_erred = False
-        self._where = printable(verb or "UNKNOWN", 20)
+        self._where = verb[:20] or "UNKNOWN"
         if self._is_denied and verb != "QUIT":
             self.reply(503, "5.7.0", f"Error: access denied for {self.client}")
             return self._done(None)

@@ -11,7 +11,7 @@ and 451 for every fault of ours (RELIABILITY P1, P5).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mailserver.envelope import Address, Client, Envelope, Recipient
@@ -103,20 +103,26 @@ class MailTransactions:
         command = parse_mail(argument)
         self._require_room(command.size)
         self._require_rate("message", settings.client_message_rate_limit, "too much mail")
-        return self._begin(command)
-
-    async def _begin(self, command: MailCommand) -> None:
-        session = self._session
         transaction = Transaction(command)
-        self._asked = command.sender
-        request = replace(session.request_at(Stage.MAIL), sender=command.sender)
+        if session.services.policy.decides("sender"):
+            return self._ask_sender(transaction)
+        self._open(transaction)
+        return None
+
+    async def _ask_sender(self, transaction: Transaction) -> None:
+        session, sender = self._session, transaction.mail.sender
+        self._asked = sender
+        request = session.request_at(Stage.MAIL, sender)
         decision = await session.services.policy.sender(request, transaction.effects)
         refused = session.apply(decision, "MAIL")
         self._asked = None
         if not refused:
-            self._current = transaction
-            self._overshoot = 0
-            session.reply(250, "2.1.0", "Ok")
+            self._open(transaction)
+
+    def _open(self, transaction: Transaction) -> None:
+        self._current = transaction
+        self._overshoot = 0
+        self._session.reply(250, "2.1.0", "Ok")
 
     def _require_room(self, size: int) -> None:
         session, limit = self._session, self._session.settings.message_size_limit
@@ -165,12 +171,8 @@ class MailTransactions:
     async def _ask_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
         session = self._session
         self._asked = recipient.address
-        request = replace(
-            session.request_at(Stage.RCPT),
-            sender=transaction.mail.sender,
-            recipient=recipient.address,
-            recipient_count=len(transaction.recipients) + 1,
-        )
+        count = len(transaction.recipients) + 1
+        request = session.request_at(Stage.RCPT, transaction.mail.sender, recipient.address, count)
         decision = await session.services.policy.recipient(request, transaction.effects)
         refused = session.apply(decision, "RCPT")
         self._asked = None
@@ -191,7 +193,14 @@ class MailTransactions:
         if session.settings.forbid_unauth_pipelining and session.wire.has_waiting_input:
             session.refuse_pipelining()
             return None
-        return self._invite(transaction)
+        if session.services.policy.decides("data"):
+            return self._ask_data(transaction)
+        self._invite(transaction)
+        return None
+
+    async def _ask_data(self, transaction: Transaction) -> None:
+        if await self._may_send_content(transaction, "DATA"):
+            self._invite(transaction)
 
     def _require_recipients(self) -> Transaction:
         if self._current is None:
@@ -200,10 +209,8 @@ class MailTransactions:
             raise SmtpError(554, "5.5.1", "Error: no valid recipients")
         return self._current
 
-    async def _invite(self, transaction: Transaction) -> None:
+    def _invite(self, transaction: Transaction) -> None:
         session = self._session
-        if not await self._may_send_content(transaction, "DATA"):
-            return
         transaction.reception = self._receive(transaction)
         self._data = DataDecoder(session.settings.forbid_bare_newline)
         self.is_receiving = True
@@ -212,11 +219,8 @@ class MailTransactions:
 
     async def _may_send_content(self, transaction: Transaction, command: str) -> bool:
         session = self._session
-        request = replace(
-            session.request_at(Stage.DATA),
-            sender=transaction.mail.sender,
-            recipient_count=len(transaction.recipients),
-        )
+        count = len(transaction.recipients)
+        request = session.request_at(Stage.DATA, transaction.mail.sender, None, count)
         decision = await session.services.policy.data(request, transaction.effects)
         return not session.apply(decision, command)
 
@@ -376,15 +380,13 @@ class MailTransactions:
         session, services = self._session, self._session.services
         reception = transaction.reception
         assert reception is not None
-        request = replace(
-            session.request_at(Stage.END_OF_MESSAGE),
-            sender=transaction.mail.sender,
-            recipient_count=len(transaction.recipients),
-        )
-        decision = await services.policy.end_of_data(request, transaction.effects)
-        if session.apply(decision, "END-OF-MESSAGE"):
-            self.forget()
-            return ""
+        if services.policy.decides("end_of_data"):
+            count = len(transaction.recipients)
+            request = session.request_at(Stage.END_OF_MESSAGE, transaction.mail.sender, None, count)
+            decision = await services.policy.end_of_data(request, transaction.effects)
+            if session.apply(decision, "END-OF-MESSAGE"):
+                self.forget()
+                return ""
         transaction.reception = None  # from here on it is ours, whether or not the client stays
         try:
             queue_file = await reception.commit(transaction.effects)

@@ -17,6 +17,7 @@ from twisted.internet.testing import StringTransport
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.delivery.routing import Routing
+from mailserver.dns import TemporaryLookupFailure
 from mailserver.maillog import ListLog
 from mailserver.queue.cleanup import Cleanup, CleanupRules
 from mailserver.queue.directory import QueueDirectory
@@ -24,7 +25,6 @@ from mailserver.queue.file import QueueFile
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
-from mailserver.smtpd.lookups import TemporaryLookupFailure
 from mailserver.smtpd.policy import Policy, RestrictionTexts
 from mailserver.smtpd.protocol import SmtpServer
 from mailserver.smtpd.restrictions import Tools
