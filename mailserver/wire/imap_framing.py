@@ -108,7 +108,7 @@ class CommandReader:
         """One line without its end (after `+`, during IDLE); None where it is not whole yet."""
         line = self._take_line(limit)
         if line is None and len(self._buffer) > limit:
-            return Fatal("Line too long")
+            return self._fatal("Line too long")
         return None if line is None else line.rstrip(b"\r\n")
 
     def next_event(self) -> Event | None:
@@ -120,18 +120,16 @@ class CommandReader:
                 continue
             line = self._take_line(self.limits.line + 2)
             if line is None:
-                if len(self._buffer) <= self.limits.line:
+                if len(self._buffer) <= self.limits.line + 2:
                     return None
                 event = self._overlong()
             else:
                 event = self._line(line)
             if event is not None:
                 return event
-            if line is None:
-                return None
 
     def _take_line(self, limit: int) -> bytes | None:
-        end = self._buffer.find(b"\n", self._searched, limit + 1)
+        end = self._buffer.find(b"\n", self._searched, limit)
         if end < 0:
             self._searched = min(len(self._buffer), limit)
             return None
@@ -143,11 +141,18 @@ class CommandReader:
     def _overlong(self) -> Event | None:
         """A line longer than allowed is thrown away as it arrives; its end may hold a literal."""
         if self.limits.is_strict:
-            return Fatal("Command line too long")
+            return self._fatal("Command line too long")
         self._drop(is_too_big=False)
-        del self._buffer[:-32]  # enough to recognise a literal at the end of the line
+        end = self._buffer.find(b"\n")
+        end = len(self._buffer) if end < 0 else end
+        del self._buffer[: max(0, end - 32)]  # what is left can show a literal at the line's end
         self._searched = 0
         return None
+
+    def _fatal(self, text: str) -> Fatal:
+        self.take_pending()
+        self._reset()
+        return Fatal(text)
 
     def _drop(self, is_too_big: bool) -> None:
         if self._dropping is None:
@@ -198,7 +203,7 @@ class CommandReader:
         if is_waiting:
             return self._refuse(is_too_big=True)
         if self.limits.is_strict or octets > 2**32:
-            return Fatal("Literal size too large")
+            return self._fatal("Literal size too large")
         self._drop(is_too_big=True)
         self._wanted = octets
         return None

@@ -221,7 +221,8 @@ def message(subject: str = "hello", body: str = "Hi.\r\n") -> bytes:
     """A small message."""
     return (
         f"From: Alice <alice@example.org>\r\nTo: bob@example.org\r\nSubject: {subject}\r\n"
-        f"Date: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <{subject.replace(' ', '')}@example.org>\r\n\r\n{body}"
+        "Date: Mon, 7 Feb 1994 21:52:25 -0800\r\n"
+        f"Message-ID: <{subject.replace(' ', '')}@example.org>\r\n\r\n{body}"
     ).encode()
 
 
