@@ -1,7 +1,7 @@
 """Header fields that we write ourselves: folded, encoded, and never more than one field.
 
 Every field of ours goes through `make_field`, so that no value, whoever chose it, can begin
-another field or end the header (RELIABILITY B12).
+another field or end the header.
 """
 
 from __future__ import annotations

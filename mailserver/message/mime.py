@@ -4,7 +4,7 @@ One scan finds it, in time linear in the message for any input: candidate lines 
 begin with `--`) are compared with the boundaries that are open, innermost and longest first
 (RFC 2046 §5.1.2). What is malformed becomes the nearest thing that is not (RFC 7103 §7):
 a part without an end ends with its parent, a multipart without a boundary has no parts.
-Beyond DEEPEST levels or MOST_PARTS parts nothing is looked into (RELIABILITY B17).
+Beyond DEEPEST levels or MOST_PARTS parts nothing is looked into.
 
 All offsets count octets of the content, from 0. Content has CRLF line ends.
 """

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -43,6 +42,7 @@ from mailserver.pop3d.authentication import (
     loggable,
     name_of,
 )
+from mailserver.pop3d.lines import LineQueue, LineTooLong
 from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.transaction import BadCommand, Transaction
@@ -98,9 +98,7 @@ class Pop3Server(POP3):
         self._account: Account | None = None
         self._maildrop: Maildrop | None = None
         self._transaction: Transaction | None = None
-        self._lines: deque[bytes] = deque()  # whole lines without their newline
-        self._rest = b""  # the beginning of the next one
-        self._held = 0  # octets in both
+        self._input = LineQueue()
         self._wanted: Deferred[bytes] | None = None  # AUTH waits for the client's next line
         self._failures = self._bad_commands = 0
         self._reason = "Connection closed"
@@ -153,7 +151,7 @@ class Pop3Server(POP3):
         """The maildrop is released, once no command uses it any more."""
         self.setTimeout(None)
         self._is_lost = self._is_closing = True
-        self._take_pending()
+        self._input.take_all()
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             wanted.errback(Failure(_Closed()))  # ends the command, and then lets go
@@ -212,12 +210,9 @@ class Pop3Server(POP3):
         """Commands run in order, each after the one before has been answered."""
         if self._is_closing:
             return
-        self._held += len(data)
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        self._lines.extend(lines)
+        self._input.add(data)
         self._advance()
-        if self._held > HELD and not self._is_closing:
+        if self._input.held > HELD and not self._is_closing:
             self._is_reading_paused = True
             self.transport.pauseProducing()
 
@@ -234,7 +229,7 @@ class Pop3Server(POP3):
                 self._take(line)
         finally:
             self._is_advancing = False
-        if self._is_reading_paused and self._held < HELD and not self._is_lost:
+        if self._is_reading_paused and self._input.held < HELD and not self._is_lost:
             self._is_reading_paused = False
             self.transport.resumeProducing()
 
@@ -242,25 +237,14 @@ class Pop3Server(POP3):
         return self._wanted is not None or not (self._is_busy or self._is_blocked)
 
     def _take_line(self) -> bytes | None:
-        """The next whole line without its end; too long a one ends the connection."""
+        """The next whole line; too long a one ends the connection."""
         limit = self._settings.line_limit if self._wanted is None else self._settings.response_line_limit
-        line = self._lines[0] if self._lines else self._rest
-        if len(line) > limit:
+        try:
+            return self._input.take(limit)
+        except LineTooLong:
             self._reason = "Too long line"
             self._close(b"-ERR Line too long.\r\n")
             return None
-        if not self._lines:
-            return None
-        self._lines.popleft()
-        self._held -= len(line) + 1
-        return line.removesuffix(b"\r")
-
-    def _take_pending(self) -> bytes:
-        """The octets that are read and not yet run; they are ours no more."""
-        pending = b"\n".join([*self._lines, self._rest])
-        self._lines.clear()
-        self._rest, self._held = b"", 0
-        return pending
 
     def _take(self, line: bytes) -> None:
         self.resetTimeout()
@@ -366,7 +350,7 @@ class Pop3Server(POP3):
         """RFC 2595 §4. Octets sent behind STLS in clear are an attack: the connection ends."""
         if argument or not self._offers_tls:
             raise BadCommand("TLS is not available.")
-        if self._held:
+        if self._input.held:
             self._reason = "Command pipelined behind STLS"
             self._close(b"-ERR Nothing may follow STLS.\r\n")
             return
@@ -388,6 +372,7 @@ class Pop3Server(POP3):
 
     async def _pass(self, argument: bytes) -> None:
         if not self._check_may_log_in():
+            self._close()  # whoever listens has heard the password by now
             return
         if self._user is None:
             raise BadCommand("No user name given.")
@@ -399,6 +384,7 @@ class Pop3Server(POP3):
             self._write(b"+OK\r\n" + b"".join([name + b"\r\n" for name in MECHANISMS]) + b".\r\n")
             return
         if not self._check_may_log_in():
+            self._close()
             return
         mechanism, space, initial = argument.partition(b" ")
         try:
@@ -462,7 +448,7 @@ class Pop3Server(POP3):
             raise RuntimeError("a stream was granted, but there is no handover")
         self._log_login(granted.account)
         preamble = {"session": self._session, "method": self._last_method, "peer": asdict(self._peer)}
-        pending = self._take_pending()
+        pending = self._input.take_all()
         self._is_closing = self._is_handed_over = True
         self.setTimeout(None)
         self.transport.unregisterProducer()

@@ -81,7 +81,7 @@ def test_a_first_line_that_begins_with_a_dot() -> None:
 
 
 def test_a_header_without_a_blank_line_gets_one() -> None:
-    """CLIENTS, Outlook: it hangs otherwise."""
+    """Old clients hang otherwise."""
     assert multiline(b"Subject: x\r\n") == b"Subject: x\r\n\r\n.\r\n"
     assert multiline(b"") == b"\r\n.\r\n"
 
@@ -103,7 +103,7 @@ def test_top(lines: int, expected: bytes) -> None:
 
 
 def test_quit_removes_what_was_marked_and_nothing_else() -> None:
-    """RFC 1939 §6; P1: +OK comes after the removal."""
+    """RFC 1939 §6: +OK comes after the removal."""
     threads = HeldThreads()
     dialogue = Dialogue([ONE, TWO, ONE], threads=threads)
     dialogue.connect()
@@ -156,7 +156,7 @@ def test_quit_that_cannot_delete_says_so(dialogue: Dialogue) -> None:
 
 
 def test_a_message_that_another_program_removed(dialogue: Dialogue) -> None:
-    """P6: numbers and sizes stay, the message alone is an error."""
+    """Numbers and sizes stay, the message alone is an error."""
     dialogue.store.inbox.vanish(1)
     assert dialogue.ask(b"RETR 1") == b"-ERR Message was removed by another program.\r\n"
     assert unstuffed(dialogue.ask(b"RETR 2")) == TWO
