@@ -262,10 +262,32 @@ class FileAccountStore(AccountStore):
         with self._lock, self._faults():
             if self._exists(name):
                 raise MailboxExists("The mailbox exists already")
-            self._folders.create(name)
+            with self._nesting(name):
+                self._folders.create(name)
             if special_use:
                 with self._state.transaction():
                     self._state.set_special_use(name, special_use)
+
+    @contextmanager
+    def _nesting(self, name: str) -> Iterator[None]:
+        """Open parents of the name that get their first child, and so a new path, are told it."""
+        parents = [box for parent, box in self._boxes.items() if name.startswith(parent + "/")]
+        before = {box: self._folders.path(box.name) for box in parents if box.name != INBOX}
+        with ExitStack() as stack:
+            for box in sorted(before, key=id):
+                stack.enter_context(box.lock)
+            try:
+                yield
+            finally:
+                for box, path in before.items():
+                    if self._folders.path(box.name) != path:
+                        self._relocate(box, box.name)
+
+    def _relocate(self, box: IndexedMailbox, name: str) -> None:
+        self._watcher.unwatch(box)
+        box.renamed(name, self._make_format(name))
+        if box.users:
+            self._watcher.watch(box)
 
     def delete(self, name: str) -> None:
         """See `AccountStore.delete`."""
@@ -291,13 +313,15 @@ class FileAccountStore(AccountStore):
             if new == INBOX or new in names:
                 raise MailboxExists("The mailbox exists already")
             if old == INBOX:
-                self._folders.create(new)
+                with self._nesting(new):
+                    self._folders.create(new)
             elif old not in names:
                 raise NoSuchMailbox("There is no such mailbox")
             elif new.startswith(old + "/"):
                 raise BadMailboxName("A mailbox cannot be moved below itself")
             else:
-                self._rename(old, new)
+                with self._nesting(new):
+                    self._rename(old, new)
         if old == INBOX:
             self._move_inbox(new)
 
@@ -328,12 +352,8 @@ class FileAccountStore(AccountStore):
             with self._state.transaction():
                 self._state.finish_rename(old, new)
             for name, renamed in moving.items():
-                box = self._boxes.pop(name)
-                self._watcher.unwatch(box)
-                box.renamed(renamed, self._make_format(renamed))
-                self._boxes[renamed] = box
-                if box.users:
-                    self._watcher.watch(box)
+                box = self._boxes[renamed] = self._boxes.pop(name)
+                self._relocate(box, renamed)
 
     # Subscriptions, maildrop, end.
 

@@ -250,7 +250,7 @@ class IndexedMailbox(Mailbox):
     def _remember(self, change: _Change) -> None:
         """The committed change is visible and told."""
         if change.token is not None:
-            self._moved = {}
+            self._moved, self._token = {}, None
         if not change:
             return
         modseq = Modseq(self.highest_modseq + 1)
@@ -305,15 +305,17 @@ class IndexedMailbox(Mailbox):
         self._log.append((row.modseq, [message[0] for message in changed], expunged))
         self._tell()
 
-    def _absorb(self, delta: Delta | None) -> None:
-        """What the format noticed is durable and visible."""
-        if delta is None:
-            return
-        self._note_places(delta)
-        if not (delta.added or delta.removed or delta.flags):
+    def _absorb(self, delta: Delta | None, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> None:
+        """What the format noticed, and what we did ourselves, is durable and visible.
+
+        One transaction: a token must not be durable before all that it stands for.
+        """
+        noticed = delta or Delta()
+        self._note_places(noticed)
+        if not (noticed.added or noticed.removed or noticed.flags or added or expunged):
             return
         try:
-            self._change(lambda: self._absorbing(delta))
+            self._change(lambda: self._absorbing(noticed, added, expunged))
         except BaseException:
             self._reload_format()  # it believes that we know
             raise
@@ -326,19 +328,17 @@ class IndexedMailbox(Mailbox):
         if delta.token:
             self._token = delta.token
 
-    def _absorbing(self, delta: Delta) -> _Change:
+    def _absorbing(self, delta: Delta, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> _Change:
         change = _Change(token=delta.token or None)
-        for found in delta.added:
-            if found.key not in self._uid_of:
-                change.added.append((found, self._spell(found.flags)))
+        new = [found for found in delta.added if found.key not in self._uid_of]
+        change.added = [(found, self._spell(found.flags)) for found in (*new, *added)]
+        gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
+        gone.update(uid for uid in expunged if uid in self.messages)
+        change.expunged = sorted(gone)
         for key, flags in (delta.flags or {}).items():
             uid = self._uid_of.get(key)
-            if uid is not None and self.messages[uid].flags != (spelt := self._spell(flags)):
-                change.flags[uid] = spelt
-        gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
-        change.expunged = sorted(gone)
-        for uid in gone & change.flags.keys():
-            del change.flags[uid]
+            if uid is not None and uid not in gone and self.messages[uid].flags != self._spell(flags):
+                change.flags[uid] = self._spell(flags)
         return change
 
     def _spell(self, flags: Collection[bytes]) -> Flags:
@@ -511,12 +511,7 @@ class IndexedMailbox(Mailbox):
 
     def _number(self, found: Sequence[Found], delta: Delta | None) -> Sequence[Uid]:
         """The messages that the format just stored have UIDs, after those of others."""
-        self._absorb(delta)
-        try:
-            self._change(lambda: _Change(added=[(each, self._spell(each.flags)) for each in found]))
-        except BaseException:
-            self._reload_format()
-            raise
+        self._absorb(delta, added=found)
         return [self._uid_of[each.key] for each in found]
 
     def change_flags(
@@ -592,12 +587,7 @@ class IndexedMailbox(Mailbox):
             if not there:
                 return []
             keys = [self._keys[uid] for uid in there]
-            try:
-                self._absorb(self._format.remove(keys))
-                self._change(lambda: _Change(expunged=[uid for uid in there if uid in self.messages]))
-            except BaseException:
-                self._reload_format()
-                raise
+            self._absorb(self._format.remove(keys), expunged=there)
             return there
 
     def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
@@ -657,7 +647,6 @@ class IndexedMailbox(Mailbox):
             if self._token is not None or self._moved:
                 token = self._token or ""
                 self._change(lambda: _Change(token=token))
-                self._token = None
 
     def watched_paths(self) -> Sequence[str]:
         """Files and directories whose change means that `refresh` has news."""

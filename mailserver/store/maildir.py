@@ -410,12 +410,12 @@ class MaildirFormat(MailboxFormat):
     def _writing(self, *subdirectories: str) -> Iterator[None]:
         """Our own changes of the subdirectories do not look like others'."""
         unchanged = [name for name in subdirectories if self._marks[name] == self._mark(name)]
-        try:
-            yield
-        finally:
-            for name in subdirectories:
-                self._marks[name] = self._mark(name) if name in unchanged else None
-            self._wrote = True
+        for name in subdirectories:
+            self._marks[name] = None  # where this fails half way, the next poll reads all
+        yield
+        for name in unchanged:
+            self._marks[name] = self._mark(name)
+        self._wrote = True
 
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
         """See `MailboxFormat.append`."""

@@ -112,7 +112,7 @@ class MboxHarness(FileHarness):
 
     def vanish(self, uid: Uid) -> None:
         box = self.store.open("INBOX")
-        start = box.read(uid)[:15]
+        start = box.read(uid)[:14]
         self.store.close(box)
         spool = mailbox.mbox(self.inbox_path)
         spool.lock()
