@@ -257,7 +257,8 @@ def play(text: str, server: Server) -> None:
             server.store.open("INBOX").append([_new(rest)])
         else:
             assert role == "S", f"line {number}: {line}"
-            unread[name] += session(name).read()
+            client = session(name)
+            unread[name] += client.read()
             said, _, unread[name] = unread[name].partition(b"\r\n")
             assert pattern(rest).fullmatch(said), f"line {number}: expected {rest!r}, got {said!r}"
     for name, client in clients.items():
