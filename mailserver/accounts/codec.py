@@ -1,0 +1,50 @@
+"""Accounts and login attempts as messages between roles. What cannot be decoded is a ValueError."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.login import Attempt, Peer, Refused
+from mailserver.rights.messages import Message, to_octets, to_text
+
+
+def account_message(account: Account) -> Message:
+    """The account as plain values."""
+    return {**asdict(account), "extra": dict(account.extra)}
+
+
+def account_from(message: Message) -> Account:
+    """The inverse of `account_message`. Raises ValueError."""
+    try:
+        return Account(**message)
+    except TypeError as error:
+        raise ValueError("no account") from error
+
+
+def attempt_message(attempt: Attempt) -> Message:
+    """The attempt as plain values, password included: for the channel to the helper only."""
+    return {**asdict(attempt), "password": to_text(attempt.password)}
+
+
+def attempt_from(message: Message) -> Attempt:
+    """The inverse of `attempt_message`, every field checked for its type. Raises ValueError."""
+    try:
+        peer = Peer(**message["peer"])
+        attempt = Attempt(**{**message, "password": to_octets(message["password"]), "peer": peer})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("no attempt") from error
+    texts = (attempt.service, attempt.mechanism, attempt.name, attempt.session, peer.address)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("no attempt")
+    return attempt
+
+
+def refused_message(refused: Refused) -> Message:
+    """The refusal as plain values; its reason stays behind where it is not our own fault's."""
+    return {"temporary": refused.temporary, "reason": refused.reason}
+
+
+def refused_from(message: Message) -> Refused:
+    """The inverse of `refused_message`."""
+    return Refused(message.get("temporary") is True, str(message.get("reason", "")))

@@ -1,0 +1,75 @@
+"""The helper: root's part of a login, and the secrets that a front may ask for.
+
+Requests, over a `ChannelService`: `{"attempt": …}` gives `{"account": …}` or `{"refused": …}`; for POP3
+and IMAP a granted one brings a stream whose other end is at the account's session host already, so that a
+front gets to a mailbox only with a right password. `{"secret": path}` gives the file's content, for the
+paths named at construction and no others (TLS keys, read again when they change).
+A crash costs the attempts under way: their fronts answer "temporary".
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection
+from typing import Final
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.codec import account_message, attempt_from, refused_message
+from mailserver.accounts.login import Refused
+from mailserver.accounts.verdict import Judge
+from mailserver.maillog import MailLog
+from mailserver.rights.messages import Message, close_all, to_text
+from mailserver.rights.service import Answer
+
+_WITH_HOST: Final = frozenset({"imap", "pop3"})
+_LARGEST_SECRET: Final = 32_768  # octets: it travels in one packet
+
+
+class Helper:
+    """Handles the requests of fronts. `attach(account, stream)` gives a stream to the account's host."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        attach: Callable[[Message, int], None],
+        log: MailLog,
+        secrets: Collection[str] = (),
+    ) -> None:
+        self._judge = judge
+        self._attach = attach
+        self._log = log
+        self._secrets = frozenset(secrets)
+
+    def handle(self, message: Message, descriptors: list[int]) -> Answer:
+        """The answer to one request. Blocking; for worker threads. Raises ValueError."""
+        close_all(descriptors)  # nobody sends us any
+        if "secret" in message:
+            return self._secret(message["secret"])
+        attempt = attempt_from(message.get("attempt", {}))
+        verdict = self._judge.judge(attempt)
+        if isinstance(verdict.answer, Refused):
+            return Answer({"refused": refused_message(verdict.answer)}, delay=verdict.delay)
+        streams = self._streams(attempt.service, verdict.answer)
+        if streams is None:
+            return Answer({"refused": refused_message(Refused(True, "no session host"))})
+        return Answer({"account": account_message(verdict.answer)}, streams, verdict.delay)
+
+    def _streams(self, service: str, account: Account) -> tuple[int, ...] | None:
+        """The front's end of a stream to the host; none for SMTP, None where there is no host."""
+        if service not in _WITH_HOST:
+            return ()
+        front, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with host:
+            try:
+                self._attach(account_message(account), host.fileno())
+            except OSError as error:
+                front.close()
+                self._log.write("auth", f"Error: {service}({account.name}): {error}")
+                return None
+        return (front.detach(),)
+
+    def _secret(self, path: object) -> Answer:
+        if path not in self._secrets:
+            return Answer({"error": "no such secret"})
+        with open(str(path), "rb") as file:
+            return Answer({"content": to_text(file.read(_LARGEST_SECRET))})

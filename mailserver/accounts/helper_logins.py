@@ -1,0 +1,83 @@
+"""`Logins` in a front: asks the helper, which knows passwords and penalties.
+
+The channel is opened at the first login and again after the helper was restarted; attempts
+that were under way then, and those while nobody listens, are refused as temporary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import replace
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+
+from mailserver.accounts.codec import account_from, attempt_message, refused_from
+from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.rights.listeners import connect_channel
+from mailserver.rights.messages import BadMessage, Message, close_all, receive, send, to_octets
+from mailserver.rights.reactor_channel import ReactorChannel
+
+_LONGEST: Final = 1024  # of a name or password; longer ones are wrong anyway, and must fit in a packet
+
+
+class HelperLogins:
+    """`Logins` over the helper's channel at `path`."""
+
+    def __init__(self, reactor: Any, path: str) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._channel: ReactorChannel | None = None
+        self._identifiers = itertools.count(1)
+        self._waiting: dict[int, Deferred[Granted | Refused]] = {}
+
+    def login(self, attempt: Attempt) -> Deferred[Granted | Refused]:
+        """See `Logins.login`."""
+        identifier = next(self._identifiers)
+        bounded = replace(attempt, name=attempt.name[:_LONGEST], password=attempt.password[:_LONGEST])
+        try:
+            if self._channel is None:
+                self._channel = self._connect()
+            self._channel.send({"id": identifier, "attempt": attempt_message(bounded)})
+        except OSError as error:
+            return succeed(Refused(temporary=True, reason=f"no helper: {error}"))
+        answer: Deferred[Granted | Refused] = Deferred()
+        self._waiting[identifier] = answer
+        return answer
+
+    def _connect(self) -> ReactorChannel:
+        connection = connect_channel(self._path, timeout=0.5)
+        return ReactorChannel(self._reactor, connection, self._answered, self._lost)
+
+    def _answered(self, message: Message, descriptors: list[int]) -> None:
+        waiting = self._waiting.pop(int(message.get("id", 0)), None)
+        if waiting is None:
+            close_all(descriptors)
+            return
+        waiting.callback(self._answer(message, descriptors))
+
+    def _answer(self, message: Message, descriptors: list[int]) -> Granted | Refused:
+        if "account" in message and len(descriptors) <= 1:
+            return Granted(account_from(message["account"]), descriptors[0] if descriptors else -1)
+        close_all(descriptors)
+        return refused_from(message.get("refused", {"temporary": True, "reason": "the helper failed"}))
+
+    def _lost(self) -> None:
+        self._channel = None
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer.callback(Refused(temporary=True, reason="the helper was restarted"))
+
+
+def read_secret(path: str, secret: str) -> bytes:
+    """The content of a secret file, from the helper at `path`. Blocking. Raises OSError."""
+    try:
+        with connect_channel(path) as connection:
+            send(connection, {"id": 1, "secret": secret})
+            received = receive(connection)
+    except BadMessage as error:
+        raise OSError(f"the helper's answer: {error}") from error
+    if received is None or "content" not in received[0]:
+        raise PermissionError(f"the helper does not give {os.path.basename(secret)}")
+    return to_octets(received[0]["content"])

@@ -1,0 +1,128 @@
+"""Edits of a passwd-file: one at a time, and never half of one.
+
+The file is locked, read, written anew beside itself, fsynced and renamed over, and the
+directory fsynced. Mode and owner stay; comments and other lines stay where they are. A
+missing file is made with mode 0600.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from mailserver.accounts.names import login_name
+
+_NEW_MODE: Final = 0o600
+_UNSAFE: Final = re.compile(r"[:\x00-\x1f\x7f]")
+
+
+class EditError(Exception):
+    """The edit cannot be made; the file is as it was. The text says why."""
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[str]:
+    """The file's text while nobody else edits it. The lock is on the file that has the name now."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _NEW_MODE)
+        with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                yield file.read()
+                return
+
+
+def _replace(path: str, text: str) -> None:
+    directory = os.path.dirname(os.path.abspath(path))
+    status = os.stat(path)
+    beside = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), status.st_mode & 0o7777)
+            os.fsync(file.fileno())
+        os.rename(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+    directory_descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory_descriptor)
+    finally:
+        os.close(directory_descriptor)
+
+
+def _edit(path: str, change: Callable[[list[str]], list[str]]) -> None:
+    path = os.path.realpath(path)
+    with _locked(path) as text:
+        lines = change(text.splitlines())
+        _replace(path, "".join(f"{line}\n" for line in lines))
+
+
+def _position(lines: list[str], name: str) -> int | None:
+    for index, line in enumerate(lines):
+        if not line.lstrip().startswith("#") and line.partition(":")[0].strip().lower() == name:
+            return index
+    return None
+
+
+def _checked(name: str) -> str:
+    lowered = login_name(name)
+    if lowered is None:
+        raise EditError(f"{name!r} cannot be a login name: use a-z 0-9 . _ - and at most one @")
+    return lowered
+
+
+def add(path: str, name: str, stored: str, home: str = "") -> None:
+    """The account is in the file, durably. Raises EditError where it is there already, OSError."""
+    name = _checked(name)
+    if _UNSAFE.search(stored) or _UNSAFE.search(home):
+        raise EditError("a colon or control character cannot stand in a passwd-file")
+
+    def change(lines: list[str]) -> list[str]:
+        if _position(lines, name) is not None:
+            raise EditError(f"{name} has an account already")
+        return [*lines, f"{name}:{stored}::::{home}::"]
+
+    _edit(path, change)
+
+
+def set_password(path: str, name: str, stored: str) -> None:
+    """The account has the new stored password; its other fields stay. Raises EditError, OSError."""
+    name = name.lower()
+    if _UNSAFE.search(stored):
+        raise EditError("a colon or control character cannot stand in a passwd-file")
+
+    def change(lines: list[str]) -> list[str]:
+        index = _existing(lines, name)
+        fields = lines[index].split(":", 2)
+        rest = fields[2] if len(fields) == 3 else ":::::"
+        return [*lines[:index], f"{fields[0]}:{stored}:{rest}", *lines[index + 1 :]]
+
+    _edit(path, change)
+
+
+def remove(path: str, name: str) -> None:
+    """The account is not in the file any more; its mail is untouched. Raises EditError, OSError."""
+
+    def change(lines: list[str]) -> list[str]:
+        index = _existing(lines, name.lower())
+        return [*lines[:index], *lines[index + 1 :]]
+
+    _edit(path, change)
+
+
+def _existing(lines: list[str], name: str) -> int:
+    index = _position(lines, name)
+    if index is None:
+        raise EditError(f"{name} has no account in this file")
+    return index

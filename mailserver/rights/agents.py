@@ -1,0 +1,165 @@
+"""Delivery agents: acts done as the recipients. local(8)'s role.
+
+An agent is a single-threaded root process that takes one request at a time from the queue,
+over a channel that all agents share: whoever is free accepts. For each request it forks a
+child, which becomes the owner for good (never root: uid 0 becomes `nobody`), runs the
+handler and answers. A fork costs about a millisecond; in exchange no code that touches a user's files or
+runs a user's command can ever get root back, whatever is wrong with it. The agent itself parses only
+the message of the queue process. A child that dies or outlives its limit is answered for: `{"error": …}`,
+and the caller defers.
+
+Kill an agent, and its child finishes what it does; the caller sees the connection end,
+defers, and at worst delivers a second copy (P3).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from mailserver.maillog import MailLog
+from mailserver.rights import messages
+from mailserver.rights.as_user import NOBODY, Identity, become
+from mailserver.rights.listeners import connect_channel
+from mailserver.rights.messages import BadMessage, Message
+from mailserver.rights.supervisor import fork_child
+
+Handler = Callable[[Message, list[int]], Message]
+_NOBODY: Final = Identity("nobody", NOBODY, NOBODY)
+_REQUEST_SECONDS: Final = 10.0  # to send a request after connecting
+
+
+class AgentFailure(OSError):
+    """The agent could not do it, or nobody knows whether it did. Temporary."""
+
+
+class Agent:
+    """Serves requests `{"verb", "owner": {"name", "uid", "gid"}, …}`.
+
+    `handlers` has a function for each verb; it runs as the owner and returns the answer.
+    `groups` names the supplementary groups of a request (the spool's, where its directory
+    asks for it). `time_limit` is in seconds, above every limit of the handlers' own.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        handlers: Mapping[str, Handler],
+        allowed_uids: Collection[int],
+        log: MailLog,
+        nobody: Identity = _NOBODY,
+        groups: Callable[[Message], tuple[int, ...]] = lambda message: (),
+        time_limit: float = 1100.0,
+    ) -> None:
+        self._listener = listener
+        self._handlers = handlers
+        self._allowed = frozenset(allowed_uids)
+        self._log = log
+        self._nobody = nobody
+        self._groups = groups
+        self._time_limit = time_limit
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serves until SIGTERM; the request at hand is finished first."""
+        signal.signal(signal.SIGTERM, self._stop)
+        self._listener.settimeout(1.0)
+        while not self._stopping:
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                self._serve(connection)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.settimeout(_REQUEST_SECONDS)
+        if messages.peer_uid(connection) not in self._allowed:
+            return
+        try:
+            received = messages.receive(connection, large=True)
+        except (BadMessage, OSError) as error:
+            self._log.write("local", f"warning: a request could not be read: {error}")
+            return
+        if received is None:
+            return
+        message, descriptors = received
+        try:
+            self._perform(connection, message, descriptors)
+        except (KeyError, TypeError, ValueError) as error:
+            self._log.write("local", f"warning: malformed request: {type(error).__name__}: {error}")
+        finally:
+            messages.close_all(descriptors)
+
+    def _perform(self, connection: socket.socket, message: Message, descriptors: list[int]) -> None:
+        handler = self._handlers[message["verb"]]
+        identity = self._identity(message)
+
+        def prepare() -> None:
+            self._listener.close()
+            become(identity)
+            os.chdir("/")
+
+        def main() -> None:
+            answer = handler(message, descriptors)
+            messages.send(connection, answer)
+
+        status = self._wait(fork_child(main, prepare))
+        if status != 0:
+            self._log.write("local", f"warning: delivery process for {identity.name} ended with {status}")
+            self._apologise(connection)
+
+    def _identity(self, message: Message) -> Identity:
+        owner = message["owner"]
+        uid, gid = int(owner["uid"]), int(owner["gid"])
+        if uid <= 0 or gid <= 0:
+            return self._nobody
+        return Identity(str(owner["name"]), uid, gid, self._groups(message))
+
+    def _wait(self, pid: int) -> int:
+        """The child's exit status; it is killed at the time limit."""
+        descriptor = os.pidfd_open(pid)
+        try:
+            if not select.select([descriptor], [], [], self._time_limit)[0]:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def _apologise(self, connection: socket.socket) -> None:
+        try:
+            messages.send(connection, {"error": "the delivery process failed"})
+        except OSError:
+            return  # the caller is gone, or was answered; it defers by itself
+
+
+class AgentClient:
+    """Asks the agents. Blocking; any number of threads may ask, as many as there are agents are served."""
+
+    def __init__(self, path: str, time_limit: float = 1200.0) -> None:
+        self._path = path
+        self._time_limit = time_limit
+
+    def ask(self, verb: str, owner: Message, message: Message, descriptors: tuple[int, ...] = ()) -> Message:
+        """The handler's answer. Raises AgentFailure (an OSError): defer."""
+        request = {**message, "verb": verb, "owner": owner}
+        try:
+            with connect_channel(self._path, self._time_limit) as connection:
+                messages.send(connection, request, descriptors)
+                received = messages.receive(connection, large=True)
+        except (OSError, BadMessage) as error:
+            raise AgentFailure(f"no answer of the delivery agent: {error}") from error
+        if received is None:
+            raise AgentFailure("the delivery agent ended before it answered")
+        answer, extra = received
+        messages.close_all(extra)
+        if "error" in answer:
+            raise AgentFailure(str(answer["error"]))
+        return answer

@@ -1,0 +1,86 @@
+"""Listening sockets, bound by the supervisor and kept by it while roles come and go.
+
+A TCP port is probed without SO_REUSEPORT first: with it, a second server would silently take
+half of the connections. Channels of the roles are Unix sockets in the runtime directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Final
+
+_BACKLOG: Final = 512
+_CHANNEL_BACKLOG: Final = 128
+
+
+class CannotListen(Exception):
+    """The text names the address and what to do."""
+
+
+def listen_tcp(host: str, port: int, share: bool = False) -> socket.socket:
+    """A listening, non-blocking socket; `share` lets further ones of ours stand beside it.
+
+    Raises CannotListen where somebody has the port, or where it may not be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if share:
+            _bind(family, host, port, share=False).close()
+        listener = _bind(family, host, port, share)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host or '*'} port {port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int, share: bool) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if share:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def listen_channel(path: str, mode: int = 0o600, uid: int = 0, gid: int = 0) -> socket.socket:
+    """A listening channel at that path, whose directory exists and is ours alone to write.
+
+    A socket that an earlier run left there is replaced. Whoever accepts checks `peer_uid` too.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        if os.geteuid() == 0:
+            os.chown(path, uid, gid)
+        os.chmod(path, mode)
+        listener.listen(_CHANNEL_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def connect_channel(path: str, timeout: float = 5.0) -> socket.socket:
+    """A connection to a channel, blocking, with that time-out in seconds. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection

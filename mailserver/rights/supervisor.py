@@ -1,0 +1,179 @@
+"""The supervisor: starts the roles, restarts the dead, stops all. Parses no remote octet.
+
+Single-threaded, without a reactor: it sleeps in sigtimedwait(2) and does nothing but fork,
+wait and kill. A role that dies within `_SOON` seconds of its start waits before the next one, 1 s doubling to
+60 s; listening sockets stay open here meanwhile, so that clients wait and do not fail. SIGTERM and SIGINT
+stop everything: roles in the order given get SIGTERM, and after `stop_seconds` SIGKILL. SIGHUP is
+passed on. Roles die with the supervisor, however it ends (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mailserver.maillog import MailLog
+from mailserver.rights.as_user import die_with_parent
+
+_SOON: Final = 10.0  # seconds
+_FIRST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 60.0
+_WATCHED: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A process to keep running.
+
+    `main` runs in the child, as root; it takes the rights it needs and drops the others
+    itself. `listeners` names the sockets it keeps: all others are closed before. `death_signal`
+    is what it gets when the supervisor dies: SIGTERM for one that must finish what it does.
+    """
+
+    name: str
+    main: Callable[[], None]
+    listeners: frozenset[str] = frozenset()
+    death_signal: int = signal.SIGKILL
+
+
+@dataclass(slots=True)
+class _Place:
+    """A role and its present process. `pid` 0: none; start it at `start_at`."""
+
+    role: Role
+    pid: int = 0
+    started: float = 0.0
+    start_at: float = 0.0
+    wait: float = 0.0
+
+
+def fork_child(main: Callable[[], None], prepare: Callable[[], None]) -> int:
+    """The pid of a child that runs `prepare` and `main` with ordinary signals, and ends with `os._exit`.
+
+    Exit status 0 where `main` returned, 1 where it raised (the traceback is on standard error).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in _WATCHED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to handle
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        prepare()
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+class Supervisor:
+    """Keeps roles running until it is told to stop."""
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        listeners: Mapping[str, socket.socket],
+        log: MailLog,
+        stop_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places = [_Place(role) for role in roles]
+        self._listeners = dict(listeners)
+        self._log = log
+        self._stop_seconds = stop_seconds
+        self._clock = clock
+
+    def run(self) -> None:
+        """All roles run; returns after SIGTERM or SIGINT, when none does any more."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        while True:
+            self._start_due()
+            received = signal.sigtimedwait(_WATCHED, self._seconds_to_next_start())
+            self._reap()
+            if received is None:
+                continue
+            if received.si_signo in (signal.SIGTERM, signal.SIGINT):
+                break
+            if received.si_signo == signal.SIGHUP:
+                self._signal_all(signal.SIGHUP)
+        self._stop()
+
+    def _start_due(self) -> None:
+        now = self._clock()
+        for place in self._places:
+            if place.pid == 0 and place.start_at <= now:
+                place.started = now
+                place.pid = self._fork(place.role)
+
+    def _fork(self, role: Role) -> int:
+        supervisor = os.getpid()
+
+        def prepare() -> None:
+            die_with_parent(supervisor, role.death_signal)
+            for name, listener in self._listeners.items():
+                if name not in role.listeners:
+                    listener.close()
+
+        return fork_child(role.main, prepare)
+
+    def _seconds_to_next_start(self) -> float:
+        waiting = [place.start_at for place in self._places if place.pid == 0]
+        return max(min(waiting, default=self._clock() + _LONGEST_WAIT) - self._clock(), 0.0)
+
+    def _reap(self) -> None:
+        for place in self._places:
+            if place.pid == 0:
+                continue
+            pid, status = os.waitpid(place.pid, os.WNOHANG)
+            if pid:
+                self._ended(place, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, place: _Place, status: int) -> None:
+        now = self._clock()
+        lived_long = now - place.started >= _SOON
+        place.wait = 0.0 if lived_long else min(max(place.wait * 2, _FIRST_WAIT), _LONGEST_WAIT)
+        place.start_at = now + place.wait
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        text = (
+            f"warning: process {place.role.name} pid {place.pid} ended: {how}; restart in {place.wait:.0f} s"
+        )
+        self._log.write("master", text)
+        place.pid = 0
+
+    def _signal_all(self, number: int) -> None:
+        for place in self._places:
+            if place.pid:
+                os.kill(place.pid, number)
+
+    def _stop(self) -> None:
+        self._signal_all(signal.SIGTERM)
+        deadline = self._clock() + self._stop_seconds
+        while any(place.pid for place in self._places):
+            left = deadline - self._clock()
+            if left <= 0:
+                self._signal_all(signal.SIGKILL)
+            signal.sigtimedwait((signal.SIGCHLD,), max(left, 0.2))
+            self._reap_stopped()
+
+    def _reap_stopped(self) -> None:
+        for place in self._places:
+            if place.pid and os.waitpid(place.pid, os.WNOHANG)[0]:
+                place.pid = 0
