@@ -66,8 +66,8 @@ def scan_path(
         if text[end : end + 1] != b">":
             raise AddressError("unexpected characters in the path")
         end += 1
-    elif text[end : end + 1] not in (b"", b" "):
-        raise AddressError("unexpected characters in the path")
+    if text[end : end + 1] not in (b"", b" "):
+        raise AddressError("unexpected characters behind the path")
     if end - start > LONGEST_PATH:
         raise AddressError("path too long")
     return _address(found[1], found[2], longest_local), end

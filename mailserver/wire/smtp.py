@@ -131,7 +131,7 @@ def _after(argument: bytes, word: bytes, syntax: str) -> bytes:
 def _parameters(text: bytes, start: int) -> list[tuple[str, str]]:
     """The parameters behind a path as (KEYWORD, value) pairs. RFC 5321 §4.1.2."""
     pairs: list[tuple[str, str]] = []
-    for word in text[start:].split():
+    for word in filter(None, text[start:].split(b" ")):
         keyword, _, value = word.partition(b"=")
         if _KEYWORD.fullmatch(keyword) is None:
             raise SmtpError(501, "5.5.4", "Bad parameter syntax")
