@@ -82,6 +82,26 @@ def _checked(name: str) -> str:
     return lowered
 
 
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def check_new(path: str, name: str) -> None:
+    """An account of that name could be added now. Raises EditError, OSError."""
+    name = _checked(name)
+    if _position(_lines(path), name) is not None:
+        raise EditError(f"{name} has an account already")
+
+
+def check_existing(path: str, name: str) -> None:
+    """There is such an account now. Raises EditError, OSError."""
+    _existing(_lines(path), name.lower())
+
+
 def add(path: str, name: str, stored: str, home: str = "") -> None:
     """The account is in the file, durably. Raises EditError where it is there already, OSError."""
     name = _checked(name)

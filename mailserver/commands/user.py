@@ -1,0 +1,144 @@
+"""`mailserver user`: the accounts of the passwd-file.
+
+Edits are atomic, and a running server notices them at the next login or delivery. Passwords
+are asked for on the terminal or read from standard input, never taken from the command line, where
+`ps` would show them. The system's users are useradd(8)'s and passwd(1)'s business. Deleting an
+account leaves its mail alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from mailserver.accounts import passwd_file_edit
+from mailserver.accounts.hashing import hash_password
+from mailserver.accounts.passwd_file import LOCKED, parse
+from mailserver.accounts.passwd_file_edit import EditError
+from mailserver.commands.errors import CommandError
+from mailserver.config.read import ConfigError, read_config
+
+_EXAMPLES: Final = """\
+examples:
+  mailserver -c ./var user add carol                      asks for the password twice
+  pwgen -s 16 1 | mailserver user add carol --password-stdin
+  mailserver user passwd carol
+  mailserver user list --json
+  mailserver user delete carol                            her mail stays where it is
+"""
+_SCHEME: Final = re.compile(r"\{[A-Za-z0-9.-]+\}")
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of `mailserver user`."""
+    parser = subparsers.add_parser(
+        "user",
+        help="add, change, list and delete accounts of the passwd-file",
+        description="Manage the accounts of the passwd-file that main.cf names (passwd_file).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (("add", "make a new account"), ("passwd", "set another password")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("name", metavar="NAME")
+        action.add_argument(
+            "--password-stdin", action="store_true", help="read the password from standard input"
+        )
+        if name == "add":
+            action.add_argument("--home", default="", help="home directory (default: as mail_home says)")
+    actions.add_parser("delete", help="remove an account, not its mail").add_argument("name", metavar="NAME")
+    listing = actions.add_parser("list", help="show the accounts")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The action is done. Raises CommandError."""
+    try:
+        path = read_config(arguments.config_directory, os.environ).string("passwd_file")
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    return run_on(arguments, path)
+
+
+def run_on(arguments: argparse.Namespace, path: str) -> int:
+    """The action is done on the passwd-file at `path`. Raises CommandError."""
+    try:
+        _ACTIONS[arguments.action](arguments, path)
+    except EditError as error:
+        raise CommandError(f"{error} ({path}): `mailserver user list` shows the accounts") from error
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}: run this as the owner of that file") from error
+    return 0
+
+
+def _password(arguments: argparse.Namespace) -> bytes:
+    if arguments.password_stdin:
+        password = sys.stdin.buffer.readline().rstrip(b"\r\n")
+    else:
+        password = getpass.getpass("New password: ").encode()
+        if getpass.getpass("Retype new password: ").encode() != password:
+            raise CommandError("the passwords differ: nothing was changed; try again")
+    return password
+
+
+def _stored(arguments: argparse.Namespace) -> str:
+    try:
+        return hash_password(_password(arguments))
+    except ValueError as error:
+        raise CommandError(f"{error}: nothing was changed; choose another password") from error
+
+
+def _add(arguments: argparse.Namespace, path: str) -> None:
+    passwd_file_edit.check_new(path, arguments.name)
+    passwd_file_edit.add(path, arguments.name, _stored(arguments), arguments.home)
+    print(f"Added {arguments.name.lower()} to {path}.")
+
+
+def _passwd(arguments: argparse.Namespace, path: str) -> None:
+    passwd_file_edit.check_existing(path, arguments.name)
+    passwd_file_edit.set_password(path, arguments.name, _stored(arguments))
+    print(f"Changed the password of {arguments.name.lower()} in {path}.")
+
+
+def _delete(arguments: argparse.Namespace, path: str) -> None:
+    passwd_file_edit.remove(path, arguments.name)
+    print(f"Deleted {arguments.name.lower()} from {path}; the mail is where it was.")
+
+
+def _list(arguments: argparse.Namespace, path: str) -> None:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        entries = parse(file.read())
+    rows = [
+        {"name": name, "home": entry.fields[5], "password": _kind_of_password(entry.fields[1])}
+        for name, entry in entries.items()
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['name']:24} {row['password']:16} {row['home']}".rstrip())
+
+
+def _kind_of_password(stored: str) -> str:
+    """The scheme, or that there is none; never the password."""
+    stored = stored.strip()
+    if not stored or stored.startswith(LOCKED):
+        return "locked"
+    scheme = _SCHEME.match(stored)
+    return scheme.group()[1:-1] if scheme else "CRYPT"
+
+
+_ACTIONS: Final[dict[str, Callable[[argparse.Namespace, str], None]]] = {
+    "add": _add,
+    "passwd": _passwd,
+    "delete": _delete,
+    "list": _list,
+}
