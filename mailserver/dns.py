@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,14 +39,20 @@ class MailExchanger:
 
 
 class Resolver:
-    """Asks the name servers of `resolv_conf`, or those given as (address, port)."""
+    """Asks the name servers of `resolv_conf`, or those given as (address, port).
+
+    Names and addresses that stand in `hosts_file` are answered from there first, as hosts(5)
+    has it; it is read once. Mail exchangers are DNS's alone.
+    """
 
     def __init__(
         self,
         reactor: Any,
         servers: Sequence[tuple[str, int]] = (),
         resolv_conf: str = "/etc/resolv.conf",
+        hosts_file: str = "/etc/hosts",
     ) -> None:
+        self._hosts = tuple(_read_hosts(hosts_file))
         if not servers and not os.path.exists(resolv_conf):
             servers = [("127.0.0.1", 53)]
         self._client: Any = client.Resolver(
@@ -70,6 +76,9 @@ class Resolver:
 
         One family is enough: the failure of the other is only raised where neither answered.
         """
+        written = tuple(address for address, names in self._hosts if name.lower() in names)
+        if written:
+            return written
         results: Any = await defer.DeferredList(
             [
                 defer.ensureDeferred(self._addresses(self._client.lookupIPV6Address, name, dns.AAAA)),
@@ -92,6 +101,9 @@ class Resolver:
 
     async def ptr(self, address: str) -> tuple[str, ...]:
         """The names of an IP address; () where it has none."""
+        written = next((names for own, names in self._hosts if own == address), ())
+        if written:
+            return written[:1]
         pointer = ipaddress.ip_address(address).reverse_pointer
         try:
             records = await self._ask(self._client.lookupPointer, pointer, dns.PTR)
@@ -119,6 +131,17 @@ class Resolver:
         except (error.DomainError, error.ResolverError, ConnectError, defer.TimeoutError, OSError) as cause:
             raise TemporaryLookupFailure(f"{name}: {type(cause).__name__}") from cause
         return [answer.payload for answer in answers if answer.type == kind][:MOST_RECORDS]
+
+
+def _read_hosts(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(address, names in lower case) of each line. hosts(5)."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.partition("#")[0].split() for line in file]
+    except OSError:
+        return
+    for address, *names in filter(None, lines):
+        yield address, tuple(name.lower() for name in names)
 
 
 def _text(name: Any) -> str:

@@ -54,6 +54,19 @@ class ResolverTests(TestCase):
         """MX in order of preference, the null MX, both address families, PTR and TXT."""
         return self.ask(self._answers())
 
+    async def _hosts(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("# ours\n192.0.2.50 Box.example box # both names\n")
+        resolver = Resolver(reactor, [self.server.address], hosts_file=path)
+        self.assertEqual(await resolver.addresses("BOX.example"), ("192.0.2.50",))
+        self.assertEqual(await resolver.ptr("192.0.2.50"), ("box.example",))
+        self.assertEqual(await resolver.ptr("192.0.2.1"), ("first.example.net",))
+
+    def test_the_hosts_file_comes_first(self) -> Deferred[object]:
+        """hosts(5): what stands there needs no name server."""
+        return self.ask(self._hosts())
+
     async def _nothing(self) -> None:
         with self.assertRaises(NoSuchDomain):
             await self.resolver.mail_exchangers("nowhere.example")

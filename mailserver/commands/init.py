@@ -9,13 +9,10 @@ $config_directory there, so the directory may be moved.
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import pwd
 import secrets
-import shutil
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -24,6 +21,7 @@ from typing import Final
 
 from mailserver.accounts.hashing import hash_password
 from mailserver.commands.errors import CommandError
+from mailserver.roles.python_home import unreachable_path
 from mailserver.store import maildir, mbox
 from mailserver.tls import KeyPair, self_signed
 
@@ -46,7 +44,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("--demo", action="store_true", help="accounts alice and bob, some mail, ports above 1024")
+    parser.add_argument(
+        "--demo", action="store_true", help="accounts alice and bob, some mail, ports above 1024"
+    )
     parser.add_argument(
         "--format", choices=("mbox", "maildir"), default="mbox", help="how mail is kept (default: mbox)"
     )
@@ -58,11 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the home and say what comes next."""
     directory = Path(arguments.directory).absolute()
     if (directory / "main.cf").exists():
-        raise CommandError(f"{directory}/main.cf exists: nothing was changed; choose another directory or edit it")
+        raise CommandError(
+            f"{directory}/main.cf exists: nothing was changed; choose another directory or edit it"
+        )
     try:
         write_home(directory, arguments.demo, arguments.format, arguments.hostname or socket.getfqdn())
     except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}: choose a directory you may write to") from error
+        raise CommandError(
+            f"{error.filename}: {error.strerror}: choose a directory you may write to"
+        ) from error
     return 0
 
 
@@ -71,7 +75,8 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
     hostname = "mail.example.org" if demo else _qualified(hostname)
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     kind = "demo" if demo else "host"
-    values = {"hostname": hostname, "mail": _mail_lines(mail_format, demo)}
+    owner = demo_owner(directory) if demo else "mailserver"
+    values = {"hostname": hostname, "mail": _mail_lines(mail_format, demo), "owner": owner}
     _write(directory / "master.cf", _template(f"{kind}-master.cf"), 0o644)
     _write(directory / "aliases", _template(f"{kind}-aliases"), 0o644)
     _write(directory / "access", _template("access"), 0o644)
@@ -82,6 +87,8 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
         _write(directory / "users", _template("host-users"), 0o640)
     # Last, since its presence says that the rest is there.
     _write(directory / "main.cf", _template(f"{kind}-main.cf").format_map(values), 0o644)
+    if demo and os.geteuid() == 0:
+        _give_all_to(owner, directory)
     print(f"Wrote {directory}/main.cf, master.cf, aliases, access, users and a self-signed certificate.")
     if not demo:
         print(
@@ -149,15 +156,14 @@ def demo_messages() -> Sequence[bytes]:
     return [entry.read_bytes() for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)]
 
 
-def owner_name() -> str:
-    """Who the demo's mail belongs to: whoever starts it."""
-    try:
+def demo_owner(directory: Path) -> str:
+    """Who a demo runs as: whoever makes it; for root `nobody`, where `nobody` can get at everything."""
+    if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return getpass.getuser()
+    return "root" if unreachable_path(directory) else "nobody"
 
 
-def find_program(name: str) -> str | None:
-    """A program beside this interpreter (a virtual environment's), else on PATH."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else shutil.which(name)
+def _give_all_to(owner: str, directory: Path) -> None:
+    entry = pwd.getpwnam(owner)
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

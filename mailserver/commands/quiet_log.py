@@ -1,0 +1,20 @@
+"""Twisted's own log on a terminal: only what went wrong; the mail log says the rest."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    textFileLogObserver,
+)
+
+
+def observer() -> Any:
+    """Writes warnings and worse to standard error. An `ILogObserver`."""
+    to_stderr: Any = textFileLogObserver(sys.stderr)
+    from_warnings_up: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    return FilteringLogObserver(to_stderr, [from_warnings_up])

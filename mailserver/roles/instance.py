@@ -1,0 +1,40 @@
+"""One server for one queue: the lock that a second instance finds taken."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mailserver.config.config import Config
+from mailserver.queue.file import lock
+from mailserver.roles.listening import StartFailed
+
+
+def pid_file(config: Config) -> Path:
+    """Where the running server's pid stands, as in Postfix: `queue_directory`/pid/master.pid."""
+    return Path(config.string("queue_directory")) / "pid" / "master.pid"
+
+
+def lock_queue(config: Config) -> int:
+    """The queue is this process's until the descriptor is closed or the process ends.
+
+    Raises StartFailed where another server has it, or where the directory cannot be written.
+    """
+    path = pid_file(config)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise config.error(
+            "queue_directory", f"{error.filename}: {error.strerror}: create it for the user of the server"
+        ) from error
+    if not lock(descriptor):
+        pid = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise StartFailed(
+            f"the mail system is already running (pid {pid or '?'}, {path}): "
+            "stop it first, or give this one a queue_directory of its own"
+        )
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid():>15}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,120 @@
+"""The whole server in one process, where all mail has one owner.
+
+Started without root, or as root where no system accounts are configured: then it binds, and becomes
+`mail_owner` for good before it reads a byte from the network. The front is the session
+host and the delivery agent itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.python.threadpool import ThreadPool
+
+from mailserver.accounts.check import SourcePasswordCheck
+from mailserver.accounts.local_logins import LocalLogins
+from mailserver.accounts.throttle import Throttle
+from mailserver.accounts.verdict import Judge
+from mailserver.config.config import Config
+from mailserver.dns import Resolver
+from mailserver.maillog import MailLog
+from mailserver.rights.as_user import Identity, become
+from mailserver.roles.instance import lock_queue
+from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
+from mailserver.roles.parts import Parts
+from mailserver.roles.python_home import unreachable_path
+from mailserver.roles.queueing import local_agents, make_runner
+from mailserver.roles.retrieval import RetrievalListeners, make_registry
+from mailserver.roles.smtp import SmtpListeners
+from mailserver.threads import PooledThreads
+
+THREADS = 16
+
+
+class OneOwnerServer(Service):
+    """SMTP, queue, POP3 and IMAP in this process."""
+
+    def __init__(self, config: Config, log: MailLog, reactor: Any) -> None:
+        self._reactor = reactor
+        self._parts = Parts(config, log)
+        self._pool = ThreadPool(minthreads=1, maxthreads=THREADS, name="mail")
+        self._threads = PooledThreads(reactor, self._pool)
+
+    def prepare(self) -> None:
+        """Ports are bound, rights are dropped, the queue is locked, all parts are made.
+
+        Whatever is wrong with the configuration or the machine is raised here.
+        """
+        parts, reactor, threads = self._parts, self._reactor, self._threads
+        bound = bind_all(parts.config)
+        self._drop_root()
+        self._lock = lock_queue(parts.config)
+        parts.queue.prepare()
+        self._resolver = Resolver(reactor)
+        self._registry, self._notices = make_registry(parts, threads, reactor)
+        self._runner, self._relay = make_runner(
+            parts,
+            threads,
+            reactor,
+            self._resolver,
+            local_agents(parts),
+            self._notices.nudge,
+            smtp_ports(bound),
+        )
+        logins = LocalLogins(judge(parts), threads, reactor)
+        smtp = SmtpListeners(parts, threads, reactor, self._resolver, logins, self._runner.accept)
+        retrieval = RetrievalListeners(parts, threads, reactor, logins, self._registry)
+        self._ports = Ports(parts, reactor)
+        self._ports.open(bound, smtp, retrieval)
+
+    def _drop_root(self) -> None:
+        if os.geteuid() != 0:
+            return
+        owner = self._parts.mail_owner
+        if owner.uid == 0:
+            self._parts.warn("master")("mail_owner is root, so everything runs as root: name another user")
+            return
+        closed = unreachable_path()
+        if closed is not None:
+            raise StartFailed(
+                f"{closed}: Python lies below it and the mail_owner cannot pass: "
+                "install into a directory that everybody may pass (chmod o+x), or use the system's Python"
+            )
+        become(Identity(self._parts.config.string("mail_owner"), owner.uid, owner.gid))
+
+    def startService(self) -> None:
+        """The queue is scanned, and mail flows."""
+        super().startService()
+        self._pool.start()
+        self._notices.start()
+        self._runner.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Clients were told, deliveries have ended, everything is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._ports.close()
+        await self._runner.stop()
+        self._relay.close()
+        self._notices.stop()
+        await self._threads.run(self._registry.shut)
+        self._pool.stop()
+        os.close(self._lock)
+
+
+def judge(parts: Parts) -> Judge:
+    """Whoever decides on passwords in this process."""
+    config = parts.config
+    domains = {config.string("mydomain"), config.string("myhostname"), config.string("myorigin")}
+    check = SourcePasswordCheck(
+        parts.accounts,
+        domains | {word for word in config.words("mydestination") if ":" not in word and "/" not in word},
+        remember=config.seconds("auth_cache_ttl"),
+    )
+    return Judge(check, Throttle(time.monotonic), parts.log)

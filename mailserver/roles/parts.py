@@ -1,0 +1,309 @@
+"""From main.cf to the objects that everything else takes as plain arguments.
+
+A `Parts` belongs to one process and makes each object when it is first asked for. What the
+configuration says wrongly is a ConfigError with `path:line`, raised at the start by whoever asks.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Final
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.directory import SourceDirectory
+from mailserver.accounts.passwd_file import MailOwner, PasswdFile
+from mailserver.accounts.source import AccountSource
+from mailserver.accounts.system import SystemAccounts
+from mailserver.config.config import Config
+from mailserver.config.syntax import ConfigError
+from mailserver.delivery.job import Owner
+from mailserver.delivery.lookups import LocalRules, owner_named
+from mailserver.delivery.routing import Routing
+from mailserver.maillog import FileLog, MailLog, SyslogLog
+from mailserver.queue.cleanup import CleanupRules
+from mailserver.queue.directory import QueueDirectory
+from mailserver.queue.schedule import RetryTimes
+from mailserver.store.layout import Layout, layout_for
+from mailserver.store.locking import LockRules
+from mailserver.tables.lists import DomainList, NetworkList, read_items
+from mailserver.tables.open import TableOpener
+from mailserver.tables.table import Table, TableError
+from mailserver.tls import CertificateError, KeyPairFiles, ServerTls
+
+_SOURCES: Final = ("passwd-file", "system")
+
+
+def mail_log(config: Config) -> MailLog:
+    """The log that `maillog_file` names, else syslog. Raises ConfigError."""
+    path = config.string("maillog_file")
+    names = (config.string("syslog_name"), config.string("retrieval_syslog_name"))
+    if not path:
+        return SyslogLog(*names)
+    try:
+        return FileLog(path, *names, host=config.string("myhostname").split(".")[0])
+    except OSError as error:
+        raise config.error(
+            "maillog_file", f"{path}: {error.strerror}: name a file that can be written"
+        ) from error
+
+
+def has_system_accounts(config: Config) -> bool:
+    """Whether mail has many owners: then each role has a process of its own."""
+    return "system" in config.words("account_sources") and os.geteuid() == 0
+
+
+class Parts:
+    """The objects of one process."""
+
+    def __init__(self, config: Config, log: MailLog) -> None:
+        self.config = config
+        self.log = log
+
+    def warn(self, service: str) -> Callable[[str], None]:
+        """A function that logs warnings under that service's name."""
+        return lambda text: self.log.write(service, f"warning: {text.removeprefix('warning: ')}")
+
+    # Tables and lists.
+
+    @cached_property
+    def opener(self) -> TableOpener:
+        """Opens the tables that main.cf names."""
+        return TableOpener(self.config.directory, warn=self.warn("smtpd"))
+
+    def tables(self, name: str) -> tuple[Table, ...]:
+        """The lookup tables that a parameter lists."""
+        return tuple(self._table(name, word, self.opener.table) for word in self.config.words(name))
+
+    def alias_tables(self) -> tuple[Table, ...]:
+        """The tables of alias_maps."""
+        return tuple(
+            self._table("alias_maps", w, self.opener.aliases) for w in self.config.words("alias_maps")
+        )
+
+    def _table(self, parameter: str, name: str, open_: Callable[[str], Table]) -> Table:
+        try:
+            return open_(name)
+        except TableError as error:
+            raise self.config.error(parameter, str(error)) from error
+
+    def domains(self, name: str) -> Callable[[str], bool]:
+        """Whether a domain is on the list that a parameter gives."""
+        words = self.config.words(name)
+        parents = name in self.config.words("parent_domain_matches_subdomains")
+        try:
+            items = read_items(words, self.opener.table, self.config.where(name), self.config.directory)
+        except TableError as error:
+            raise self.config.error(name, str(error)) from error
+        found = DomainList(items, parents)
+        return lambda domain: found.find(domain) is not None
+
+    def networks(self, name: str) -> NetworkList:
+        """The client networks that a parameter lists."""
+        try:
+            words = self.config.words(name)
+            items = read_items(words, self.opener.table, self.config.where(name), self.config.directory)
+            return NetworkList(items)
+        except TableError as error:
+            raise self.config.error(name, str(error)) from error
+
+    # Accounts.
+
+    @cached_property
+    def mail_owner(self) -> MailOwner:
+        """Who owns the mail of accounts without a uid of their own."""
+        if os.geteuid() != 0:
+            return MailOwner(os.geteuid(), os.getegid())
+        name = self.config.string("mail_uid") or self.config.string("mail_owner")
+        try:
+            entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        except KeyError:
+            parameter = "mail_uid" if self.config.string("mail_uid") else "mail_owner"
+            raise self.config.error(
+                parameter,
+                f"{name}: no such user: useradd --system --no-create-home {name}, or name another one",
+            ) from None
+        return MailOwner(entry.pw_uid, entry.pw_gid)
+
+    @cached_property
+    def accounts(self) -> SourceDirectory:
+        """The accounts of `account_sources`, in that order."""
+        return SourceDirectory([self._source(word) for word in self.config.words("account_sources")])
+
+    def _source(self, word: str) -> AccountSource:
+        config = self.config
+        if word == "passwd-file":
+            return PasswdFile(config.string("passwd_file"), self.mail_owner, config.string("mail_home"))
+        if word == "system":
+            return SystemAccounts(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
+        raise config.error("account_sources", f"unknown source {word}: write {' or '.join(_SOURCES)}")
+
+    # Addresses.
+
+    @cached_property
+    def own_addresses(self) -> frozenset[str]:
+        """The addresses of this host, and those of `proxy_interfaces`."""
+        own = {str(interface.ip) for interface in self.config.host.interfaces()}
+        return frozenset(own | set(self.config.words("proxy_interfaces")))
+
+    @cached_property
+    def routing(self) -> Routing:
+        """Which addresses are ours, who exists, and which way mail leaves."""
+        config = self.config
+        relay_recipients = self.tables("relay_recipient_maps")
+        return Routing(
+            my_origin=config.string("myorigin"),
+            is_my_destination=self.domains("mydestination"),
+            accounts=self.accounts,
+            alias_maps=self.alias_tables(),
+            recipient_delimiter=config.string("recipient_delimiter"),
+            is_own_literal=lambda literal: literal.lower().removeprefix("ipv6:") in self.own_addresses,
+            is_relay_domain=self.domains("relay_domains"),
+            is_virtual_alias_domain=self.domains("virtual_alias_domains"),
+            is_virtual_mailbox_domain=self.domains("virtual_mailbox_domains"),
+            virtual_alias_maps=self.tables("virtual_alias_maps"),
+            virtual_mailbox_maps=self.tables("virtual_mailbox_maps"),
+            relay_recipient_maps=relay_recipients or None,
+            transport_maps=self.tables("transport_maps"),
+            canonical_maps=(*self.tables("recipient_canonical_maps"), *self.tables("canonical_maps")),
+            relocated_maps=self.tables("relocated_maps"),
+            relayhost=config.string("relayhost"),
+            local_transport=config.string("local_transport"),
+            virtual_transport=config.string("virtual_transport"),
+            luser_relay=config.raw("luser_relay"),
+            accept_all_local=not config.string("local_recipient_maps"),
+        )
+
+    @cached_property
+    def local_rules(self) -> LocalRules:
+        """The rules of local delivery."""
+        config = self.config
+        return LocalRules(
+            default_privs=self.default_privs,
+            allow_mail_to_commands=frozenset(config.words("allow_mail_to_commands")),
+            allow_mail_to_files=frozenset(config.words("allow_mail_to_files")),
+            forward_path=config.raw("forward_path"),
+            mailbox_transport=config.string("mailbox_transport"),
+            mailbox_command=config.raw("mailbox_command"),
+            home_mailbox=config.string("home_mailbox"),
+            mail_spool_directory=config.string("mail_spool_directory"),
+            virtual_mailbox_base=config.string("virtual_mailbox_base"),
+            fallback_transport=config.string("fallback_transport"),
+            luser_relay=config.raw("luser_relay"),
+            expand_owner_alias=config.boolean("expand_owner_alias"),
+        )
+
+    @cached_property
+    def default_privs(self) -> Owner:
+        """With whose rights commands and files of aliases are used."""
+        if os.geteuid() != 0:
+            me = os.geteuid()
+            return Owner("mailserver", me, os.getegid(), "/")
+        name = self.config.string("default_privs")
+        try:
+            owner = owner_named(name)
+        except KeyError:
+            raise self.config.error(
+                "default_privs", f"{name}: no such user: name an unprivileged one"
+            ) from None
+        if owner.uid == 0:
+            raise self.config.error("default_privs", f"{name}: is root: name an unprivileged user")
+        return owner
+
+    # Queue.
+
+    @cached_property
+    def queue(self) -> QueueDirectory:
+        """The queue under `queue_directory`."""
+        config = self.config
+        return QueueDirectory(
+            config.string("queue_directory"),
+            clock=time.time,
+            warn=self.warn("qmgr"),
+            worker=os.getpid(),
+            long_ids=config.boolean("enable_long_queue_ids"),
+            minimum_free=config.octets("queue_minfree"),
+            message_size_limit=config.octets("message_size_limit"),
+        )
+
+    @cached_property
+    def cleanup_rules(self) -> CleanupRules:
+        """What is done to content on its way in."""
+        config = self.config
+        return CleanupRules(
+            drop=frozenset(word.lower().encode() for word in config.words("message_drop_headers")),
+            hopcount_limit=config.integer("hopcount_limit"),
+            message_size_limit=config.octets("message_size_limit"),
+        )
+
+    @cached_property
+    def retry_times(self) -> RetryTimes:
+        """When deferred mail is tried again, and given up."""
+        config = self.config
+        return RetryTimes(
+            minimum=config.seconds("minimal_backoff_time"),
+            maximum=config.seconds("maximal_backoff_time"),
+            lifetime=config.seconds("maximal_queue_lifetime"),
+            bounce_lifetime=config.seconds("bounce_queue_lifetime"),
+            warning=config.seconds("delay_warning_time"),
+        )
+
+    # Store.
+
+    def layout_for(self, account: Account) -> Layout:
+        """Where the account's mail lies."""
+        config = self.config
+        return layout_for(
+            account,
+            config.string("mail_location"),
+            config.string("mail_spool_directory"),
+            config.string("home_mailbox"),
+        )
+
+    @cached_property
+    def lock_rules(self) -> LockRules:
+        """How long mailbox locks are tried for, and when one counts as left behind."""
+        config = self.config
+        patience = config.integer("deliver_lock_attempts") * config.seconds("deliver_lock_delay")
+        return LockRules(patience=patience, stale_after=config.seconds("stale_lock_time"))
+
+    # TLS.
+
+    def key_pair_files(self, config: Config) -> Sequence[KeyPairFiles]:
+        """The certificates of a listener: RSA or whatever `cert_file` has, and a second, ECDSA pair."""
+        pairs = [
+            ("smtpd_tls_cert_file", "smtpd_tls_key_file"),
+            ("smtpd_tls_eccert_file", "smtpd_tls_eckey_file"),
+        ]
+        named = [(config.string(cert), config.string(key)) for cert, key in pairs]
+        chains = [(path, path) for path in config.words("smtpd_tls_chain_files")]
+        return [KeyPairFiles(cert, key) for cert, key in chains or named if cert]
+
+    def tls(self, service: str, config: Config) -> ServerTls | None:
+        """The TLS of one service, None where no certificate is configured. Raises ConfigError."""
+        files = self.key_pair_files(config)
+        if not files:
+            return None
+        try:
+            return ServerTls(
+                service,
+                lambda: [pair.stamp() for pair in files],
+                lambda: [pair.read() for pair in files],
+                minimum=_lowest_version(config, "smtpd_tls_mandatory_protocols"),
+                warn=self.warn(f"{service}-tls"),
+            )
+        except (CertificateError, OSError) as error:
+            raise config.error("smtpd_tls_cert_file", str(error)) from error
+
+
+def _lowest_version(config: Config, name: str) -> str:
+    for word in config.words(name):
+        if word.startswith(">="):
+            return word[2:]
+    return "TLSv1.2"
+
+
+__all__ = ["ConfigError", "Parts", "has_system_accounts", "mail_log"]

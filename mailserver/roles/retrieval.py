@@ -1,0 +1,123 @@
+"""POP3 and IMAP from the configuration: store, settings, factories."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mailserver.accounts.login import Logins
+from mailserver.config.config import Config
+from mailserver.imapd.factory import ImapFactory
+from mailserver.imapd.settings import ImapSettings
+from mailserver.pop3d.factory import Pop3Factory
+from mailserver.pop3d.settings import Pop3Settings
+from mailserver.roles.parts import Parts
+from mailserver.store.contract import StoreRegistry
+from mailserver.store.format import MailboxFormat
+from mailserver.store.mbox import MboxFormat
+from mailserver.store.notices import Notices
+from mailserver.store.registry import FileStoreRegistry
+from mailserver.threads import Threads
+
+
+def imap_settings(config: Config) -> ImapSettings:
+    """The settings of the IMAP server."""
+    return ImapSettings(
+        greeting=config.string("login_greeting"),
+        message_size_limit=config.octets("message_size_limit"),
+        allow_plaintext=allows_plaintext(config),
+        login_timeout=config.seconds("login_timeout"),
+        idle_timeout=config.seconds("imap_timeout"),
+        idle_notify_interval=config.seconds("imap_idle_notify_interval"),
+        line_limit=config.octets("imap_max_line_length"),
+    )
+
+
+def pop3_settings(config: Config) -> Pop3Settings:
+    """The settings of the POP3 server. Raises ConfigError."""
+    try:
+        return Pop3Settings(
+            greeting=config.string("login_greeting"),
+            uidl_format=config.string("pop3_uidl_format"),
+            allow_plaintext=allows_plaintext(config),
+            marks_seen=True,
+            login_timeout=config.seconds("login_timeout"),
+            idle_timeout=config.seconds("pop3_timeout"),
+        )
+    except ValueError as error:
+        raise config.error("pop3_uidl_format", str(error)) from error
+
+
+def allows_plaintext(config: Config) -> bool:
+    """Whether passwords may travel without TLS from anywhere."""
+    return not config.boolean("disable_plaintext_auth")
+
+
+def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileStoreRegistry, Notices]:
+    """The stores of this process, and whoever tells them of changes; the notices are not started."""
+    config = parts.config
+    notices = Notices(reactor, threads, parts.log)
+    mboxrd = config.string("mbox_quoting") == "mboxrd"
+
+    def make_mbox(path: str, journals: str) -> MailboxFormat:
+        return MboxFormat(path, journals, mboxrd=mboxrd, rules=parts.lock_rules)
+
+    registry = FileStoreRegistry(
+        parts.layout_for,
+        os.path.join(config.string("state_directory"), "accounts"),
+        config.string("myhostname"),
+        notices,
+        parts.log,
+        make_mbox,
+    )
+    notices.chores.append(registry.sweep)
+    return registry, notices
+
+
+class RetrievalListeners:
+    """Makes the factories of the POP3 and IMAP listeners of a process."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        threads: Threads,
+        reactor: Any,
+        logins: Logins,
+        registry: StoreRegistry,
+        handover: Any = None,
+    ) -> None:
+        self._parts = parts
+        self._threads = threads
+        self._reactor = reactor
+        self._logins = logins
+        self._registry = registry
+        self._handover = handover
+
+    def imap(self, config: Config) -> ImapFactory:
+        """The factory of one IMAP listener. Raises ConfigError."""
+        return ImapFactory(
+            imap_settings(config),
+            self._logins,
+            self._registry,
+            self._threads,
+            self._reactor,
+            self._parts.log,
+            self._tls("imap", config),
+            self._handover,
+        )
+
+    def pop3(self, config: Config) -> Pop3Factory:
+        """The factory of one POP3 listener. Raises ConfigError."""
+        return Pop3Factory(
+            pop3_settings(config),
+            self._logins,
+            self._registry,
+            self._threads,
+            self._reactor,
+            self._parts.log,
+            self._tls("pop3", config),
+            self._handover,
+        )
+
+    def _tls(self, service: str, config: Config) -> Any:
+        return self._parts.tls(service, config) if config.string("ssl") != "no" else None

@@ -1,0 +1,172 @@
+"""SMTP listeners from the configuration: policy, settings, factory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from mailserver.accounts.login import Logins
+from mailserver.config.config import Config
+from mailserver.dns import Resolver
+from mailserver.queue.cleanup import Cleanup
+from mailserver.queue.file import QueueFile
+from mailserver.roles.parts import Parts
+from mailserver.smtpd.address_restrictions import RecipientDirectory
+from mailserver.smtpd.factory import SmtpFactory
+from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.policy import Policy, RestrictionTexts
+from mailserver.smtpd.restrictions import Codes, Tools
+from mailserver.smtpd.services import Services
+from mailserver.smtpd.settings import SmtpdSettings
+from mailserver.smtpd.verdict import RestrictionError
+from mailserver.tables.table import TableError
+from mailserver.threads import Threads
+from mailserver.wire.lines import BareNewline
+
+_STAGES: Final = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
+
+
+def smtpd_settings(config: Config) -> SmtpdSettings:
+    """One listener's settings, from its view of the configuration."""
+    level = config.string("smtpd_tls_security_level")
+    return SmtpdSettings(
+        myhostname=config.string("myhostname"),
+        banner=config.string("smtpd_banner"),
+        mail_name=config.string("mail_name"),
+        syslog_service=_syslog_service(config),
+        message_size_limit=config.octets("message_size_limit"),
+        recipient_limit=config.integer("smtpd_recipient_limit"),
+        recipient_overshoot_limit=config.integer("smtpd_recipient_overshoot_limit"),
+        soft_error_limit=config.integer("smtpd_soft_error_limit"),
+        hard_error_limit=config.integer("smtpd_hard_error_limit"),
+        error_sleep_time=config.seconds("smtpd_error_sleep_time"),
+        junk_command_limit=config.integer("smtpd_junk_command_limit"),
+        timeout=config.seconds("smtpd_timeout"),
+        min_data_rate=config.integer("smtpd_min_data_rate"),
+        line_length_limit=config.integer("line_length_limit"),
+        forbid_bare_newline=_bare_newline(config),
+        forbid_unauth_pipelining=config.boolean("smtpd_forbid_unauth_pipelining"),
+        helo_required=config.boolean("smtpd_helo_required"),
+        disable_vrfy_command=config.boolean("disable_vrfy_command"),
+        sasl_auth_enable=config.boolean("smtpd_sasl_auth_enable"),
+        allow_plaintext_auth=not config.boolean("smtpd_tls_auth_only"),
+        tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
+        sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
+        always_add_missing_headers=config.boolean("always_add_missing_headers"),
+        discard_ehlo_keywords=frozenset(word.lower() for word in config.words("smtpd_discard_ehlo_keywords")),
+        client_connection_count_limit=config.integer("smtpd_client_connection_count_limit"),
+        client_connection_rate_limit=config.integer("smtpd_client_connection_rate_limit"),
+        client_message_rate_limit=config.integer("smtpd_client_message_rate_limit"),
+        client_recipient_rate_limit=config.integer("smtpd_client_recipient_rate_limit"),
+        client_auth_rate_limit=config.integer("smtpd_client_auth_rate_limit"),
+        anvil_rate_time_unit=config.seconds("anvil_rate_time_unit"),
+    )
+
+
+def _syslog_service(config: Config) -> str:
+    """`submission/smtpd` where the row has `-o syslog_name=postfix/submission`."""
+    _, slash, rest = config.string("syslog_name").partition("/")
+    return f"{rest}/smtpd" if slash else "smtpd"
+
+
+def _bare_newline(config: Config) -> BareNewline:
+    word = config.string("smtpd_forbid_bare_newline").lower()
+    return BareNewline.NORMALIZE if word in ("yes", "note") else BareNewline(word)
+
+
+class SmtpListeners:
+    """Makes the factories of all SMTP listeners of a process, which share counters and knowledge."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        threads: Threads,
+        reactor: Any,
+        resolver: Resolver,
+        logins: Logins,
+        accepted: Callable[[QueueFile], None],
+    ) -> None:
+        self._parts = parts
+        self._threads = threads
+        self._reactor = reactor
+        self._resolver = resolver
+        self._logins = logins
+        self._accepted = accepted
+        self._limits = ClientLimits(reactor.seconds)
+        self._recipients = RecipientDirectory(parts.routing, threads, reactor.seconds)
+
+    def policy(self, config: Config) -> Policy:
+        """The access rules of one listener. Raises ConfigError."""
+        parts = self._parts
+        texts = {stage: config.string(f"smtpd_{stage}_restrictions") for stage in _STAGES}
+        tools = Tools(
+            directory=self._recipients,
+            mynetworks=parts.networks("mynetworks"),
+            threads=self._threads,
+            open_table=parts.opener.table,
+            resolver=self._resolver,
+            classes={name: config.string(name) for name in config.words("smtpd_restriction_classes")},
+            sender_login_maps=parts.tables("smtpd_sender_login_maps"),
+            delimiters=config.string("recipient_delimiter"),
+            codes=Codes(
+                access_map_reject_code=config.integer("access_map_reject_code"),
+                access_map_defer_code=config.integer("access_map_defer_code"),
+                relay_domains_reject_code=config.integer("relay_domains_reject_code"),
+                unknown_local_recipient_reject_code=config.integer("unknown_local_recipient_reject_code"),
+            ),
+        )
+        try:
+            return Policy(
+                RestrictionTexts(**texts),
+                tools,
+                delay_reject=config.boolean("smtpd_delay_reject"),
+                reject_unlisted_recipient=config.boolean("smtpd_reject_unlisted_recipient"),
+                reject_unlisted_sender=config.boolean("smtpd_reject_unlisted_sender"),
+                sources=_sources(config),
+            )
+        except (RestrictionError, TableError) as error:
+            raise config.error("smtpd_relay_restrictions", str(error)) from error
+
+    def factory(self, config: Config, is_tls: bool) -> SmtpFactory:
+        """The factory of one listener. Raises ConfigError."""
+        parts = self._parts
+        rules = parts.cleanup_rules
+
+        def make_filter(received: bytes, missing: Mapping[str, str]) -> Cleanup:
+            return Cleanup(rules, received, missing)
+
+        services = Services(
+            settings=smtpd_settings(config),
+            policy=self.policy(config),
+            queue=parts.queue,
+            make_filter=make_filter,
+            accepted=self._accepted,
+            logins=self._logins,
+            threads=self._threads,
+            log=parts.log,
+            clock=self._reactor,
+            now=time.time,
+            limits=self._limits,
+            resolver=self._resolver if config.boolean("smtpd_peername_lookup") else None,
+            tls=self._tls(config),
+            may_override_client=parts.networks("smtpd_authorized_xclient_hosts"),
+        )
+        return SmtpFactory(services, is_tls=is_tls)
+
+    def _tls(self, config: Config) -> Any:
+        level = config.string("smtpd_tls_security_level")
+        wanted = level not in ("", "none") or config.boolean("smtpd_tls_wrappermode")
+        wanted = wanted or config.boolean("smtpd_use_tls") or config.boolean("smtpd_enforce_tls")
+        return self._parts.tls("smtp", config) if wanted else None
+
+
+def _sources(config: Config) -> Mapping[str, str]:
+    names = [f"smtpd_{stage}_restrictions" for stage in _STAGES]
+    return {name: config.where(name) for name in names if config.is_set(name)}
+
+
+def _free_octets(path: str) -> int:
+    free = os.statvfs(path)
+    return free.f_bavail * free.f_frsize

@@ -1,0 +1,69 @@
+"""`twistd mailserver`: options, and the service that is the server.
+
+With system accounts, as root, the roles run in processes of their own and this one is their
+supervisor (`roles.separated`); else everything runs here (`roles.one_owner`). What is wrong with
+the configuration or the machine ends the start with one line and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from twisted.python import usage
+
+from mailserver.config.read import ConfigError, read_config
+from mailserver.roles.listening import StartFailed
+from mailserver.roles.parts import has_system_accounts, mail_log
+from mailserver.tls import CertificateError
+
+
+class Options(usage.Options):
+    """The command line of `twistd mailserver`."""
+
+    synopsis = "Usage: twistd [-n] mailserver [-c DIR]"
+    longdesc = (
+        "SMTP, POP3 and IMAP for the classic Unix mail host. DIR holds main.cf and master.cf; "
+        "`mailserver init DIR` writes them.\n\n"
+        "example:  twistd -n mailserver -c /etc/mailserver"
+    )
+    optParameters = [  # noqa: RUF012 - as Twisted wants it
+        [
+            "config",
+            "c",
+            None,
+            "The directory of main.cf [default: $MAIL_CONFIG, /etc/mailserver, else /etc/postfix]",
+        ],
+    ]
+
+
+def makeService(options: Any) -> Any:
+    """The server, ready to start, its ports bound."""
+    try:
+        config = read_config(options["config"], os.environ)
+        log = mail_log(config)
+        for warning in config.warnings:
+            log.write("master", f"warning: {warning}")
+        if has_system_accounts(config):
+            from mailserver.roles import separated
+
+            separated.run(config, log)
+            sys.exit(0)
+        from twisted.internet import reactor
+
+        from mailserver.roles.one_owner import OneOwnerServer
+
+        server = OneOwnerServer(config, log, reactor)
+        server.prepare()
+    except (ConfigError, StartFailed, CertificateError) as error:
+        _fail(str(error))
+    log.write(
+        "master",
+        f"daemon started -- version {config.string('mail_version')}, configuration {config.directory}",
+    )
+    return server
+
+
+def _fail(text: str) -> NoReturn:
+    sys.exit(f"mailserver: fatal: {text}")
