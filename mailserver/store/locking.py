@@ -103,9 +103,13 @@ _TURNS: Final = Turns()  # one per process by nature: it stands for the process 
 
 
 class Held:
-    """An exclusive lock, and the open file it was taken on."""
+    """An exclusive lock, and the open file it was taken on.
 
-    def __init__(self, path: str, descriptor: int, dotlock: Identity | None) -> None:
+    The dotlock is kept open: its link count tells whether it was broken, where an inode number could
+    have been given to a new file already.
+    """
+
+    def __init__(self, path: str, descriptor: int, dotlock: int | None) -> None:
         self.descriptor = descriptor
         self._lock = path + ".lock"
         self._dotlock = dotlock
@@ -119,16 +123,18 @@ class Held:
         now = time.monotonic()
         if self._dotlock is None or now - self._touched < _TOUCH_EVERY:
             return
-        if _identity_of(self._lock) != self._dotlock:
+        if not os.fstat(self._dotlock).st_nlink:
             raise MailboxBusy(f"{self._lock} was broken by another program")
-        os.utime(self._lock)
+        os.utime(self._dotlock)
         self._touched = now
 
     def release(self) -> None:
         """Both locks are gone, unless the dotlock is somebody else's by now."""
-        if self._dotlock is not None and _identity_of(self._lock) == self._dotlock:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._lock)
+        if self._dotlock is not None:
+            if os.fstat(self._dotlock).st_nlink:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._lock)
+            os.close(self._dotlock)
         os.close(self.descriptor)
 
 
@@ -262,8 +268,8 @@ def _is_named(descriptor: int, path: str) -> bool:
     return _identity_of(path) == (mine.st_dev, mine.st_ino)
 
 
-def _place(lock: str) -> Identity:
-    """The dotlock is there and ours. Raises FileExistsError.
+def _place(lock: str) -> int:
+    """The dotlock is there and ours; its descriptor. Raises FileExistsError.
 
     link(2) is atomic on NFS too, where O_EXCL is not; an unnamed file leaves no litter after a kill.
     """
@@ -281,12 +287,13 @@ def _place(lock: str) -> Identity:
         os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}\n".encode())
         # A directory descriptor makes Python call linkat(2), which alone follows /proc's link.
         os.link(source, lock, src_dir_fd=descriptor, follow_symlinks=True)
-        made = os.fstat(descriptor)
-        return made.st_dev, made.st_ino
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    finally:
         if source == draft:
             os.unlink(draft)
+    return descriptor
 
 
 def is_dotlocked(path: str, rules: LockRules = USUAL_RULES) -> bool:

@@ -32,7 +32,15 @@ from mailserver.store import locking, mbox_journal
 from mailserver.store.contract import SEEN, Flags, MailboxBusy, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.maildir import as_stored, with_crlf
-from mailserver.store.mbox_append import deposit, restored_on_error, separator, show_as_new, write_all
+from mailserver.store.mbox_append import (
+    deposit,
+    looks_new,
+    restored_on_error,
+    separator,
+    show_as_new,
+    show_as_read,
+    write_all,
+)
 from mailserver.store.mbox_fields import (
     Place,
     fitted,
@@ -261,6 +269,7 @@ class MboxFormat(MailboxFormat):
 
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
         """See `MailboxFormat.append`."""
+        self._decode_known()
         dates = [int(self._now()) if m.internal_date is None else m.internal_date for m in messages]
         with self._exclusive(create=True) as held:
             descriptor = held.descriptor
@@ -320,6 +329,7 @@ class MboxFormat(MailboxFormat):
     def _write_in_place(self, descriptor: int, flags: Mapping[str, Flags]) -> dict[str, str]:
         """Flags with room in the file are there, durable; the others wait. The places that changed."""
         places = {}
+        was_new = looks_new(descriptor)
         for key, wanted in flags.items():
             place = self._places[key]
             if wanted == place.flags:
@@ -331,8 +341,9 @@ class MboxFormat(MailboxFormat):
             else:
                 self._waiting[key] = wanted
         if places:
+            if not (was_new and self._has_unseen()):
+                show_as_read(descriptor)
             os.fsync(descriptor)
-            self._settle_times(descriptor)
         return places
 
     def _refit(self, descriptor: int, place: Place, flags: Flags) -> bool:
@@ -346,19 +357,13 @@ class MboxFormat(MailboxFormat):
             os.pwrite(descriptor, changed, place.offset + start)
         return True
 
-    def _settle_times(self, descriptor: int) -> None:
-        """Shells say `You have new mail` while, and only while, there is a message not seen."""
-        if self._has_unseen():
-            show_as_new(descriptor)
-        else:
-            modified = os.fstat(descriptor).st_mtime_ns
-            os.utime(descriptor, ns=(max(time.time_ns(), modified), modified))
-
     def _has_unseen(self) -> bool:
+        """Shells say `You have new mail` while, and only while, there is a message not seen."""
         return any(SEEN not in self._waiting.get(key, place.flags) for key, place in self._places.items())
 
     def remove(self, keys: Sequence[str]) -> Delta | None:
         """See `MailboxFormat.remove`."""
+        self._decode_known()
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
@@ -393,12 +398,12 @@ class MboxFormat(MailboxFormat):
             wanted = plan(held.descriptor, old, gone, {})  # in place a mailbox only shrinks
         for key in gone:
             self._waiting.pop(key, None)
-        is_new = self._has_unseen()
+        is_new = looks_new(held.descriptor) and self._has_unseen()
         with rewritten(self._path, held, draft, wanted, self._journal, is_new) as descriptor:
             self._places = dict(wanted.places)
             self._waiting = {k: f for k, f in self._waiting.items() if self._places[k].flags != f}
             if not is_new:
-                self._settle_times(descriptor)
+                show_as_read(descriptor)
             self._mark = Mark.of(descriptor, wanted.size)
         return {key: place.encode() for key, place in self._places.items() if place != old[key]}
 

@@ -51,6 +51,18 @@ def separator(descriptor: int, size: int) -> bytes:
     return b"\n" if end.endswith(b"\n") else b"\n\n"
 
 
+def looks_new(descriptor: int) -> bool:
+    """Whether shells and mail(1) take the mailbox to hold new mail."""
+    found = os.fstat(descriptor)
+    return found.st_mtime_ns > found.st_atime_ns
+
+
+def show_as_read(descriptor: int) -> None:
+    """mtime is not above atime: there is no new mail."""
+    modified = os.fstat(descriptor).st_mtime_ns
+    os.utime(descriptor, ns=(max(time.time_ns(), modified), modified))
+
+
 def show_as_new(descriptor: int) -> None:
     """mtime is above atime, by which shells and mail(1) tell that there is new mail."""
     found = os.fstat(descriptor)

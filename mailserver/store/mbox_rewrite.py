@@ -28,6 +28,7 @@ from mailserver.store.mbox_fields import Place, header_length, with_flags
 from mailserver.store.mbox_open import sync_directory
 from mailserver.store.mbox_scan import pread_all
 
+_DRAFT: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _MAY_NOT: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Span = tuple[int, int]  # offset and length in the old file
@@ -88,8 +89,8 @@ def rewritten(
 ) -> Iterator[int]:
     """The mailbox holds what was planned, durable; within, its descriptor, locked.
 
-    `draft` is the answer of `make_draft`, closed here. `is_new`: the mailbox holds mail that was not
-    read yet, and shall look so (mtime above atime). `journal` is the path of its journal.
+    `draft` is the answer of `make_draft`, closed here. `is_new`: the file's times say that there is new
+    mail, and shall go on to say so. `journal` is the path of its journal.
     Raises OSError, and the mailbox is as it was.
     """
     if draft is None:
@@ -121,7 +122,7 @@ def make_draft(path: str, descriptor: int) -> int | None:
 def _draft(name: str, old: os.stat_result) -> int:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name)  # left by a kill: we hold the mailbox's lock
-    draft = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    draft = os.open(name, _DRAFT, 0o600)
     try:
         made = os.fstat(draft)
         if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
@@ -144,7 +145,8 @@ def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | b
             else:
                 mbox_journal.copy(held, held.descriptor, part[0], draft, part[1])
         if is_new:
-            _keep_times(held.descriptor, draft)
+            times = os.fstat(held.descriptor)
+            os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
         os.fsync(draft)
         os.rename(name, path)
     except BaseException:
@@ -152,8 +154,3 @@ def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | b
             os.unlink(name)
         raise
     sync_directory(os.path.dirname(path))
-
-
-def _keep_times(old: int, new: int) -> None:
-    times = os.fstat(old)
-    os.utime(new, ns=(min(times.st_atime_ns, times.st_mtime_ns - 1_000_000_000), times.st_mtime_ns))

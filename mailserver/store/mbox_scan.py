@@ -28,7 +28,7 @@ from mailserver.store.mbox_fields import (
 )
 from mailserver.store.mbox_lines import LONGEST_FROM_LINE, parse_from_line, unquoted
 
-WINDOW: Final = 8 * 1024 * 1024
+WINDOW: Final = 2 * 1024 * 1024
 _TAIL: Final = 4096
 
 
