@@ -66,7 +66,7 @@ class Cleanup:
         self._rules = rules
         self._received = received
         self._missing = missing or {}
-        self._header = b""
+        self._header = bytearray()
         self._in_header = True
         self._octets = 0
         self._ends_in_newline = True
@@ -76,8 +76,9 @@ class Cleanup:
     def feed(self, data: bytes) -> bytes:
         """The content that is certain by now. b"" after a refusal, which `finish` raises."""
         if self._in_header:
-            self._header = self._header + data if self._header else data
-            if not self._header_is_whole():
+            seen = len(self._header)
+            self._header += data
+            if not self._header_is_whole(max(seen - 1, 0)):
                 return b""
             data = self._leave_header()
         if data:
@@ -103,17 +104,16 @@ class Cleanup:
             self._refusal = ContentRefused(552, "5.3.4", "Error: message file too big")
         return b"" if self._refusal is not None else data
 
-    def _header_is_whole(self) -> bool:
-        """Whether the end of the header is among what was fed."""
+    def _header_is_whole(self, start: int) -> bool:
+        """Whether a blank line, or the limit, is among what was fed; `start` is where to look on."""
         header = self._header
-        if header.startswith(b"\n") or b"\n\n" in header or len(header) >= MEMORY_LIMIT:
-            return True
-        return header.endswith(b"\n") and not _HEADER.fullmatch(_without_mbox_line(header)[0])
+        return header.startswith(b"\n") or header.find(b"\n\n", start) >= 0 or len(header) >= MEMORY_LIMIT
 
     def _leave_header(self) -> bytes:
         """The examined header with what was buffered behind it."""
         self._in_header = False
-        buffered, self._header = self._header, b""
+        buffered = bytes(self._header)
+        self._header.clear()
         buffered, mbox_line = _without_mbox_line(buffered)
         found = _HEADER.match(buffered)
         end = found.end() if found else 0
