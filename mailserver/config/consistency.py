@@ -51,6 +51,15 @@ def _check_settings(config: Config, settings: Mapping[str, Setting]) -> Iterator
             yield from _undefined(config, parameter)
 
 
+def unused(config: Config) -> list[Setting]:
+    """The settings whose name is neither declared nor used by another setting."""
+    used = _used_names(config)
+    settings = config.settings.values()
+    return [
+        setting for setting in settings if setting.name not in used and find_parameter(setting.name) is None
+    ]
+
+
 def _used_names(config: Config) -> set[str]:
     """The names that some value refers to, or that are restriction classes."""
     used = set(config.words("smtpd_restriction_classes"))

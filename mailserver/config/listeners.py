@@ -183,6 +183,6 @@ def _without_doubles(found: list[Listener]) -> list[Listener]:
         other = taken.setdefault((listener.address, listener.port), listener)
         if other is not listener and other.where != listener.where:
             raise ConfigError(
-                f"{listener.where}: {listener.address}, port {listener.port}, is taken by {other.where}: remove one"
+                f"{listener.where}: {listener.address}:{listener.port} is taken by {other.where}: remove one"
             )
     return list(taken.values())

@@ -123,7 +123,7 @@ def format_row(row: Row, fold: bool = False) -> str:
         row.wakeup,
         row.process_limit,
     ]
-    widths = (10, 4, 7, 7, 7, 7, 7)
+    widths = (10, 5, 7, 7, 7, 7, 7)
     head = " ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True))
     arguments = list(row.arguments)
     if not fold:

@@ -58,7 +58,7 @@ class IndexedTable:
     def _table(self) -> Table:
         """The index, or the text where that is what to read."""
         if not os.path.exists(self._index.path):
-            return self._text if self._text_when_stale else self._index
+            return self._text if self._text_when_stale and os.path.exists(self.path) else self._index
         changed = self._stale_since()
         if not changed:
             return self._index

@@ -43,9 +43,9 @@ class LmdbTable:
         self.path = path
         self.source_path = source_path
 
-    def find(self, key: str) -> Entry | None:
-        """See `Table.find`."""
-        wanted = _encode(key.lower())
+    def find(self, key: str, fold: bool = True) -> Entry | None:
+        """See `Table.find`. Without `fold` the key is asked for as it is."""
+        wanted = _encode(key.lower() if fold else key)
         if not 0 < len(wanted) < LONGEST_KEY:
             return None
         try:

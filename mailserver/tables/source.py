@@ -79,8 +79,10 @@ def _first_word(text: str) -> str:
     return match[1].lower() if match else ""
 
 
-def read_source(text: str, grammar: Grammar = map_lines, fold: bool = True) -> Source:
-    """The parsed text: the first entry of each key, and the problems in their order."""
+def read_source(
+    text: str, grammar: Grammar = map_lines, fold: bool = True, last_wins: bool = False
+) -> Source:
+    """The parsed text: the first (or last) entry of each key, and the problems in their order."""
     source = Source()
     for item in grammar(text):
         if isinstance(item, Malformed):
@@ -89,6 +91,6 @@ def read_source(text: str, grammar: Grammar = map_lines, fold: bool = True) -> S
         key = item.key.lower() if fold else item.key
         if key in source.lines:
             source.duplicates.append(key)
-        else:
+        if last_wins or key not in source.lines:
             source.lines[key] = SourceLine(key, item.value, item.line)
     return source
