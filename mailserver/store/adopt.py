@@ -48,8 +48,8 @@ def _read(path: str) -> bytes:
 
 def read_uidlist(directory: str) -> tuple[Adopted, Mapping[str, int]]:
     """UIDVALIDITY, UIDNEXT and UID by key that a dovecot-uidlist holds. Raises OSError."""
-    header, _, rest = _read(os.path.join(directory, UIDLIST)).partition(b"\n")
-    uidvalidity, uidnext = _header(header)
+    header, end, rest = _read(os.path.join(directory, UIDLIST)).partition(b"\n")
+    uidvalidity, uidnext = _header(header) if end else (0, 0)  # a number may be cut short
     if not 0 < uidvalidity < 2**32:
         return Adopted(), {}
     uids: dict[str, int] = {}

@@ -123,7 +123,8 @@ class IndexedMailbox(Mailbox):
         flags = [message.flags for message in self.messages.values()]
         known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
         if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
-            raise StoreFailure("The state of the mailbox contradicts itself")
+            self._start_again()
+            return
         self._log_floor = self.highest_modseq
         self._format.load(known, row.token)
         self.refresh()
@@ -150,6 +151,14 @@ class IndexedMailbox(Mailbox):
         self._log_floor = self.highest_modseq
         self._state_version = self._state.version()
         self._remember(change)
+
+    def _start_again(self) -> None:
+        """The rows contradict each other: a higher UIDVALIDITY, so that no UID moves. RELIABILITY §2.7."""
+        self._warn(f"mailbox {self.name}: its state contradicts itself; it gets a higher UIDVALIDITY")
+        with self._state.transaction():
+            self._state.delete_mailbox(self.name)
+        self._empty()
+        self._first_contact()
 
     def _take_row(self, row: MailboxRow) -> None:
         self._id = row.id

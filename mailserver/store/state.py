@@ -164,11 +164,15 @@ class State:
             if os.path.islink(self._path) or isinstance(error, PermissionError):
                 raise _Damaged(str(error)) from error
             raise StoreFailure("The state of the account cannot be opened") from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise _Damaged("not a regular file")
-            header = file.read(100) if status.st_size else b""
+            header = os.pread(descriptor, 100, 0)
+        except OSError as error:
+            raise StoreFailure("The state of the account cannot be read") from error
+        finally:
+            os.close(descriptor)
         page_size = int.from_bytes(header[16:18], "big") or 1
         pages = int.from_bytes(header[28:32], "big")
         if status.st_size < pages * (65536 if page_size == 1 else page_size):

@@ -1,0 +1,151 @@
+"""First contact with what Dovecot left: UIDs, UIDVALIDITY, keywords, subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailserver.store.adopt import read_subscriptions, read_uidlist
+from mailserver.store.contract import SEEN, Uid
+from mailserver.store.format import Adopted
+from mailserver.store.layout import Kind, Layout
+from mailserver.store.maildir import make_maildir
+from tests.store.contract_suite import FIRST, append, contents, flags
+from tests.store.harness import MaildirHarness, MboxHarness
+
+UIDLIST = (
+    b"3 V1275660208 N25022 G3085f01b7f11094c501100008c4a11c1\n"
+    b"25006 W1294 :1276528487.M364837P9451.kurkku,S=1355,W=1394:2,\n"
+    b"25017 :1276533073.M242911P3632.kurkku:2,F\n"
+    b"25019 W20 S12 :1276533079.M1P1.kurkku\n"
+)
+NAMES = [
+    "1276533073.M242911P3632.kurkku:2,Sa",
+    "1276528487.M364837P9451.kurkku,S=1355,W=1394:2,",
+    "1276533079.M1P1.kurkku:2,",
+    "1276540000.M1P1.kurkku:2,",
+]
+
+
+def make_dovecots(root: Path) -> Path:
+    maildir = root / "home" / "Maildir"
+    maildir.parent.mkdir()
+    make_maildir(str(maildir))
+    for number, name in enumerate(NAMES):
+        (maildir / "cur" / name).write_bytes(b"message %d\n" % number)
+    (maildir / "dovecot-keywords").write_bytes(b"0 $MDNSent\n1 Junk\n")
+    (maildir / "dovecot-uidlist").write_bytes(UIDLIST)
+    (maildir / "subscriptions").write_bytes(b"V\t2\n\nLists\tone\nEntw&APw-rfe\n../x\nINBOX\n")
+    return maildir
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[MaildirHarness]:
+    make_dovecots(tmp_path)
+    harness = MaildirHarness(tmp_path)
+    yield harness
+    harness.registry.shut()
+
+
+def test_uids_are_taken_over(harness: MaildirHarness) -> None:
+    """Same UIDVALIDITY, same UIDs; what the list lacks comes after them. DESIGN decision 4."""
+    box = harness.store.open("INBOX")
+    assert box.uidvalidity == 1275660208
+    texts = [b"message 1\r\n", b"message 0\r\n", b"message 2\r\n", b"message 3\r\n"]
+    assert contents(box) == dict(zip([25006, 25017, 25019, 25022], texts, strict=True))
+    assert box.uidnext == 25023
+    assert box.messages[Uid(25017)].flags == flags(SEEN, b"$MDNSent")
+    assert list(box.keywords) == [b"$MDNSent", b"Junk"]
+    assert list(append(box, FIRST)) == [25023]
+
+
+def test_adoption_happens_once(harness: MaildirHarness) -> None:
+    """After the first contact our own memory counts."""
+    before = contents(harness.store.open("INBOX"))
+    (harness.inbox_path / "dovecot-uidlist").write_bytes(b"3 V5 N6\n")
+    box = harness.restart().open("INBOX")
+    assert (box.uidvalidity, contents(box)) == (1275660208, before)
+
+
+def test_nothing_is_adopted_after_our_state_was_lost(harness: MaildirHarness) -> None:
+    """The list may be older than what clients saw of us: a higher UIDVALIDITY."""
+    harness.store.open("INBOX")
+    harness.registry.shut()
+    (harness.state_path / "state.db").unlink()
+    assert harness.crash().open("INBOX").uidvalidity > 1275660208
+
+
+def test_subscriptions_are_taken_over(harness: MaildirHarness) -> None:
+    """With ours; names that cannot be are left out."""
+    subscribed = set(harness.store.subscriptions())
+    assert {"Lists/one", "Entw\u00fcrfe", "INBOX", "Sent"} <= subscribed
+    assert not any(".." in name for name in subscribed)
+
+
+def test_control_directory(tmp_path: Path) -> None:
+    """CONTROL= says where Dovecot's own files lie."""
+    maildir = make_dovecots(tmp_path)
+    control = tmp_path / "control"
+    control.mkdir()
+    for name in ("dovecot-uidlist", "subscriptions"):
+        (maildir / name).rename(control / name)
+    harness = MaildirHarness(tmp_path, f"maildir:~/Maildir:CONTROL={control}")
+    assert harness.store.open("INBOX").uidvalidity == 1275660208
+    assert "Lists/one" in harness.store.subscriptions()
+    harness.registry.shut()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"\n", b"junk", b"3\n", b"3 V0 N1\n", b"3 N5\n", b"4 V1 N2\n", b"3 V99999999999 N1\n"),
+        *(b"\xff" * 99, UIDLIST[:20], b"3 Vabc N5\n25 :x\n"),
+    ],
+)
+def test_a_damaged_uidlist_is_none(tmp_path: Path, text: bytes) -> None:
+    """It is taken for absent: clients download again, and nothing else happens."""
+    (tmp_path / "dovecot-uidlist").write_bytes(text)
+    adopted, uids = read_uidlist(str(tmp_path))
+    assert (adopted, dict(uids)) == (Adopted(), {})
+
+
+def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
+    """The others count."""
+    (tmp_path / "dovecot-uidlist").write_bytes(UIDLIST + b"junk\n-5 :x\n25020 :ok.h\n25021 :a/b\n")
+    _, uids = read_uidlist(str(tmp_path))
+    assert uids["ok.h"] == 25020 and len(uids) == 4
+
+
+def test_uids_out_of_order_are_given_anew(tmp_path: Path) -> None:
+    """Two messages with one UID, or UIDs above the limit: numbered after the rest. RFC 3501 §2.3.1.1."""
+    maildir = tmp_path / "home" / "Maildir"
+    maildir.parent.mkdir()
+    make_maildir(str(maildir))
+    for name in ("1.a.h", "2.b.h", "3.c.h"):
+        (maildir / "cur" / f"{name}:2,").write_bytes(name.encode())
+    (maildir / "dovecot-uidlist").write_bytes(b"3 V7 N9\n5 :1.a.h\n5 :2.b.h\n6 :3.c.h\n")
+    harness = MaildirHarness(tmp_path)
+    box = harness.store.open("INBOX")
+    assert box.uids[0] == 5 and len(set(box.uids)) == 3 and box.uidnext > 6
+    harness.registry.shut()
+
+
+def test_old_uidlist_and_subscriptions(tmp_path: Path) -> None:
+    """Version 1 of both files."""
+    (tmp_path / "dovecot-uidlist").write_bytes(b"1 1200000000 10\n3 1.a.h:2,S\n7 2.b.h\n")
+    adopted, uids = read_uidlist(str(tmp_path))
+    assert (adopted.uidvalidity, adopted.uidnext, dict(uids)) == (1200000000, 10, {"1.a.h": 3, "2.b.h": 7})
+    (tmp_path / "subscriptions").write_bytes(b"Lists.one\nWork\n")
+    layout = Layout(Kind.MAILDIR, str(tmp_path), Kind.MAILDIR, str(tmp_path))
+    assert list(read_subscriptions(layout)) == ["Lists/one", "Work"]
+
+
+def test_mbox_subscriptions(tmp_path: Path) -> None:
+    """.subscriptions in the root of the folders."""
+    (tmp_path / "home" / "mail").mkdir(parents=True)
+    (tmp_path / "home" / "mail" / ".subscriptions").write_bytes(b"Lists/one\n")
+    harness = MboxHarness(tmp_path)
+    assert "Lists/one" in harness.store.subscriptions()
+    harness.registry.shut()

@@ -1,0 +1,174 @@
+"""Change notices: other programs' deliveries reach the listeners of open mailboxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.python.threadpool import ThreadPool
+
+from mailserver.maillog import ListLog
+from mailserver.store.contract import Mailbox
+from mailserver.store.inotify import Inotify
+from mailserver.store.notices import Notices
+from mailserver.threads import Inline, PooledThreads
+from tests.store.contract_suite import FIRST, append, contents
+from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
+
+
+class Loop:
+    """A reactor of the test's own, run until a condition holds."""
+
+    def __init__(self) -> None:
+        self.reactor = EPollReactor()
+        self.reactor.startRunning(installSignalHandlers=False)
+        self.log = ListLog()
+
+    def until(self, holds: Callable[[], bool], seconds: float = 20) -> bool:
+        deadline = self.reactor.seconds() + seconds
+        while not holds() and self.reactor.seconds() < deadline:
+            self.reactor.iterate(0.05)
+        return holds()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.reactor.removeAll()
+    for descriptor in (loop.reactor._poller, loop.reactor.waker):
+        getattr(descriptor, "close", lambda: None)()
+
+
+@pytest.fixture
+def notices(loop: Loop) -> Iterator[Notices]:
+    pool = ThreadPool(1, 2)
+    pool.start()
+    notices = Notices(loop.reactor, PooledThreads(loop.reactor, pool), loop.log, interval=1e6)
+    notices.start()
+    yield notices
+    notices.stop()
+    pool.stop()
+
+
+@pytest.fixture(params=[MaildirHarness, MboxHarness])
+def harness(request: pytest.FixtureRequest, tmp_path: Path, notices: Notices) -> Iterator[FileHarness]:
+    harness: FileHarness = request.param(tmp_path, watcher=notices)
+    yield harness
+    harness.registry.shut()
+
+
+def listen(box: Mailbox) -> list[int]:
+    heard: list[int] = []
+    box.subscribe(lambda: heard.append(len(box.uids)))
+    return heard
+
+
+def settled(loop: Loop) -> None:
+    """What was asked of the reactor so far is done."""
+    done: list[bool] = []
+    loop.reactor.callLater(0.15, done.append, True)
+    assert loop.until(lambda: bool(done))
+
+
+def test_a_delivery_by_others_is_heard(loop: Loop, harness: FileHarness) -> None:
+    """IDLE announces mail that procmail or mail(1) delivered, with no poll. DESIGN decision 8."""
+    harness.deliver(FIRST)  # type: ignore[attr-defined]
+    box = harness.store.open("INBOX")
+    settled(loop)
+    heard = listen(box)
+    harness.deliver(FIRST)  # type: ignore[attr-defined]
+    assert loop.until(lambda: bool(heard))
+    assert contents(box) == {1: FIRST, 2: FIRST}
+    harness.deliver(FIRST)  # type: ignore[attr-defined]
+    assert loop.until(lambda: heard[-1] == 3)
+
+
+def test_closed_mailboxes_are_not_watched(loop: Loop, harness: FileHarness, notices: Notices) -> None:
+    """The last session gone, nothing is refreshed any more; two sessions, one gone: still heard."""
+    box = harness.store.open("INBOX")
+    harness.store.close(harness.store.open("INBOX"))
+    settled(loop)
+    heard = listen(box)
+    append(harness.store.open("INBOX"), FIRST)
+    harness.store.close(box)
+    settled(loop)
+    assert heard and notices._watched
+    harness.store.close(box)
+    settled(loop)
+    assert not notices._watched and not notices._on_path
+
+
+def test_nudge(loop: Loop, tmp_path: Path) -> None:
+    """What this process delivers is heard without inotify."""
+    notices = Notices(loop.reactor, Inline(), loop.log, interval=1e6)
+    harness = MaildirHarness(tmp_path, watcher=notices)
+    notices._watch_path = lambda path: True  # type: ignore[method-assign]
+    box = harness.store.open("INBOX")
+    settled(loop)
+    heard = listen(box)
+    harness.deliver(FIRST)
+    assert not heard
+    notices.nudge(str(harness.inbox_path) + "/")
+    assert loop.until(lambda: heard == [1])
+    harness.registry.shut()
+
+
+def test_the_slow_poll_is_the_net(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No inotify: mail is found at the next poll, and chores are done."""
+
+    def refuse(path: str) -> None:
+        raise OSError(28, "No space left on device")  # too many watches
+
+    notices = Notices(loop.reactor, Inline(), loop.log, interval=0.2)
+    notices.start()
+    assert isinstance(notices._inotify, Inotify)
+    monkeypatch.setattr(notices._inotify, "watch", refuse)
+    chores: list[bool] = []
+    notices.chores.append(lambda: chores.append(True))
+    harness = MaildirHarness(tmp_path, watcher=notices)
+    box = harness.store.open("INBOX")
+    heard = listen(box)
+    harness.deliver(FIRST)
+    assert loop.until(lambda: bool(heard and chores))
+    assert any("cannot watch" in text for _, text in loop.log.lines)
+    harness.registry.shut()
+    notices.stop()
+
+
+def test_a_replaced_file_is_watched_again(loop: Loop, tmp_path: Path, notices: Notices) -> None:
+    """mutt rewrites an mbox by rename: the new file is watched."""
+    harness = MboxHarness(tmp_path, watcher=notices)
+    harness.deliver(FIRST)
+    box = harness.store.open("INBOX")
+    settled(loop)
+    heard = listen(box)
+    new = harness.inbox_path.with_name("new")
+    new.write_bytes(harness.inbox_path.read_bytes())
+    os.rename(new, harness.inbox_path)
+    settled(loop)
+    harness.deliver(FIRST)
+    assert loop.until(lambda: bool(heard) and heard[-1] == 2)
+    harness.registry.shut()
+
+
+def test_a_deleted_watch_does_not_stop_the_rest(loop: Loop, tmp_path: Path) -> None:
+    """twisted.internet.inotify closes itself when a watched directory is deleted; ours does not."""
+    seen: list[str] = []
+    watcher = Inotify(loop.reactor, lambda path, mask: seen.append(os.path.basename(path)))
+    watcher.startReading()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        watcher.watch(str(tmp_path / name))
+    (tmp_path / "one").rmdir()
+    assert loop.until(lambda: "one" in seen)
+    (tmp_path / "two" / "file").touch()
+    assert loop.until(lambda: "two" in seen)
+    watcher.ignore(str(tmp_path / "one"))
+    watcher.ignore(str(tmp_path / "two"))
+    with pytest.raises(FileNotFoundError):
+        watcher.watch(str(tmp_path / "three"))
+    watcher.stop()
