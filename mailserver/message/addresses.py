@@ -183,11 +183,10 @@ def _mailbox(words: list[bytes]) -> tuple[bytes, bytes]:
 
 def _domain(words: list[bytes]) -> bytes:
     """The domain at the beginning of the words: one, and what dots tie to it."""
-    domain = b""
-    for text in words:
-        if domain and not (domain.endswith(b".") or text.startswith(b".")):
-            break
-        domain += text
+    end = min(len(words), 1)
+    while end < len(words) and (words[end - 1].endswith(b".") or words[end].startswith(b".")):
+        end += 1
+    domain = b"".join(words[:end])
     return b"" if domain == b"@" else domain
 
 

@@ -51,22 +51,21 @@ def envelope_of_header(header: bytes) -> bytes:
     Sender and Reply-To default to From where they are missing or empty. Of a repeated text
     field the last counts, repeated address fields are one list, as Dovecot has it.
     """
-    said: dict[bytes, bytes] = {}
+    said: dict[bytes, list[bytes]] = {}
     for name, body in scan(header):
         key = name.lower()
         if key not in _WANTED:
             key = key.rstrip()
             if key not in _WANTED:
                 continue
-        if key in said and key in _ADDRESSES:
-            said[key] += b"," + _for_humans(body)
-        else:
-            said[key] = _for_humans(body)
-    lists = {name: parse_addresses(said[name]) for name in _ADDRESSES if name in said}
+        said.setdefault(key, []).append(_for_humans(body))
+    lists = {name: parse_addresses(b",".join(said[name])) for name in _ADDRESSES if name in said}
     author = lists.get(b"from", ())
     lists[b"sender"] = lists.get(b"sender") or author
     lists[b"reply-to"] = lists.get(b"reply-to") or author
-    date, subject, in_reply_to, message_id = (nstring(said.get(name)) for name in _TEXT)
+    date, subject, in_reply_to, message_id = (
+        nstring(said[name][-1] if name in said else None) for name in _TEXT
+    )
     people = b" ".join([address_list(lists.get(name, ())) for name in _ADDRESSES])
     return b"(%b %b %b %b %b)" % (date, subject, people, in_reply_to, message_id)
 
@@ -78,7 +77,6 @@ def render_envelope(content: bytes) -> bytes:
 
 def _for_humans(body: bytes) -> bytes:
     """The unfolded value; where it was folded or has tabs, runs of white space are one space."""
-    value = body[1:].strip()
-    if b"\n" in value or b"\t" in value or b"\r" in value:
-        return b" ".join(value.split())
-    return unfold(body) if not body.startswith(b":") else value
+    value = unfold(body)
+    folded = b"\n" in body[:-2] or b"\t" in value
+    return b" ".join(value.split()) if folded else value

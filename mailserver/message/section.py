@@ -14,7 +14,7 @@ from typing import Final
 from mailserver.message.header import selected
 from mailserver.message.mime import Part, Span
 
-_TRAILING_SPACE: Final = re.compile(rb"[ \t]+(?=\r?\n|\Z)")
+_TRAILING_SPACE: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]")
 
 
