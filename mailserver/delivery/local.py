@@ -128,6 +128,8 @@ class LocalAgents:
         reason = os.strerror(error.errno) if error.errno else str(error)
         act = "error writing message: " if error.errno in _WRITING else ""
         text = f"{_failure(job)}{act}{reason}"
+        if job.action is Action.COMMAND:
+            return Outcome.deferred(text, "4.3.0")  # fork, pipe: the command itself has its exit status
         if error.errno in _FULL:
             return (
                 Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")

@@ -54,12 +54,14 @@ def _read_one(owner: Owner, path: str, mode: int | None) -> bytes | None:
             return None
         raise
     try:
-        descriptor = _open_beneath(place, name, path)
+        descriptor, is_readable = _open_beneath(place, name, path)
         if descriptor is None:
             return None
         try:
             _judge_directory(path, os.fstat(place))
             _judge(owner, path, os.fstat(descriptor), mode)
+            if not is_readable:
+                raise _Unusable(f"cannot open file {path}: Permission denied: chmod u+r {path}")
             return _read_whole(descriptor, path, LONGEST_FORWARD)
         finally:
             os.close(descriptor)
@@ -67,22 +69,18 @@ def _read_one(owner: Owner, path: str, mode: int | None) -> bytes | None:
         os.close(place)
 
 
-def _open_beneath(place: int, name: str, path: str) -> int | None:
+def _open_beneath(place: int, name: str, path: str) -> tuple[int | None, bool]:
+    """A descriptor to judge the file by, None where there is none, and whether it can be read."""
     try:
-        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=place)
+        return os.open(name, _READ | os.O_NOFOLLOW, dir_fd=place), True
     except OSError as error:
         if error.errno in _ABSENT:
-            return None
+            return None, False
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise _Unusable(f"file {path} is not a regular file")
-        if error.errno == errno.EACCES:
-            return _open_unreadable(place, name, path)
-        raise
-
-
-def _open_unreadable(place: int, name: str, path: str) -> int:
-    """A descriptor to judge a file by that we may not read; it fails the mode's test, or reading it fails."""
-    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+        if error.errno != errno.EACCES:
+            raise
+    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place), False
 
 
 def _judge_directory(path: str, found: os.stat_result) -> None:
