@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from mailserver.envelope import Envelope, Recipient
 from mailserver.queue.directory import QueueDirectory
@@ -45,6 +45,8 @@ class Reception:
         self._threads = threads
         self._filter: ContentFilter | None = None
         self._failure: OSError | None = None
+        self._is_flushing = False
+        self._is_discarded = False
         self.octets = 0
 
     @property
@@ -77,10 +79,14 @@ class Reception:
 
     async def flush(self) -> None:
         """What waited is on its way to the disk, out of memory."""
+        self._is_flushing = True
         try:
             await self._threads.run(self._message.flush)
         except OSError as failure:
             self._failure = failure
+        self._is_flushing = False
+        if self._is_discarded:
+            await self._threads.run(self._message.discard)
 
     async def commit(self, effects: Effects) -> QueueFile | None:
         """The message is durably in the queue; None where an access rule had it discarded.
@@ -105,9 +111,11 @@ class Reception:
         self._message.is_held = self._message.is_held or bool(effects.hold)
         return self._message.commit()
 
-    def discard(self) -> Any:
-        """Nothing of the message is left, soon. The answer is a Deferred."""
-        return self._threads.run(self._message.discard)
+    def discard(self) -> None:
+        """Nothing of the message is left, soon: after the flush that is under way, if there is one."""
+        self._is_discarded = True
+        if not self._is_flushing:
+            self._threads.run(self._message.discard)
 
 
 def affected(envelope: Envelope, effects: Effects) -> Envelope:

@@ -24,7 +24,7 @@ from mailserver.smtpd.dns_restrictions import (
 )
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.verdict import Evaluation, RestrictionError, Subject, Verdict
-from mailserver.tables.table import Table
+from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
 from mailserver.threads import Threads
 
@@ -162,7 +162,7 @@ class Compiler:
             return reject_rbl_client(tools.resolver, argument)
         try:
             table = tools.open_table(argument)
-        except Exception as error:
+        except (TableError, ValueError) as error:
             raise RestrictionError(f"{parameter}: {name} {argument}: {error}") from error
         codes = (tools.codes.access_map_reject_code, tools.codes.access_map_defer_code)
         return AccessCheck(name, table, tools.threads, self.run_text, tools.delimiters, codes)
