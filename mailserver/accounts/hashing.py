@@ -125,9 +125,10 @@ def _digest(algorithm: str, salted: bool = False) -> Callable[[str, bytes], bool
     def verify(text: str, password: bytes) -> bool:
         is_hex = not salted and re.fullmatch(f"[0-9A-Fa-f]{{{2 * size}}}", text) is not None
         stored = binascii.unhexlify(text) if is_hex else base64.b64decode(text)
-        salt = stored[size:] if salted else b""
-        found = hashlib.new(algorithm, password + salt).digest()
-        return hmac.compare_digest(found, stored.removesuffix(salt) if salt else stored)
+        digest, salt = stored[:size], stored[size:]
+        if len(digest) != size or (salt and not salted):
+            raise ValueError("a digest of the wrong length")
+        return hmac.compare_digest(hashlib.new(algorithm, password + salt).digest(), digest)
 
     return verify
 

@@ -1,0 +1,133 @@
+"""Brute force is slow, and nobody else is. RELIABILITY B20."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from mailserver.accounts.throttle import LONGEST_DELAY, MEMORY, Throttle, place
+
+
+class Time:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_wrong_passwords_wait_2_4_8_15_seconds() -> None:
+    """The penalty doubles from 2 s and stops at 15 s."""
+    time = Time()
+    throttle = Throttle(time)
+    delays = []
+    for n in range(6):
+        delays.append(throttle.failed("192.0.2.1", "alice", b"%d" % n))
+        time.now += delays[-1]
+    assert delays == [2, 4, 8, 15, 15, 15]
+
+
+def test_a_hundred_guesses_take_fifteen_minutes_even_in_parallel() -> None:
+    """Answers to one place follow each other, and too many at once are not even checked."""
+    time = Time()
+    throttle = Throttle(time)
+    checked = 0
+    last_answer = 0.0
+    while checked < 100:
+        if throttle.may_check("192.0.2.1", "alice"):
+            last_answer = time.now + throttle.failed("192.0.2.1", f"user{checked}", b"guess%d" % checked)
+            checked += 1
+        else:
+            time.now += 1.0
+    assert last_answer - 1000.0 >= 15 * 60
+    assert throttle.may_check("192.0.2.2", "alice")
+
+
+def test_a_right_password_from_elsewhere_is_not_slowed() -> None:
+    """Nor from a known place, however many guess there."""
+    throttle = Throttle(Time())
+    assert throttle.succeeded("192.0.2.1", "alice") == 0
+    for n in range(5):
+        throttle.failed("192.0.2.1", "bob", b"%d" % n)
+    assert throttle.succeeded("192.0.2.1", "alice") == 0
+    assert throttle.succeeded("198.51.100.1", "bob") == 0
+
+
+def test_a_right_password_from_a_guessing_place_waits_as_a_wrong_one() -> None:
+    """Else the attacker would know by the time, and hang up early."""
+    throttle = Throttle(Time())
+    throttle.failed("192.0.2.1", "bob", b"1")
+    throttle.failed("192.0.2.1", "bob", b"2")
+    assert throttle.succeeded("192.0.2.1", "alice") >= 4
+    assert throttle.succeeded("192.0.2.1", "alice") == 0
+
+
+def test_an_old_phone_stays_at_the_first_step() -> None:
+    """The same wrong password again is no further guess."""
+    time = Time()
+    throttle = Throttle(time)
+    for _ in range(50):
+        delay = throttle.failed("192.0.2.1", "alice", b"last year's")
+        assert delay == 2
+        time.now += delay
+
+
+def test_ones_own_typing_errors_end_with_the_right_password() -> None:
+    """But a success does not wipe out guesses at others."""
+    time = Time()
+    throttle = Throttle(time)
+    for name in ("alice", "alice", "bob"):
+        time.now += throttle.failed("192.0.2.1", name, b"%f" % time.now)
+    throttle.succeeded("192.0.2.1", "alice")
+    assert throttle.penalties() == [("192.0.2.1", 1, pytest.approx(8.0))]
+
+
+def test_places_are_ipv4_addresses_and_ipv6_48s() -> None:
+    """An IPv6 customer has 2^80 addresses."""
+    assert place("2001:db8:1:2::3") == place("2001:db8:1:ffff::1") != place("2001:db8:2::1")
+    assert place("::ffff:192.0.2.1") == place("192.0.2.1") == "192.0.2.1"
+    assert place("fe80::1%eth0") == "fe80::/48"
+    assert place("local") == "local"
+
+
+def test_an_account_guessed_at_from_everywhere_is_slowed_not_locked() -> None:
+    """Per account, without lock-out: the owner's known place is never slowed."""
+    throttle = Throttle(Time())
+    throttle.succeeded("198.51.100.1", "alice")
+    delays = [throttle.failed(f"192.0.2.{n}", "alice", b"%d" % n) for n in range(15)]
+    assert delays[0] == 2 and delays[-1] == LONGEST_DELAY
+    assert throttle.succeeded("198.51.100.1", "alice") == 0
+    assert throttle.failed("203.0.113.1", "bob", b"x") == 2
+
+
+def test_an_hour_without_failures_is_forgiven() -> None:
+    """Memory ends."""
+    time = Time()
+    throttle = Throttle(time)
+    for n in range(5):
+        throttle.failed("192.0.2.1", "alice", b"%d" % n)
+    time.now += MEMORY + 1
+    assert throttle.penalties() == []
+    assert throttle.failed("192.0.2.1", "alice", b"x") == 2
+
+
+def test_trusted_networks_wait_the_first_delay_only() -> None:
+    """Webmail speaks for many people."""
+    throttle = Throttle(Time(), [ipaddress.ip_network("127.0.0.0/8")])
+    assert [throttle.failed("127.0.0.1", "alice", b"%d" % n) for n in range(5)] == [2] * 5
+    assert throttle.may_check("127.0.0.1", "alice")
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A botnet cannot fill it."""
+    monkeypatch.setattr("mailserver.accounts.throttle._MOST_PLACES", 100)
+    throttle = Throttle(Time())
+    for n in range(300):
+        throttle.failed(f"2001:db8:{n:x}::1", f"name{n}", b"x")
+    assert len(throttle.penalties()) == 100
+    for n in range(300):
+        throttle.failed("192.0.2.1", "alice", b"%d" % n)
+    assert max(count for _, count, _ in throttle.penalties()) <= 16
