@@ -1,4 +1,4 @@
-"""From LOGIN or AUTHENTICATE to a name and a password, and the log lines of it.
+"""From LOGIN or AUTHENTICATE to a name and a password.
 
 Who may log in is `accounts.login.Logins`' question. RFC 3501 §6.2, RFC 4616 (PLAIN),
 RFC 4959 (initial responses); the LOGIN mechanism as old clients speak it.
@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.accounts.login import Peer
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.wire.imap_arguments import ImapSyntaxError
 from mailserver.wire.imap_commands import Authenticate, Login, decode_base64
@@ -74,23 +73,3 @@ def _plain(response: bytes) -> Credentials:
 def _name(raw: bytes) -> str:
     """The name as text; one that can be nobody's stays recognisably so."""
     return raw[: LONGEST_NAME + 1].decode("utf-8", "replace")
-
-
-def loggable(name: str) -> str:
-    """The name as log readers can take it: no `<`, `>`, control characters.."""
-    return "".join("?" if letter in "<>" or not letter.isprintable() else letter for letter in name)[:255]
-
-
-def connection_fields(peer: Peer, session: str, name: str = "", method: str = "", pid: int = 0) -> str:
-    """`user=<…>, method=…, rip=…, …` as Dovecot's log readers know them."""
-    fields = [f"user=<{loggable(name)}>"]
-    if method:
-        fields.append(f"method={method}")
-    fields += [f"rip={peer.address}", f"lip={peer.local_address}"]
-    if pid:
-        fields.append(f"mpid={pid}")
-    if peer.is_tls:
-        fields.append("TLS")
-    elif peer.is_secure:
-        fields.append("secured")
-    return ", ".join([*fields, f"session=<{session}>"])

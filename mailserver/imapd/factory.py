@@ -13,7 +13,8 @@ from twisted.internet.protocol import ServerFactory
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Logins
-from mailserver.imapd.protocol import Handover, ImapServer, Preamble
+from mailserver.imapd.entrance import Preamble
+from mailserver.imapd.protocol import Handover, ImapServer
 from mailserver.imapd.session import Service
 from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import MailLog

@@ -16,8 +16,7 @@ RFC 3501, RFC 9051; RFC 3501 §6.2.1 for STARTTLS.
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -28,29 +27,22 @@ from twisted.mail.imap4 import IMAP4Server
 from twisted.python.failure import Failure
 
 from mailserver.accounts.account import Account
-from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.accounts.login import Granted, Logins, Peer
 from mailserver.imapd import capability
-from mailserver.imapd.authentication import (
-    Credentials,
-    connection_fields,
-    from_authenticate,
-    from_login,
-    loggable,
-)
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
+from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
+from mailserver.imapd.journal import Journal
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Rejection, Reply, ok, refusal_of
 from mailserver.imapd.session import Service, Session
 from mailserver.maillog import MailLog
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
 from mailserver.wire.imap_commands import BadCommand, Command, parse_command
-from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits
-from mailserver.wire.imap_framing import Refused as RefusedCommand
+from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits, Refused
 from mailserver.wire.imap_mailbox import InvalidMailboxName
 from mailserver.wire.imap_responses import public_text, string
 from mailserver.wire.imap_search import BadCharset
 
-Preamble = Mapping[str, Any]
 Handover = Callable[["ImapServer", Granted, Preamble, bytes], None]
 
 _log = Logger()
@@ -74,26 +66,16 @@ class ImapServer(IMAP4Server):
         tls: Any = None,
         handover: Handover | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._service = service
-        self._logins = logins
-        self._registry = registry
-        self._mail_log = log
         self._tls = tls
         self._handover = handover
+        self._journal = Journal(log, service.reactor)
+        self._entrance = Entrance(service, logins, registry, self._journal)
         self._session: Session | None = None
-        self._peer = Peer("", 0, "", 0, False, False)
-        self._id = secrets.token_urlsafe(9)
         self._resumed: tuple[Account, Preamble] | None = None
-        self._octets_in = 0
-        self._octets_out_before = 0
-        self._attempts = 0
-        self._last_name = self._last_method = ""
         self._bad_commands = 0
-        self._started = service.reactor.seconds()
-        self._reason = "Connection closed"
         self._is_busy = self._is_advancing = self._is_closing = self._is_reading_paused = False
-        self._is_handed_over = False
         self._line_wanted: Deferred[bytes] | None = None
         self._output = Output(service.reactor, self._advance)
         self._input = CommandReader(self._limits(is_strict=True))
@@ -123,7 +105,7 @@ class ImapServer(IMAP4Server):
         if self._resumed is not None:
             self._start(self._resume(*self._resumed))
             return
-        self._peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+        self._journal.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
         greeting = public_text(self._service.settings.greeting)
         self._output.line(b"* OK [CAPABILITY %b] %b" % (self._capabilities(), greeting))
         self._output.flush()
@@ -149,8 +131,9 @@ class ImapServer(IMAP4Server):
         waiting, self._line_wanted = self._line_wanted, None
         if waiting is not None:
             waiting.errback(ClientGone())
-        if not self._is_handed_over:
-            self._log_end()
+        if self._entrance.is_open:
+            self._journal.ended(self._output.octets)
+        self._entrance.is_open = False
         if self._session is not None and not self._is_busy:
             self._start(self._give_back())
 
@@ -162,14 +145,14 @@ class ImapServer(IMAP4Server):
         if self._is_busy and self._line_wanted is None and not self._output.is_paused:
             self._time_out_after(self._service.settings.idle_timeout)
             return
-        self._reason = "Disconnected for inactivity"
+        self._journal.reason = "Disconnected for inactivity"
         is_stuck = self._output.is_paused
-        self._say_goodbye(self._reason + ".")
+        self._say_goodbye(self._journal.reason + ".")
         if is_stuck:
             self.transport.abortConnection()
 
     def _time_out_after(self, seconds: float | None) -> None:
-        self.setTimeout(seconds)  # type: ignore[no-untyped-call]
+        self.setTimeout(seconds)
 
     def _close(self) -> None:
         self._is_closing = True
@@ -186,7 +169,7 @@ class ImapServer(IMAP4Server):
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-            await session.run(self._registry.close, session.store)
+            await self._entrance.close_store(session.store)
 
     # Input.
 
@@ -194,8 +177,8 @@ class ImapServer(IMAP4Server):
         """See `Protocol.dataReceived`."""
         if self._is_closing:
             return
-        self.resetTimeout()  # type: ignore[no-untyped-call]
-        self._octets_in += len(data)
+        self.resetTimeout()
+        self._journal.octets_in += len(data)
         self._input.feed(data)
         self._advance()
 
@@ -259,9 +242,9 @@ class ImapServer(IMAP4Server):
             case Continue():
                 self._output.line(b"+ OK")
             case Fatal(text):
-                self._reason = text
+                self._journal.reason = text
                 self._say_goodbye(text)
-            case RefusedCommand(tag, is_too_big):
+            case Refused(tag, is_too_big):
                 if is_too_big:
                     self._finish(tag, Reply(b"NO", b"Literal size too large.", b"TOOBIG"))
                 else:
@@ -312,6 +295,9 @@ class ImapServer(IMAP4Server):
             return answer.reply
         except StoreError as fault:
             return self._store_fault(fault)
+        except Barred as barred:
+            self._output.line(barred.reply.line(command.tag))
+            self._say_goodbye(str(barred))
         except Farewell as farewell:
             self._say_goodbye(str(farewell))
         except ClientGone:
@@ -352,24 +338,20 @@ class ImapServer(IMAP4Server):
             self._output.line(b"* ID (" + string(b"name") + b" " + string(b"mailserver") + b")")
             return ok("ID completed.")
         self._output.line(b"* BYE Logging out")
-        self._reason = "Logged out"
+        self._journal.reason = "Logged out"
         return ok("Logout completed.")
 
     def _capabilities(self) -> bytes:
         if self._session is not None:
             return capability.after_login(self._service.settings.largest_message)
-        return capability.before_login(self._may_log_in, self._tls is not None and not self._peer.is_tls)
-
-    @property
-    def _may_log_in(self) -> bool:
-        return self._peer.is_secure or self._service.settings.allow_plaintext
+        return self._entrance.capabilities(self._tls is not None)
 
     def _finish(self, tag: bytes, reply: Reply) -> None:
         """The tagged line is said, and what follows from it for the connection."""
         if self._is_closing:
             return
         self._output.line(reply.line(tag))
-        if self._reason == "Logged out":
+        if self._journal.reason == "Logged out":
             self._close()
         elif reply.status == b"BAD":
             self._count_bad_command()
@@ -382,7 +364,7 @@ class ImapServer(IMAP4Server):
         is_in = self._session is not None
         limit = settings.most_bad_commands if is_in else settings.most_bad_commands_before_login
         if self._bad_commands >= limit:
-            self._reason = "Too many invalid commands"
+            self._journal.reason = "Too many invalid commands"
             self._say_goodbye("Too many invalid IMAP commands.")
 
     # Before login.
@@ -394,67 +376,32 @@ class ImapServer(IMAP4Server):
             return self._start_tls(command.tag)
         if command.name not in ("LOGIN", "AUTHENTICATE"):
             raise Rejection("Please log in first.", b"CLIENTBUG")
-        if not self._may_log_in:
-            return self._refuse_plaintext(command)
-        if command.name == "LOGIN":
-            return await self._log_in(command.tag, from_login(command.arguments))
-        return await self._log_in(command.tag, await from_authenticate(command.arguments, self._ask))
-
-    def _refuse_plaintext(self, command: Command) -> Reply | None:
-        """A password that came in clear is compromised: it is not looked at, and the client is dropped."""
-        reply = Reply(b"NO", b"Plaintext authentication disallowed on non-secure (SSL/TLS) connections.",
-                      b"PRIVACYREQUIRED")  # fmt: skip
-        self._reason = "Tried to use disallowed plaintext auth"
-        self._output.line(reply.line(command.tag))
-        self._say_goodbye("Please use TLS.")
-        return None
+        granted = await self._entrance.log_in(command, self._ask)
+        if granted.stream >= 0:
+            return self._hand_over(command.tag, granted)
+        store = await self._entrance.open_store(granted.account)
+        self._journal.logged_in(granted.account)
+        return self._begin(granted.account, store)
 
     async def _ask(self, challenge: bytes) -> bytes:
         self._output.line(b"+ " + challenge)
         return await self.next_line()
 
     def _start_tls(self, tag: bytes) -> Reply | None:
-        if self._peer.is_tls:
+        if self._journal.peer.is_tls:
             raise Rejection("TLS is already active.")
         if self._tls is None:
             raise Rejection("TLS support isn't enabled.")
         if self._input.pending:
-            self._reason = "Plaintext after STARTTLS"
+            self._journal.reason = "Plaintext after STARTTLS"
             self._say_goodbye("Nothing may follow STARTTLS in clear.")
             return None
         self._output.line(tag + b" OK Begin TLS negotiation now.")
         self._output.flush()
-        self._peer = self._peer_of(is_tls=True)
+        self._journal.peer = self._peer_of(is_tls=True)
         self._input = CommandReader(self._limits(is_strict=True))
         self._bad_commands = 0
         self.transport.startTLS(self._tls)
-        return None
-
-    async def _log_in(self, tag: bytes, credentials: Credentials) -> Reply | None:
-        self._attempts += 1
-        self._last_name, self._last_method = credentials.name, credentials.mechanism
-        attempt = Attempt(
-            "imap", credentials.mechanism, credentials.name, credentials.password, self._peer, self._id
-        )
-        answer = await self._logins.login(attempt)
-        if isinstance(answer, Refused):
-            return self._refuse_login(tag, answer)
-        if self._is_closing:
-            if answer.stream >= 0:
-                os.close(answer.stream)
-            return None
-        if answer.stream >= 0:
-            return self._hand_over(tag, answer)
-        return await self._enter(answer.account)
-
-    def _refuse_login(self, tag: bytes, refused: Refused) -> Reply | None:
-        if refused.temporary:
-            return Reply(b"NO", b"Temporary authentication failure.", b"UNAVAILABLE")
-        reply = Reply(b"NO", b"Authentication failed.", b"AUTHENTICATIONFAILED")
-        if self._attempts < self._service.settings.most_login_failures or self._is_closing:
-            return reply
-        self._output.line(reply.line(tag))
-        self._say_goodbye("Too many failed logins.")
         return None
 
     def _hand_over(self, tag: bytes, granted: Granted) -> Reply | None:
@@ -462,94 +409,30 @@ class ImapServer(IMAP4Server):
         if self._handover is None:
             os.close(granted.stream)
             raise RuntimeError("a stream was granted, but there is no handover")
-        self._log_login(granted.account)
-        preamble = self._preamble(tag)
-        self._is_closing = self._is_handed_over = True
+        self._journal.logged_in(granted.account)
+        pending = self._input.take_pending()
+        self._journal.octets_in -= len(pending)
+        self._is_closing = True
+        self._entrance.is_open = False
         self._time_out_after(None)
         self._output.detach()
-        self._handover(self, granted, preamble, self._input.take_pending())
+        self._handover(self, granted, preamble_of(self._journal, tag, self._output.octets), pending)
         return None
 
-    def _preamble(self, tag: bytes) -> Preamble:
-        """Plain values, fit for JSON, from which `resume` continues."""
-        peer = self._peer
-        return {
-            "tag": tag.decode("latin-1"), "session": self._id, "method": self._last_method,
-            "address": peer.address, "port": peer.port,
-            "local_address": peer.local_address, "local_port": peer.local_port,
-            "is_tls": peer.is_tls, "is_secure": peer.is_secure,
-            "octets_in": self._octets_in - self._input.pending, "octets_out": self._output.octets,
-        }  # fmt: skip
-
     async def _resume(self, account: Account, preamble: Preamble) -> None:
-        self._peer = Peer(
-            preamble["address"], preamble["port"], preamble["local_address"], preamble["local_port"],
-            preamble["is_tls"], preamble["is_secure"],
-        )  # fmt: skip
-        self._id = preamble["session"]
-        self._octets_in = preamble["octets_in"]
-        self._octets_out_before = preamble["octets_out"]
-        tag = str(preamble["tag"]).encode("latin-1")
+        tag = read_preamble(self._journal, preamble)
         try:
-            store = await self._open_store(account)
+            store = await self._entrance.open_store(account)
         except Refusal as refusal:
             self._finish(tag, refusal.reply)
             self._say_goodbye("The mail is not available.")
             return
-        if store is not None:
-            self._finish(tag, self._logged_in(account, store))
+        self._finish(tag, self._begin(account, store))
 
-    async def _enter(self, account: Account) -> Reply | None:
-        store = await self._open_store(account)
-        if store is None:
-            return None
-        self._log_login(account)
-        return self._logged_in(account, store)
-
-    async def _open_store(self, account: Account) -> AccountStore | None:
-        """The account's store; None, and nothing kept, where the client has left meanwhile."""
-        try:
-            store = await self._service.threads.run(self._registry.open, account)
-        except StoreError as fault:
-            raise refusal_of(fault)
-        if self._is_closing:
-            await self._service.threads.run(self._registry.close, store)
-            return None
-        return store
-
-    def _logged_in(self, account: Account, store: AccountStore) -> Reply:
+    def _begin(self, account: Account, store: AccountStore) -> Reply:
         self._session = Session(self._service, account, store, self._output, self.next_line)
+        self._journal.session = self._session
         self._input.limits = self._limits(is_strict=False)
         self._bad_commands = 0
         self._time_out_after(self._service.settings.idle_timeout)
         return ok("Logged in", b"CAPABILITY " + self._capabilities())
-
-    # The log.
-
-    def _log_login(self, account: Account) -> None:
-        fields = connection_fields(self._peer, self._id, account.name, self._last_method, os.getpid())
-        self._mail_log.write("imap-login", f"Login: {fields}")
-
-    def _log_end(self) -> None:
-        session = self._session
-        if session is None:
-            self._log_no_login()
-            return
-        counts = session.counts
-        service = f"imap({loggable(session.account.name)})<{os.getpid()}><{self._id}>"
-        octets_out = self._octets_out_before + self._output.octets
-        self._mail_log.write(
-            service,
-            f"Disconnected: {self._reason} in={self._octets_in} out={octets_out} deleted={counts.deleted} "
-            f"expunged={counts.expunged} trashed={counts.trashed} hdr_count={counts.hdr_count} "
-            f"hdr_bytes={counts.hdr_bytes} body_count={counts.body_count} body_bytes={counts.body_bytes}",
-        )
-
-    def _log_no_login(self) -> None:
-        seconds = int(self._service.reactor.seconds() - self._started)
-        if self._attempts:
-            what = f"auth failed, {self._attempts} attempts in {seconds} secs"
-        else:
-            what = f"no auth attempts in {seconds} secs"
-        fields = connection_fields(self._peer, self._id, self._last_name, self._last_method)
-        self._mail_log.write("imap-login", f"Disconnected: {self._reason} ({what}): {fields}")

@@ -103,6 +103,19 @@ class RealClients(unittest.TestCase):
         self.assertEqual(client.status("Ablage", "(MESSAGES)")[1], [b'"Ablage" (MESSAGES 1)'])
         self.assertEqual(client.close()[0], "OK")
         self.assertEqual(client.logout()[0], "BYE")
+        self._wait_for_line("Disconnected: Logged out in=")
+
+    def _wait_for_line(self, start: str) -> None:
+        """The log gets such a line of a logged-in session within seconds."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if any(
+                text.startswith(start) and service.startswith("imap(alice)<")
+                for service, text in self.log.lines
+            ):
+                return
+            time.sleep(0.01)
+        self.fail(f"no line {start!r} in {self.log.lines}")
 
     def test_large_messages_over_tls(self) -> Deferred[None]:
         """Twenty megabytes go in and come out, while another session's NOOP is answered."""

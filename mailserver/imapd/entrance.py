@@ -1,0 +1,131 @@
+"""What a client may do before it is logged in, and the login itself.
+
+The protocol gives commands and takes replies; whose password is right is `Logins`' business.
+A granted login opens the account's store here, or brings a stream to the session host that
+will; then the protocol hands the connection over. RFC 3501 §6.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.imapd import capability
+from mailserver.imapd.authentication import Ask, Credentials, from_authenticate, from_login
+from mailserver.imapd.journal import Journal
+from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Reply, refusal_of
+from mailserver.imapd.session import Service
+from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
+from mailserver.wire.imap_commands import Command
+
+Preamble = Mapping[str, Any]
+
+
+class Entrance:
+    """One connection's way in. `is_open` is false once the client has left."""
+
+    def __init__(self, service: Service, logins: Logins, registry: StoreRegistry, journal: Journal) -> None:
+        self.is_open = True
+        self._service = service
+        self._logins = logins
+        self._registry = registry
+        self._journal = journal
+
+    def capabilities(self, has_tls: bool) -> bytes:
+        """What is announced to this client now."""
+        return capability.before_login(self._may_log_in, has_tls and not self._journal.peer.is_tls)
+
+    @property
+    def _may_log_in(self) -> bool:
+        return self._journal.peer.is_secure or self._service.settings.allow_plaintext
+
+    async def log_in(self, command: Command, ask: Ask) -> Granted:
+        """The login was granted; a Refusal or Rejection where it was not, ClientGone for who has left.
+
+        A password that comes in clear is compromised: it is not looked at, and the client is dropped.
+        """
+        if not self._may_log_in:
+            self._journal.reason = "Tried to use disallowed plaintext auth"
+            raise Barred(
+                Reply(b"NO", b"Plaintext authentication disallowed without TLS.", b"PRIVACYREQUIRED"),
+                "Please use TLS.",
+            )
+        credentials = await _credentials(command, ask)
+        self._journal.attempted(credentials)
+        answer = await self._logins.login(self._attempt(credentials))
+        if isinstance(answer, Refused):
+            raise self._refusal(answer)
+        if not self.is_open:
+            if answer.stream >= 0:
+                os.close(answer.stream)
+            raise ClientGone
+        return answer
+
+    def _attempt(self, said: Credentials) -> Attempt:
+        journal = self._journal
+        return Attempt("imap", said.mechanism, said.name, said.password, journal.peer, journal.id)
+
+    def _refusal(self, refused: Refused) -> Exception:
+        if refused.temporary:
+            return Refusal("Temporary authentication failure.", b"UNAVAILABLE")
+        refusal = Refusal("Authentication failed.", b"AUTHENTICATIONFAILED")
+        if self._journal.attempts < self._service.settings.most_login_failures:
+            return refusal
+        return Barred(refusal.reply, "Too many failed logins.")
+
+    async def open_store(self, account: Account) -> AccountStore:
+        """The account's store. Raises Refusal; ClientGone, with nothing kept, for who has left."""
+        try:
+            store = await self._service.threads.run(self._registry.open, account)
+        except StoreError as fault:
+            raise refusal_of(fault)
+        if not self.is_open:
+            await self.close_store(store)
+            raise ClientGone
+        return store
+
+    async def close_store(self, store: AccountStore) -> None:
+        """The registry has the store back."""
+        await self._service.threads.run(self._registry.close, store)
+
+
+class Barred(Farewell):
+    """The command is answered with `reply`, and then the session ends."""
+
+    def __init__(self, reply: Reply, text: str) -> None:
+        super().__init__(text)
+        self.reply = reply
+
+
+async def _credentials(command: Command, ask: Ask) -> Credentials:
+    if command.name == "LOGIN":
+        return from_login(command.arguments)
+    return await from_authenticate(command.arguments, ask)
+
+
+def preamble_of(journal: Journal, tag: bytes, octets_out: int) -> Preamble:
+    """Plain values, fit for JSON, from which the session host's `resume` continues."""
+    peer = journal.peer
+    return {
+        "tag": tag.decode("latin-1"), "session": journal.id, "method": journal.method,
+        "address": peer.address, "port": peer.port,
+        "local_address": peer.local_address, "local_port": peer.local_port,
+        "is_tls": peer.is_tls, "is_secure": peer.is_secure,
+        "octets_in": journal.octets_in, "octets_out": octets_out,
+    }  # fmt: skip
+
+
+def read_preamble(journal: Journal, preamble: Preamble) -> bytes:
+    """The journal goes on where the front's ended; the tag that the login still owes."""
+    journal.peer = Peer(
+        preamble["address"], preamble["port"], preamble["local_address"], preamble["local_port"],
+        preamble["is_tls"], preamble["is_secure"],
+    )  # fmt: skip
+    journal.id = preamble["session"]
+    journal.method = preamble["method"]
+    journal.octets_in = preamble["octets_in"]
+    journal.octets_out = preamble["octets_out"]
+    return str(preamble["tag"]).encode("latin-1")

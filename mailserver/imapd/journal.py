@@ -1,0 +1,89 @@
+"""The log lines of one connection, in the words that Dovecot's log readers know.
+
+`imap-login: Login: user=<…>, method=…, rip=…` when somebody is in, `imap-login: Disconnected:
+… (auth failed, 2 attempts in 4 secs): …` for who never was, `imap(alice)<pid><session>:
+Disconnected: … in=… out=…` at the end. No password and no content ever gets here.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any
+
+from mailserver.accounts.account import Account
+from mailserver.accounts.login import Peer
+from mailserver.imapd.authentication import Credentials
+from mailserver.imapd.session import Session
+from mailserver.maillog import MailLog
+
+
+class Journal:
+    """What is known of a connection for the log. `reason` says why it will have ended.
+
+    `session` is the session that began on it, kept when it has ended.
+    """
+
+    def __init__(self, log: MailLog, clock: Any) -> None:
+        self.peer = Peer("", 0, "", 0, False, False)
+        self.id = secrets.token_urlsafe(9)
+        self.reason = "Connection closed"
+        self.session: Session | None = None
+        self.attempts = 0
+        self.method = ""
+        self.octets_in = 0
+        self.octets_out = 0  # what another process said before us
+        self._name = ""
+        self._log = log
+        self._clock = clock
+        self._started = clock.seconds()
+
+    def attempted(self, credentials: Credentials) -> None:
+        """Somebody tries to log in."""
+        self.attempts += 1
+        self._name, self.method = credentials.name, credentials.mechanism
+
+    def logged_in(self, account: Account) -> None:
+        """The line of a login."""
+        self._log.write("imap-login", f"Login: {self._fields(account.name, os.getpid())}")
+
+    def ended(self, octets_out: int) -> None:
+        """The last line."""
+        session = self.session
+        if session is None:
+            self._ended_before_login()
+            return
+        counts = session.counts
+        self._log.write(
+            f"imap({loggable(session.account.name)})<{os.getpid()}><{self.id}>",
+            f"Disconnected: {self.reason} in={self.octets_in} out={self.octets_out + octets_out} "
+            f"deleted={counts.deleted} expunged={counts.expunged} trashed={counts.trashed} "
+            f"hdr_count={counts.hdr_count} hdr_bytes={counts.hdr_bytes} "
+            f"body_count={counts.body_count} body_bytes={counts.body_bytes}",
+        )
+
+    def _ended_before_login(self) -> None:
+        seconds = int(self._clock.seconds() - self._started)
+        if self.attempts:
+            what = f"auth failed, {self.attempts} attempts in {seconds} secs"
+        else:
+            what = f"no auth attempts in {seconds} secs"
+        self._log.write("imap-login", f"Disconnected: {self.reason} ({what}): {self._fields(self._name)}")
+
+    def _fields(self, name: str, pid: int = 0) -> str:
+        fields = [f"user=<{loggable(name)}>"]
+        if self.method:
+            fields.append(f"method={self.method}")
+        fields += [f"rip={self.peer.address}", f"lip={self.peer.local_address}"]
+        if pid:
+            fields.append(f"mpid={pid}")
+        if self.peer.is_tls:
+            fields.append("TLS")
+        elif self.peer.is_secure:
+            fields.append("secured")
+        return ", ".join([*fields, f"session=<{self.id}>"])
+
+
+def loggable(name: str) -> str:
+    """The name as log readers can take it: no `<`, `>`, no control characters."""
+    return "".join("?" if letter in "<>" or not letter.isprintable() else letter for letter in name)[:255]
