@@ -7,8 +7,8 @@ else a literal, so that no content can break out of its place.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Final
 
 from mailserver.wire.imap_arguments import MONTHS
@@ -17,6 +17,7 @@ from mailserver.wire.imap_mailbox import encode_modified_utf7
 _QUOTABLE: Final = re.compile(rb"[\x20-\x7e]{0,1000}")
 _QUOTABLE_UTF8: Final = re.compile(rb"[\x20-\x7e\x80-\xff]{0,1000}")
 _SPECIAL: Final = re.compile(rb'(["\\])')
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -50,11 +51,10 @@ def flag_list(flags: Iterable[bytes]) -> bytes:
 
 
 def internal_date(posix: int) -> bytes:
-    """A quoted date-time in UTC. RFC 3501 §9 date-time."""
-    moment = time.gmtime(posix)
+    """A quoted date-time in UTC, times before 1970 as that. RFC 3501 §9 date-time."""
+    moment = datetime.fromtimestamp(min(max(posix, 0), _LAST_SECOND), UTC)
     return b'"%2d-%b-%04d %02d:%02d:%02d +0000"' % (
-        moment.tm_mday, MONTHS[moment.tm_mon - 1], moment.tm_year,
-        moment.tm_hour, moment.tm_min, moment.tm_sec,
+        moment.day, MONTHS[moment.month - 1], moment.year, moment.hour, moment.minute, moment.second
     )  # fmt: skip
 
 
