@@ -235,7 +235,7 @@ class Attempt:
             self._submit(report.message)
         if self._progress.open_leaves():
             return await self._services.threads.run(self._postpone)
-        await self._services.threads.run(self._message.remove)
+        await self._services.threads.run(self._services.queue.remove, self._message)
         self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
         return None
 

@@ -132,10 +132,15 @@ class QueueFile:
         """The scan at the next start finds `when` as the file's modification time."""
         os.utime(self.descriptor, (when, when))
 
-    def close(self) -> None:
-        """The lock is given up; the message stays in the queue. May be called twice."""
+    def release(self) -> int:
+        """The descriptor, which is the caller's now, with the lock on it; -1 where it was closed."""
         with self._guard:
             descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
+    def close(self) -> None:
+        """The lock is given up; the message stays in the queue. May be called twice."""
+        descriptor = self.release()
         if descriptor >= 0:
             os.close(descriptor)
 

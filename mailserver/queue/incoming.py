@@ -31,7 +31,7 @@ class IncomingMessage:
 
     `write` and the attributes never block; `flush`, `commit` and `discard` do. `envelope` and
     `is_held` may be changed until the commit. For one thread at a time.
-    `create(is_held)` gives the path and the descriptor of a new, locked file.
+    `create` gives the path and the descriptor of a locked file, which may hold old octets.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class IncomingMessage:
             if self._descriptor < 0:
                 self._path, self._descriptor = self._create(self.queue_id, self.is_held)
                 content, offset = INCOMPLETE_HEADER + content, 0
+                os.ftruncate(self._descriptor, 0)
             write_all(self._descriptor, content, offset)
 
     def commit(self) -> QueueFile:
@@ -116,7 +117,9 @@ class IncomingMessage:
         envelope = encode_record(accepted_record(accepted))
         if self._descriptor < 0:
             self._path, self._descriptor = self._create(self.queue_id, self.is_held)
-            write_all(self._descriptor, b"".join((header, content, envelope)), 0)
+            whole = b"".join((header, content, envelope))
+            os.ftruncate(self._descriptor, len(whole))
+            write_all(self._descriptor, whole, 0)
         else:
             write_all(self._descriptor, content + envelope, offset)
             write_all(self._descriptor, header, 0)

@@ -139,7 +139,7 @@ class LocalWork:
 
     def _remove(self) -> bool:
         try:
-            self._message.remove()
+            self._services.queue.remove(self._message)
         except OSError as error:
             self._services.log.write("qmgr", f"warning: remove {self._message.path}: {error.strerror}")
             return False

@@ -226,3 +226,23 @@ def test_room_is_kept_for_the_largest_message(tmp_path: Path) -> None:
     assert not roomy.has_room(available * 2)
     assert not QueueDirectory(str(tmp_path), message_size_limit=available).has_room()
     assert not QueueDirectory(str(tmp_path), minimum_free=available * 2).has_room()
+
+
+def test_files_of_delivered_messages_are_used_again(tmp_path: Path) -> None:
+    """No octet of the old message is in the new one; a dead process's spares are removed."""
+    world = World(tmp_path)
+    world.send("alice@example.org", content=b"Subject: first\n\n" + b"secret" * 100 + b"\n")
+    (spare,) = (tmp_path / "queue" / "spare").iterdir()
+    inode = spare.stat().st_ino
+    message = world.commit("bob@example.org")
+    assert os.stat(message.path).st_ino == inode
+    assert b"secret" not in Path(message.path).read_bytes()
+    message.close()
+    assert world.queue.open(message.queue_id).accepted.envelope == envelope("bob@example.org")
+    (tmp_path / "queue" / "spare" / "0123456789A").write_bytes(b"left over")
+    kept = world.commit("bob@example.org")
+    world.queue.remove(kept)
+    world.queue.scan()
+    assert len(list((tmp_path / "queue" / "spare").iterdir())) == 1
+    world.queue.close()
+    assert list((tmp_path / "queue" / "spare").iterdir()) == []
