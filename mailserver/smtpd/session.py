@@ -287,7 +287,7 @@ class Session:
             return None
         verb, argument = split_command(line)
         self._has_erred = False
-        self._where = verb[:20] or "UNKNOWN"
+        self._where = verb if verb in self._commands else "UNKNOWN"
         if self._is_denied and verb != "QUIT":
             self.reply(503, "5.7.0", f"Error: access denied for {self.client}")
             return self._done(None)

@@ -115,7 +115,7 @@ class House:
 
     def __init__(self, directory: Path, *, threads: Threads | None = None, **changes: Any) -> None:
         """`changes` are fields of SmtpdSettings, and `texts`, `tools`, `policy` for the policy."""
-        self.clock = Clock()
+        self.clock = changes.pop("clock", None) or Clock()
         self.log = ListLog()
         self.queue = QueueDirectory(os.fspath(directory), clock=lambda: NOW, message_size_limit=1 << 20)
         self.queue.prepare()

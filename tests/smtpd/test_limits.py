@@ -1,0 +1,171 @@
+"""What bounds a client: errors, junk, recipients, connections, rates, time. RELIABILITY §10, F42, F50."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailserver.smtpd.limits import ClientLimits
+from tests.smtpd.harness import NEIGHBOUR, STRANGER, House
+
+UNKNOWN = "500 5.5.2 Error: command not recognized\n"
+ENOUGH = "421 4.7.0 mx.example.org Error: too many errors\n"
+
+
+def test_too_many_errors(tmp_path: Path) -> None:
+    """After ten errors each costs a second, after twenty the connection ends."""
+    house = House(tmp_path)
+    client = house.connect()
+    said = client.say(*["BOGUS"] * 30)
+    assert said == UNKNOWN * 11
+    for _ in range(8):
+        house.clock.advance(0.9)
+        assert client.take() == ""
+        house.clock.advance(0.1)
+        assert client.take().replace("\r\n", "\n") == UNKNOWN
+    house.clock.advance(1)
+    assert client.take().replace("\r\n", "\n") == UNKNOWN + ENOUGH
+    assert client.is_closed
+    assert house.log.lines[-1] == ("smtpd", "too many errors after UNKNOWN from unknown[192.0.2.7]")
+
+
+def test_an_accepted_message_forgives(tmp_path: Path) -> None:
+    """Postfix forgets the errors before a message."""
+    house = House(tmp_path)
+    client = house.connect()
+    for _ in range(4):
+        client.say(*["BOGUS"] * 9)
+        client.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<alice@example.org>", "DATA")
+        assert "queued as" in client.say("x", ".")
+
+
+def test_junk_commands(tmp_path: Path) -> None:
+    """A hundred NOOPs are free, then each counts as an error."""
+    house = House(tmp_path, soft_error_limit=1000)
+    client = house.connect()
+    said = client.say(*["NOOP"] * 200)
+    assert said == "250 2.0.0 Ok\n" * 120 + ENOUGH
+
+
+def test_too_many_recipients(tmp_path: Path) -> None:
+    """RCPT 1,001: 452 4.5.3, the rest of the transaction stands. RFC 5321 §4.5.3.1.10."""
+    house = House(tmp_path)
+    client = house.connect()
+    client.say("EHLO x", "MAIL FROM:<>")
+    said = client.say(*["RCPT TO:<alice@example.org>"] * 1001)
+    assert said == "250 2.1.5 Ok\n" * 1000 + "452 4.5.3 Error: too many recipients\n"
+    client.say("DATA")
+    assert "queued as" in client.say("x", ".")
+    assert len(house.accepted[0].accepted.envelope.recipients) == 1000
+
+
+def test_who_ignores_452_is_sent_away(tmp_path: Path) -> None:
+    """Past the overshoot each one is an error."""
+    house = House(tmp_path, recipient_limit=1, recipient_overshoot_limit=10, soft_error_limit=100)
+    client = house.connect()
+    client.say("EHLO x", "MAIL FROM:<>")
+    said = client.say(*["RCPT TO:<alice@example.org>"] * 100)
+    assert said == "250 2.1.5 Ok\n" + "452 4.5.3 Error: too many recipients\n" * 30 + ENOUGH
+
+
+def test_connections_of_one_client(tmp_path: Path) -> None:
+    """The 51st hears 421; others, and mynetworks, are not counted against."""
+    house = House(tmp_path, client_connection_count_limit=2)
+    first = [house.connect(), house.connect()]
+    third = house.connect()
+    assert third.greeting == f"421 4.7.0 mx.example.org Error: too many connections from {STRANGER}\r\n"
+    assert third.is_closed
+    assert house.connect("192.0.2.8").greeting.startswith("220 ")
+    for _ in range(5):
+        assert house.connect(NEIGHBOUR).greeting.startswith("220 ")
+    third.server.connectionLost()
+    first[0].server.connectionLost()
+    assert house.connect().greeting.startswith("220 ")
+
+
+def test_message_and_recipient_rates(tmp_path: Path) -> None:
+    """450 4.7.1 past the rate; the next time unit is a fresh one."""
+    house = House(tmp_path, client_message_rate_limit=2, client_recipient_rate_limit=2)
+    client = house.connect()
+    client.say("EHLO x")
+    said = [client.say("MAIL FROM:<>", "RSET") for _ in range(3)]
+    assert said[1].startswith("250 2.1.0 Ok")
+    assert said[2].startswith(f"450 4.7.1 Error: too much mail from {STRANGER}\n")
+    house.clock.advance(61)
+    said = [client.say("RSET", "MAIL FROM:<>", *["RCPT TO:<alice@example.org>"] * 3)]
+    assert said[0].endswith(f"450 4.7.1 Error: too many recipients from {STRANGER}\n")
+
+
+def test_a_silent_client(tmp_path: Path) -> None:
+    """300 s, then 421 4.4.2 and the end. RFC 5321 §4.5.3.2.7."""
+    house = House(tmp_path)
+    client = house.connect()
+    client.say("EHLO x")
+    house.clock.advance(299)
+    assert client.take() == ""
+    house.clock.advance(1)
+    assert client.take() == "421 4.4.2 mx.example.org Error: timeout exceeded\r\n"
+    assert client.is_closed
+    assert house.log.lines[-1] == ("smtpd", "timeout after EHLO from unknown[192.0.2.7]")
+
+
+def test_a_dripping_client(tmp_path: Path) -> None:
+    """An octet every five seconds does not extend the time for a command."""
+    house = House(tmp_path)
+    client = house.connect()
+    for _ in range(60):
+        house.clock.advance(5)
+        client.server.dataReceived(b"x")
+    assert client.is_closed
+
+
+def test_dripping_content(tmp_path: Path) -> None:
+    """Content slower than min_data_rate is cut; faster may take as long as it takes."""
+    house = House(tmp_path)
+    client = house.connect()
+    client.say("EHLO x", "MAIL FROM:<>", "RCPT TO:<alice@example.org>", "DATA")
+    for _ in range(100):
+        house.clock.advance(10)
+        client.server.dataReceived(b"x" * 6000)
+    assert not client.is_closed
+    for _ in range(70):
+        house.clock.advance(5)
+        client.server.dataReceived(b"x")
+    assert client.is_closed
+    assert client.take().startswith("421 4.4.2 ")
+    assert house.log.lines[-1][1].startswith("timeout after DATA (")
+    client.server.connectionLost()
+    assert list(Path(house.queue.path, "incoming").iterdir()) == []
+
+
+def test_stress_shortens_patience(tmp_path: Path) -> None:
+    """With many connections open the time limit is that of stress."""
+    house = House(tmp_path, stress_connections=2)
+    clients = [house.connect(), house.connect()]
+    for client in clients:
+        client.say("NOOP")
+    house.clock.advance(300)
+    clients = [house.connect("192.0.2.1"), house.connect("192.0.2.2")]
+    clients[1].say("NOOP")
+    house.clock.advance(11)
+    assert clients[1].is_closed
+
+
+def test_a_client_that_does_not_take_the_421_is_cut(tmp_path: Path) -> None:
+    """Nothing waits for ever behind a full send buffer."""
+    house = House(tmp_path)
+    client = house.connect()
+    client.say("QUIT")
+    house.clock.advance(600)
+    assert getattr(client.transport, "aborting", False)
+
+
+def test_ipv6_counts_by_network() -> None:
+    """A /64 is one client."""
+    limits = ClientLimits(lambda: 0.0)
+    assert limits.connected("2001:db8:1:2::1") == 1
+    assert limits.connected("2001:db8:1:2:3:4:5:6") == 2
+    assert limits.connected("2001:db8:1:3::1") == 1
+    limits.disconnected("2001:db8:1:2::1")
+    limits.disconnected("2001:db8:1:2:3:4:5:6")
+    assert limits.connected("2001:db8:1:2::9") == 1
+    assert limits.connections == 2
