@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, Protocol
 
-from mailserver.store.adopt import read_subscriptions, read_uidlist
+from mailserver.store.adopt import read_subscriptions
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
     AccountStore,
@@ -165,7 +165,7 @@ class FileAccountStore(AccountStore):
             path = self._folders.path(name)
         if kind is Kind.MBOX:
             return self._make_mbox(path, self._directory)
-        return MaildirFormat(path, self._hostname, lambda directory: read_uidlist(self._control(directory)))
+        return MaildirFormat(path, self._hostname, self._control(path))
 
     def _control(self, directory: str) -> str:
         if not self._layout.control:
@@ -220,14 +220,22 @@ class FileAccountStore(AccountStore):
         except StoreError as error:
             self._warn(f"mailbox {box.name}: {error}")
 
+    def _export(self, box: IndexedMailbox) -> None:
+        """Nobody needs the mailbox now: Dovecot may."""
+        try:
+            box.export()
+        except StoreError:
+            pass  # another program holds the lock, or the disk is full: warned of, and no loss
+
     def _evict(self) -> None:
-        idle = [box for box in self._boxes.values() if box.users == 0]
+        idle = [box for box in self._boxes.values() if box.users == 0][:-1]  # the last used one stays
         messages = sum(len(box.uids) for box in idle)
-        excess = len(idle) - LINGERING_MAILBOXES
+        excess = len(idle) + 1 - LINGERING_MAILBOXES
         for box in idle:
             if excess <= 0 and messages <= LINGERING_MESSAGES:
                 break
             del self._boxes[box.name]
+            self._export(box)
             excess -= 1
             messages -= len(box.uids)
 
@@ -394,6 +402,7 @@ class FileAccountStore(AccountStore):
                 if box.users:
                     self._watcher.unwatch(box)
                     self._settle(box)
+                self._export(box)
                 box.replace()
             self._boxes.clear()
             self._cache.close()

@@ -129,6 +129,10 @@ class MailboxFormat(abc.ABC):
         """
         return None
 
+    def export(self, uidvalidity: int, uidnext: int, uids: Mapping[str, int]) -> None:
+        """Other servers' own index of this mailbox has these UIDs by key (ascending), where it has one."""
+        return None
+
     @abc.abstractmethod
     def settle(self) -> Delta | None:
         """What was put off is done (last session gone, CLOSE, stop): pending flags, foreign indexes."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,7 @@ from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
 _FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
+_FEW: Final = 50  # removals that are cheaper one by one
 _Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expunged
 _RECENT: Final = b"\\recent"
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
@@ -280,8 +282,7 @@ class IndexedMailbox(Mailbox):
     def _hide(self, uids: Sequence[Uid]) -> None:
         if not uids:
             return
-        gone = set(uids)
-        self.uids = [uid for uid in self.uids if uid not in gone]
+        self.uids = _without(self.uids, uids)
         for uid in uids:
             self.messages.pop(uid, None)
             self._uid_of.pop(self._keys.pop(uid, ""), None)
@@ -657,6 +658,11 @@ class IndexedMailbox(Mailbox):
                 token = self._token or ""
                 self._change(lambda: _Change(token=token))
 
+    def export(self) -> None:
+        """Other servers' own index has our UIDs. *Blocking.*"""
+        with self._working():
+            self._format.export(self.uidvalidity, self.uidnext, {self._keys[uid]: uid for uid in self.uids})
+
     def watched_paths(self) -> Sequence[str]:
         """Files and directories whose change means that `refresh` has news."""
         return self._format.watched_paths()
@@ -665,6 +671,19 @@ class IndexedMailbox(Mailbox):
 def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageTuple:
     text = encode_flags(flags)
     return (uid, found.key, found.place, text, modseq, found.internal_date, found.size)
+
+
+def _without(uids: list[Uid], gone: Sequence[Uid]) -> list[Uid]:
+    """A new list; readers may hold the old one."""
+    if len(gone) > _FEW:
+        leaving = set(gone)
+        return [uid for uid in uids if uid not in leaving]
+    left = uids.copy()
+    for uid in gone:
+        position = bisect_left(left, uid)
+        if left[position : position + 1] == [uid]:
+            del left[position]
+    return left
 
 
 def _combine(old: Flags, named: Flags, mode: StoreMode) -> Flags:

@@ -41,6 +41,7 @@ from mailserver.store.maildir_names import (
     unique_name,
     virtual_size,
 )
+from mailserver.store.uidlist import read_uidlist, write_uidlist
 
 RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
@@ -184,20 +185,20 @@ class _Draft:
 
 
 class MaildirFormat(MailboxFormat):
-    """See `MailboxFormat`. `adopt` gives what another server left; see `store.adopt`."""
+    """See `MailboxFormat`. `control` is where Dovecot's own files lie, the maildir itself where empty."""
 
     def __init__(
         self,
         directory: str,
         hostname: str,
-        adopt: Callable[[str], tuple[Adopted, Mapping[str, int]]] = lambda directory: (Adopted(), {}),
+        control: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._hostname = hostname
-        self._adopt = adopt
+        self._control = control or directory
         self._clock = clock
-        self._keywords = Keywords(directory)
+        self._keywords = Keywords(self._control)
         self._forget()
 
     def _forget(self) -> None:
@@ -227,7 +228,7 @@ class MaildirFormat(MailboxFormat):
 
     def adopted(self) -> Adopted:
         """See `MailboxFormat.adopted`."""
-        adopted, self._foreign_uids = self._adopt(self._directory)
+        adopted, self._foreign_uids = read_uidlist(self._control)
         return Adopted(adopted.uidvalidity, adopted.uidnext, tuple(self._keywords.names()))
 
     # Polling.
@@ -570,6 +571,10 @@ class MaildirFormat(MailboxFormat):
                         os.unlink(entry.path)
         except FileNotFoundError:
             pass
+
+    def export(self, uidvalidity: int, uidnext: int, uids: Mapping[str, int]) -> None:
+        """See `MailboxFormat.export`."""
+        write_uidlist(self._control, uidvalidity, uidnext, uids)
 
     def watched_paths(self) -> Sequence[str]:
         """See `MailboxFormat.watched_paths`."""

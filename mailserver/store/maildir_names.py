@@ -156,11 +156,17 @@ def _parse_keywords(path: str) -> dict[int, bytes]:
 
 
 def _write_keywords(path: str, numbers: Mapping[int, bytes]) -> None:
+    replace_under_lock(path, b"".join(b"%d %s\n" % each for each in sorted(numbers.items())))
+
+
+def replace_under_lock(path: str, content: bytes) -> None:
+    """A file of Dovecot's has the content, durably. Raises OSError, also where another holds its lock."""
     lock = path + ".lock"
     descriptor = _open_lock(lock)
     try:
-        text = b"".join(b"%d %s\n" % (number, name) for number, name in sorted(numbers.items()))
-        os.write(descriptor, text)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
         os.rename(lock, path)
     except BaseException:

@@ -1,18 +1,23 @@
-"""First contact with what Dovecot left: UIDs, UIDVALIDITY, keywords, subscriptions."""
+"""First contact with what Dovecot left: UIDs, UIDVALIDITY, keywords, subscriptions; and the way back."""
 
 from __future__ import annotations
 
+import os
+import pwd
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mailserver.store.adopt import read_subscriptions, read_uidlist
-from mailserver.store.contract import SEEN, Uid
+from mailserver.store.adopt import read_subscriptions
+from mailserver.store.contract import SEEN, StoreMode, Uid
 from mailserver.store.format import Adopted
 from mailserver.store.layout import Kind, Layout
-from mailserver.store.maildir import make_maildir
-from tests.store.contract_suite import FIRST, append, contents, flags
+from mailserver.store.maildir import deposit, make_maildir
+from mailserver.store.uidlist import read_uidlist
+from tests.store.contract_suite import FIRST, SECOND, THIRD, append, contents, flags
 from tests.store.harness import MaildirHarness, MboxHarness
 
 UIDLIST = (
@@ -149,3 +154,98 @@ def test_mbox_subscriptions(tmp_path: Path) -> None:
     harness = MboxHarness(tmp_path)
     assert "Lists/one" in harness.store.subscriptions()
     harness.registry.shut()
+
+
+def test_the_way_back(harness: MaildirHarness) -> None:
+    """When we stop, the uidlist holds our UIDs, under the GUID that Dovecot gave."""
+    box = harness.store.open("INBOX")
+    (uid,) = append(box, FIRST)
+    before = contents(box)
+    harness.registry.shut()
+    text = (harness.inbox_path / "dovecot-uidlist").read_bytes()
+    assert text.startswith(b"3 V1275660208 N25024 G3085f01b7f11094c501100008c4a11c1\n")
+    _, uids = read_uidlist(str(harness.inbox_path))
+    assert sorted(uids.values()) == sorted(before) and uid in uids.values()
+    harness.crash()
+
+
+def test_a_locked_uidlist_is_left_alone(harness: MaildirHarness) -> None:
+    """Dovecot holds its lock: nothing is written, nothing fails."""
+    append(harness.store.open("INBOX"), FIRST)
+    (harness.inbox_path / "dovecot-uidlist.lock").touch()
+    harness.registry.shut()
+    assert (harness.inbox_path / "dovecot-uidlist").read_bytes() == UIDLIST
+    harness.crash()
+
+
+# Debian's Dovecot itself. It refuses to serve root: run by root, the mail is nobody's meanwhile.
+
+
+@pytest.fixture
+def common_ground() -> Iterator[Path]:
+    """A directory that Dovecot's user can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def doveadm(root: Path, *words: str) -> str:
+    user = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    if os.getuid() == 0:
+        for path in (root / "home", *(root / "home").rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    (root / "run").mkdir(exist_ok=True)
+    configuration = root / "dovecot.conf"
+    configuration.write_text(
+        f"base_dir = {root}/run\nmail_location = maildir:{root}/home/Maildir\nlog_path = /dev/stderr\n"
+        f"mail_uid = {user.pw_uid}\nmail_gid = {user.pw_gid}\nfirst_valid_uid = 0\nfirst_valid_gid = 0\n"
+        f"ssl = no\ndefault_internal_user = {user.pw_name}\ndefault_login_user = {user.pw_name}\n"
+    )
+    done = subprocess.run(
+        ["doveadm", "-c", str(configuration), *words],
+        capture_output=True,
+        text=True,
+        env={
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+            "USER": user.pw_name,
+            "HOME": str(root / "home"),
+        },
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def seen_by_dovecot(root: Path) -> dict[int, str]:
+    """Flags by UID."""
+    fetched = doveadm(root, "-f", "tab", "fetch", "uid flags", "mailbox", "INBOX", "ALL")
+    rows = [line.split("\t") for line in fetched.splitlines()[1:]]
+    return {int(uid): " ".join(sorted(set(names.split()) - {"\\Recent"})) for uid, names in rows}
+
+
+@pytest.mark.needs("doveadm")
+def test_with_dovecot_itself(common_ground: Path) -> None:
+    """There and back: same UIDVALIDITY, same UIDs, same flags and keywords. Nothing is downloaded again."""
+    maildir = common_ground / "home" / "Maildir"
+    (common_ground / "home").mkdir()
+    make_maildir(str(maildir))
+    for content in (FIRST, SECOND, THIRD):
+        deposit(str(maildir), [content.replace(b"\r\n", b"\n")], "h")
+    doveadm(common_ground, "flags", "add", "\\Seen Junk", "mailbox", "INBOX", "2")
+    doveadm(common_ground, "expunge", "mailbox", "INBOX", "1")
+    theirs = seen_by_dovecot(common_ground)
+    validity = doveadm(common_ground, "-f", "flow", "mailbox", "status", "uidvalidity", "INBOX")
+
+    harness = MaildirHarness(common_ground)
+    box = harness.store.open("INBOX")
+    assert f"uidvalidity={box.uidvalidity}" in validity
+    assert contents(box) == {2: SECOND, 3: THIRD}
+    assert {uid: b" ".join(sorted(box.messages[uid].flags)).decode() for uid in box.uids} == theirs
+    append(box, FIRST, with_flags=flags(b"Work"))
+    box.change_flags([Uid(3)], flags(b"\\Flagged"), StoreMode.ADD)
+    ours = {uid: b" ".join(sorted(box.messages[uid].flags)).decode() for uid in box.uids}
+    harness.registry.shut()
+
+    assert seen_by_dovecot(common_ground) == ours
+    assert doveadm(common_ground, "-f", "flow", "mailbox", "status", "uidvalidity", "INBOX") == validity
