@@ -37,6 +37,7 @@ _COUNTED: Final = (
     "rset", "noop", "vrfy", "etrn", "quit", "unknown",
 )  # fmt: skip
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
+_NOT_IMPLEMENTED: Final = frozenset(("ETRN", "EXPN", "TURN", "XFORWARD"))
 _FORBIDDEN: Final = frozenset(("CONNECT", "GET", "POST"))
 
 
@@ -293,7 +294,7 @@ class Session:
             return self._done(None)
         command = self._commands.get(verb)
         if command is None:
-            self._unknown(verb)
+            self._unknown(verb, line)
             return self._done(None)
         try:
             return self._done(command(argument))
@@ -379,15 +380,16 @@ class Session:
         self.services.clock.callLater(seconds, waiting.callback, None)
         await waiting
 
-    def _unknown(self, verb: str) -> None:
+    def _unknown(self, verb: str, line: bytes) -> None:
         if verb in _FORBIDDEN:
             self.log(f"warning: non-SMTP command from {self.client}: {verb}")
             self.reply(221, "2.7.0", "Error: I can break rules, too. Goodbye.")
             self.close()
-        elif verb in ("ETRN", "EXPN", "TURN"):
+        elif verb in _NOT_IMPLEMENTED:
             self.reply(502, "5.5.1", "Error: command not implemented")
         else:
-            self.reply(500, "5.5.2", "Error: command not recognized")
+            what = "command not recognized" if line.strip() else "bad syntax"
+            self.reply(500, "5.5.2", f"Error: {what}")
 
     def _helo(self, argument: bytes) -> Work:
         return self._introduced(argument, is_esmtp=False)
@@ -396,14 +398,15 @@ class Session:
         return self._introduced(argument, is_esmtp=True)
 
     async def _introduced(self, argument: bytes, is_esmtp: bool) -> None:
-        helo = parse_helo(argument)
+        verb = "EHLO" if is_esmtp else "HELO"
+        helo = parse_helo(argument, verb)
         if self.mail.is_open:
             self.forget_transaction()
         if self._breaks_synchronisation():
             return
         before, self.helo = self.helo, helo
         decision = await self.services.policy.helo(self.request_at(Stage.HELO), Effects())
-        if self.apply(decision, "EHLO" if is_esmtp else "HELO"):
+        if self.apply(decision, verb):
             self.helo = before
             return
         self.is_esmtp = is_esmtp
@@ -491,7 +494,7 @@ class Session:
         if self.settings.disable_vrfy_command:
             raise SmtpError(502, "5.5.1", "VRFY command is disabled")
         if not argument:
-            raise SmtpError(501, "5.5.4", "Syntax: VRFY address")
+            raise SmtpError(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]")
         self.reply(252, "2.0.0", printable(argument.decode("utf-8", "replace"), 256))
         return None
 

@@ -59,7 +59,7 @@ def split_command(line: bytes) -> tuple[str, bytes]:
     return verb.decode("ascii").upper(), argument.strip(b" \t")
 
 
-def parse_helo(argument: bytes) -> str:
+def parse_helo(argument: bytes, verb: str = "EHLO") -> str:
     """The name that the client gives itself.
 
     Anything without blanks and control characters will do: Outlook sends bare NetBIOS names.
@@ -67,7 +67,7 @@ def parse_helo(argument: bytes) -> str:
     """
     name = argument.partition(b" ")[0]
     if _HELO.fullmatch(name) is None or len(name) > 255:
-        raise SmtpError(501, "", "Syntax: EHLO hostname")
+        raise SmtpError(501, "", f"Syntax: {verb} hostname")
     text = name.decode("utf-8", "replace")
     return _CONTROL.sub("?", text)
 
@@ -106,7 +106,7 @@ def parse_rcpt(argument: bytes, smtputf8: bool = False) -> Recipient:
         elif keyword == "ORCPT":
             orcpt = _orcpt(value)
         else:
-            _unsupported(keyword)
+            _unsupported(keyword, value)
     return Recipient(address, str(address), notify, orcpt)
 
 
@@ -145,8 +145,9 @@ def _parameters(text: bytes, start: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def _unsupported(keyword: str) -> NoReturn:
-    raise SmtpError(555, "5.5.4", f"Unsupported option: {keyword}")
+def _unsupported(keyword: str, value: str) -> NoReturn:
+    shown = f"{keyword}={value}" if value else keyword
+    raise SmtpError(555, "5.5.4", f"Unsupported option: {shown[:100]}")
 
 
 def _size(value: str) -> int:
@@ -157,13 +158,13 @@ def _size(value: str) -> int:
 
 def _body(value: str) -> str:
     if value.upper() not in ("7BIT", "8BITMIME"):
-        raise SmtpError(555, "5.5.4", "Unsupported option: BODY")
+        _unsupported("BODY", value)
     return value.upper()
 
 
 def _flag(value: str) -> bool:
     if value:
-        raise SmtpError(501, "5.5.4", "Bad SMTPUTF8 parameter syntax")
+        _unsupported("SMTPUTF8", value)
     return True
 
 
@@ -202,7 +203,7 @@ def _mail_parameters(path: bytes, start: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for keyword, value in _parameters(path, start):
         if keyword not in _MAIL_PARAMETERS:
-            _unsupported(keyword)
+            _unsupported(keyword, value)
         name, parse = _MAIL_PARAMETERS[keyword]
         if name in values and keyword in ("RET", "ENVID"):  # RFC 3461 §4.3, §4.4
             raise SmtpError(501, "5.5.4", f"Bad {keyword} parameter syntax")

@@ -79,7 +79,7 @@ def test_mail(argument: bytes, command: MailCommand) -> None:
         (b"FROM:<a@b> BODY=BINARYMIME", 555, "5.5.4"),
         (b"FROM:<a@b> X=1", 555, "5.5.4"),
         (b"FROM:<a@b> =1", 501, "5.5.4"),
-        (b"FROM:<a@b> SMTPUTF8=1", 501, "5.5.4"),
+        (b"FROM:<a@b> SMTPUTF8=1", 555, "5.5.4"),
         (b"FROM:<a@b> RET=ALL", 501, "5.5.4"),
         (b"FROM:<a@b> RET=FULL RET=HDRS", 501, "5.5.4"),
         (b"FROM:<a@b> ENVID=", 501, "5.5.4"),
