@@ -121,6 +121,13 @@ def become_nobody() -> None:
         os.setuid(_NOBODY)
 
 
+def give_to_nobody(path: Path, mode: int) -> None:
+    """The file is the user's that `become_nobody` makes."""
+    path.chmod(mode)
+    if os.getuid() == 0:
+        os.chown(path, _NOBODY, _NOBODY)
+
+
 @contextlib.contextmanager
 def make_closed_spool(*names: str) -> Iterator[Path]:
     """A directory with empty mailboxes whose owner (nobody, for root) may make no files there."""
@@ -128,9 +135,8 @@ def make_closed_spool(*names: str) -> Iterator[Path]:
     try:
         for name in names:
             mailbox = directory / name
-            mailbox.touch(0o600)
-            if os.getuid() == 0:
-                os.chown(mailbox, _NOBODY, _NOBODY)
+            mailbox.touch()
+            give_to_nobody(mailbox, 0o600)
         directory.chmod(0o555)
         yield directory
     finally:
@@ -140,9 +146,11 @@ def make_closed_spool(*names: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def make_open_directory() -> Iterator[Path]:
-    """A directory in which everybody may make files, reachable for `become_nobody`."""
-    directory = Path(tempfile.mkdtemp(prefix="state-"))
-    directory.chmod(0o777)
+    """A directory of the user that `become_nobody` makes."""
+    directory = Path(tempfile.mkdtemp(prefix="home-"))
+    directory.chmod(0o755)
+    if os.getuid() == 0:
+        os.chown(directory, _NOBODY, _NOBODY)
     try:
         yield directory
     finally:
