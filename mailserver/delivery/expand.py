@@ -115,10 +115,13 @@ class _Expansion:
         """The plan; see `expand`."""
         start = self._start
         node = _Node(None, 0, "recipient", sender=start.sender, delivered_to=start.delivered_to)
+        recipient = self._routing.canonical_recipient(start.recipient)
+        if recipient != start.recipient:
+            self._say(node, f"{start.recipient}: rewritten to {recipient}", "canonical_maps")
         if start.past_aliases:
             self._account(node, self._routing.complete(start.recipient))
         else:
-            self._stack.append((node, ToAddress(start.recipient), ""))
+            self._stack.append((node, ToAddress(recipient), ""))
         while self._stack:
             self._destination(*self._stack.pop())
         for leaf, addresses in self._forwards.values():
@@ -226,10 +229,13 @@ class _Expansion:
             entry = self._routing.find_virtual_alias(address)
             if entry is not None and self._virtual_alias(node, address, entry):
                 return
-        if address_class is AddressClass.LOCAL and not self._routing.transport_maps:
+        moved = self._routing.relocated_to(address)
+        if moved is not None:
+            self._fail(node, address, "5.1.6", f"User has moved to {moved}", "relocated_maps")
+        elif address_class is AddressClass.LOCAL and not self._routing.transport_maps:
             self._local(node, address)
-            return
-        self._routed(node, address, self._routing.resolve(address))
+        else:
+            self._routed(node, address, self._routing.resolve(address))
 
     def _virtual_alias(self, node: _Node, address: Address, entry: Entry) -> bool:
         """Whether the entry says something else than the address itself. virtual(5)."""

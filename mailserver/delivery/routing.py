@@ -18,6 +18,7 @@ from typing import Final
 from mailserver.accounts.account import AccountDirectory
 from mailserver.envelope import Address
 from mailserver.tables.table import Entry, Table
+from mailserver.wire.address import AddressError, parse_lenient
 
 RESERVED_NAMES: Final = frozenset(
     {"postmaster", "mailer-daemon", "double-bounce"}
@@ -58,7 +59,9 @@ class Routing:
 
     `is_own_literal` tells whether an address literal's text (no brackets) is one of our
     interfaces. Domain matchers take a name in lower case. An empty `local_recipient_maps` in
-    main.cf is `accept_all_local`. `relay_recipient_maps` None accepts every user of relay_domains.
+    main.cf is `accept_all_local`. `canonical_maps` and `sender_canonical_maps` are those for envelope
+    recipients and senders, the specific tables first. `relay_recipient_maps` None accepts every
+    user of relay_domains.
     """
 
     my_origin: str
@@ -75,6 +78,7 @@ class Routing:
     relay_recipient_maps: Sequence[Table] | None = None
     transport_maps: Sequence[Table] = ()
     canonical_maps: Sequence[Table] = ()
+    sender_canonical_maps: Sequence[Table] = ()
     relocated_maps: Sequence[Table] = ()
     relayhost: str = ""
     local_transport: str = "local"
@@ -171,15 +175,30 @@ class Routing:
             return None
         return self._find_address(self.virtual_alias_maps, address, catch_all=True)
 
-    def find_canonical(self, address: Address) -> Entry | None:
-        """The address's entry in canonical_maps. *Blocking.* canonical(5). Raises TableError."""
-        if not self.canonical_maps:
-            return None
-        return self._find_address(self.canonical_maps, address, catch_all=True)
+    def canonical_recipient(self, address: Address) -> Address:
+        """The recipient as canonical(5) rewrites it. *Blocking.* Raises TableError."""
+        return self._canonical(self.canonical_maps, address)
+
+    def canonical_sender(self, address: Address) -> Address:
+        """The sender as canonical(5) rewrites it. *Blocking.* Raises TableError."""
+        return self._canonical(self.sender_canonical_maps, address)
+
+    def _canonical(self, tables: Sequence[Table], address: Address) -> Address:
+        """The table's address, completed; `@domain` keeps the local-part. Unusable values change nothing."""
+        entry = self._find_address(tables, address, catch_all=True) if tables else None
+        if entry is None:
+            return address
+        if entry.value.startswith("@"):
+            return Address(address.local, entry.value[1:].strip())
+        try:
+            return self.complete(parse_lenient(entry.value))
+        except AddressError:
+            return address
 
     def relocated_to(self, address: Address) -> str | None:
         """Where relocated_maps says the user went: `550 5.1.6 User has moved to ...`. *Blocking.*"""
-        entry = self._find_address(self.relocated_maps, address, catch_all=True)
+        tables = self.relocated_maps
+        entry = self._find_address(tables, address, catch_all=True) if tables else None
         return entry.value if entry is not None else None
 
     def _find_address(

@@ -175,8 +175,13 @@ class Attempt:
             if self._is_stopping():
                 return
             began = self._services.clock()
-            mail = self._outgoing(transport, nexthop, sender, numbers)
-            outcomes = await self._services.transport.deliver(mail)
+            suspended = self._services.suspensions.outcome(key, began)
+            if suspended is not None:
+                outcomes: Sequence[Outcome] = [suspended] * len(numbers)
+            else:
+                mail = self._outgoing(transport, nexthop, sender, numbers)
+                outcomes = await self._services.transport.deliver(mail)
+                self._suspend_unreachable(key, outcomes)
         finally:
             self._services.destination_slots.release(key)
         records: list[Record] = []
@@ -184,6 +189,12 @@ class Attempt:
             records.append(outcome_record(number, outcome))
             self._note(number, outcome, began)
         self._work.record(records)
+
+    def _suspend_unreachable(self, key: str, outcomes: Sequence[Outcome]) -> None:
+        """A next hop that nobody was spoken to at is left alone for minimal_backoff_time."""
+        if all(each.status is Status.DEFERRED and each.relay == "none" for each in outcomes):
+            until = self._services.clock() + self._services.retry.minimum
+            self._services.suspensions.suspend(key, outcomes[0], until)
 
     def _outgoing(self, transport: str, nexthop: str, sender: str, numbers: Sequence[int]) -> Outgoing:
         message = self._message

@@ -153,7 +153,7 @@ def received_field(host: str, mail_name: str, queue_id: str, now: float) -> byte
 def sender_of(progress: Progress, leaf: int) -> str:
     """The envelope sender that a leaf is delivered with: owner-alias, or the message's; "" is `<>`."""
     own = progress.leaves[leaf].sender
-    return str(progress.accepted.envelope.sender or "") if own is None else own
+    return str(progress.sender or "") if own is None else own
 
 
 def _wants(recipient: Recipient, condition: str) -> bool:

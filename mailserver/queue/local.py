@@ -65,6 +65,8 @@ class LocalWork:
         attempt looks again, and a corrected alias counts.
         """
         already = delivered_to(self._message)
+        if not self._rewrite_sender(pending):
+            return
         for number in pending:
             try:
                 plan = expand(
@@ -84,6 +86,19 @@ class LocalWork:
             for warning in plan.warnings:
                 self._services.log.write("local", warning)
             self._replace(number, plan.leaves)
+
+    def _rewrite_sender(self, pending: Sequence[int]) -> bool:
+        """The sender is what sender_canonical_maps makes of it; where they cannot be read, all waits."""
+        sender = self._progress.accepted.envelope.sender
+        if sender is None or not self._services.routing.sender_canonical_maps:
+            return True
+        try:
+            self._progress.sender = self._services.routing.canonical_sender(sender)
+        except TableError as error:
+            for number in pending:
+                self._defer(number, error, "temporary lookup failure")
+            return False
+        return True
 
     def _replace(self, number: int, leaves: Sequence[Leaf]) -> None:
         progress = self._progress

@@ -30,6 +30,7 @@ class Progress:
 
     def __init__(self, accepted: Accepted, records: Iterable[Record] = ()) -> None:
         self.accepted = accepted
+        self.sender = accepted.envelope.sender  # canonical_maps may change it for this attempt
         self.leaves: list[Leaf] = [
             Leaf(LeafKind.PENDING, recipient.address, root)
             for root, recipient in enumerate(accepted.envelope.recipients)

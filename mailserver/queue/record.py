@@ -32,6 +32,7 @@ INCOMPLETE_HEADER: Final = b"mailqueue 1 000000000000000 00000000 00000000\n"
 _HEADER: Final = re.compile(rb"(mailqueue 1 (\d{15}) ([0-9a-f]{8}) )([0-9a-f]{8})\n")
 
 Record = Sequence[Any]
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Damaged(Exception):
@@ -67,7 +68,7 @@ def decode_header(data: bytes) -> tuple[int, int]:
 
 def encode_record(record: Record) -> bytes:
     """One line, its checksum first."""
-    text = json.dumps(record, separators=(",", ":")).encode("ascii")
+    text = _to_json(record).encode("ascii")
     return b"%08x %s\n" % (crc32(text), text)
 
 

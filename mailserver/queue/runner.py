@@ -4,8 +4,9 @@ A message just accepted is tried at once, over the descriptor it came with. One 
 known by its id alone and is opened when its time comes. Everything is kept in the queue's files;
 what the runner holds in memory can be lost at any moment and is found again by the scan.
 
-Bounds: `active_limit` messages at once (qmgr_message_active_limit), the slots of `Services` for
-each account and each next hop. A message that waits for a busy next hop keeps no other one waiting.
+Bounds: `active_limit` messages at once (qmgr_message_active_limit), and no more than a quarter of
+the descriptors that this process may have; the slots of `Services` for each account and each next
+hop. A message that waits for a busy next hop keeps no other one waiting.
 
 `start` scans the queue, and every `queue_run_delay` seconds it is scanned again, for what
 other processes and operators put there. Timers are the reactor's, stored times wall clock.
@@ -14,6 +15,7 @@ other processes and operators put there. Timers are the reactor's, stored times 
 from __future__ import annotations
 
 import heapq
+import resource
 import traceback
 from collections import deque
 from typing import Any, Final
@@ -49,7 +51,7 @@ class Runner:
     ) -> None:
         self._services = services
         self._reactor = reactor
-        self._active_limit = active_limit
+        self._active_limit = min(active_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._queue_run_delay = queue_run_delay
         self._active: set[str] = set()
         self._ready: deque[str] = deque()
@@ -89,6 +91,7 @@ class Runner:
 
     def flush(self) -> None:
         """Every deferred message is due now (`postqueue -f`)."""
+        self._services.suspensions.clear()
         self._ready.extend(self._waiting)
         self._waiting.clear()
         self._due.clear()

@@ -14,7 +14,7 @@ from mailserver.maillog import MailLog
 from mailserver.queue.bounce import Bounces
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
-from mailserver.queue.slots import Slots
+from mailserver.queue.slots import Slots, Suspensions
 from mailserver.threads import Threads
 
 LOCAL_CONCURRENCY: Final = 2  # local_destination_concurrency_limit: for each account
@@ -49,3 +49,4 @@ class Services:
     delivered: Callable[[str], None] = lambda path: None
     account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))
     destination_slots: Slots = field(default_factory=lambda: Slots(REMOTE_CONCURRENCY))
+    suspensions: Suspensions = field(default_factory=Suspensions)

@@ -1,4 +1,4 @@
-"""Bounded concurrency for each key: an account, a destination."""
+"""Bounded concurrency for each key (an account, a next hop), and rest for next hops that are down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import threading
 from collections import deque
 
 from twisted.internet.defer import Deferred
+
+from mailserver.envelope import Outcome
 
 
 class Slots:
@@ -57,3 +59,31 @@ class Slots:
             if not self._taken[key]:
                 del self._taken[key]
             return None
+
+
+class Suspensions:
+    """Next hops that could not be reached, left alone for a while.
+
+    Thousands of messages for a dead host would otherwise each wait for its time-outs, and hold up
+    others (P9). For the reactor's thread.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, Outcome]] = {}
+
+    def suspend(self, key: str, outcome: Outcome, until: float) -> None:
+        """Deliveries by that key are deferred until then, with that outcome as the reason."""
+        text = f"delivery temporarily suspended: {outcome.text}"
+        self._until[key] = (until, Outcome.deferred(text, outcome.dsn, "none"))
+
+    def outcome(self, key: str, now: float) -> Outcome | None:
+        """Why a delivery by that key is not to be tried now; None where it may be."""
+        until, outcome = self._until.get(key, (0.0, None))
+        if outcome is not None and now >= until:
+            del self._until[key]
+            return None
+        return outcome
+
+    def clear(self) -> None:
+        """Everything may be tried at once (`postqueue -f`)."""
+        self._until.clear()

@@ -212,6 +212,15 @@ def test_virtual_aliases(tmp_path: Path) -> None:
     assert shown(plan_for(world, "loop@v.test")) == [f"{unknown} loop@v.test", "mailbox bob as bob"]
 
 
+def test_rewritten_and_moved_recipients(tmp_path: Path) -> None:
+    """canonical(5) first; relocated(5) is a permanent answer, 5.1.6."""
+    canonical = DictTable({"first.last@example.org": "alice@example.org"})
+    moved = DictTable({"bob@example.org": "bob@new.test"})
+    world = World(tmp_path, canonical_maps=(canonical,), relocated_maps=(moved,))
+    assert shown(plan_for(world, "first.last@example.org")) == ["mailbox alice as alice"]
+    assert shown(plan_for(world, "bob")) == ["failed User has moved to bob@new.test bob@example.org"]
+
+
 def test_owner_aliases(tmp_path: Path) -> None:
     """aliases(5): owner-NAME is the sender for NAME's list; expand_owner_alias uses its value."""
     world = World(tmp_path, {"list": "alice", "owner-list": "carol"})

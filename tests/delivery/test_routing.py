@@ -141,9 +141,11 @@ def test_relocated_and_canonical_tables_are_asked(tmp_path: Path) -> None:
     own = routing(tmp_path, relocated_maps=(table,), canonical_maps=(table,))
     assert own.relocated_to(Address("gone", "example.org")) == "new@other.test"
     assert own.relocated_to(Address("gone", "other.test")) is None
-    entry = own.find_canonical(Address("any", "old.test"))
-    assert entry is not None
-    assert entry.value == "new.test"
+    assert own.canonical_recipient(Address("gone", "example.org")) == Address("new", "other.test")
+    assert own.canonical_recipient(Address("any", "other.test")) == Address("any", "other.test")
+    domains = (DictTable({"@old.test": "@new.test"}),)
+    sender = routing(tmp_path, sender_canonical_maps=domains).canonical_sender(Address("any", "old.test"))
+    assert sender == Address("any", "new.test")
 
 
 def test_reserved_names_are_not_split(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,23 @@ def test_a_full_disk_while_removing_or_journaling(tmp_path: Path) -> None:
         assert world.queued() == []
         assert len(world.mailbox("bob")) == 1
         assert 1 <= len(world.mailbox("carol")) <= 2
+
+
+def test_a_file_size_limit_is_a_failure_not_a_half_message(tmp_path: Path) -> None:
+    """F17: a limit of the system cuts the write short; the file is removed, the client hears of it."""
+    world = World(tmp_path)
+
+    def work(tell: Callable[[str], None]) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        message = world.queue.create(envelope("alice@example.org"))
+        message.write(LARGE)
+        try:
+            message.commit()
+        except OSError as error:
+            tell(errno.errorcode[error.errno or 0])
+
+    assert in_child(work, lambda name: None) == (0, ["EFBIG"])
+    assert world.queued() == []
 
 
 def test_a_short_write_is_continued(tmp_path: Path) -> None:

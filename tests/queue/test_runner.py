@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from mailserver.delivery.transport import Outgoing
 from mailserver.envelope import Outcome
 from mailserver.queue.schedule import RetryTimes
-from tests.queue.world import ORIGIN, World, envelope
+from tests.queue.world import ORIGIN, DictTable, World, envelope
 
 
 def test_a_message_is_delivered_at_once_and_leaves_the_queue(tmp_path: Path) -> None:
@@ -217,6 +217,18 @@ def test_an_owner_alias_gets_the_failures(tmp_path: Path) -> None:
     assert world.mailbox("bob") == []
 
 
+def test_senders_are_rewritten(tmp_path: Path) -> None:
+    """canonical(5): Return-Path, reports and the next hop see the rewritten sender."""
+    table = DictTable({"old@example.org": "bob"})
+    world = World(tmp_path, sender_canonical_maps=(table,))
+    world.send("alice@example.org", "nosuch@example.org", sender="old@example.org")
+    assert world.mailbox("alice")[0].startswith(b"Return-Path: <bob@example.org>\n")
+    assert len(world.mailbox("bob")) == 1
+    table.values = None
+    queue_id = world.send("alice@example.org", sender="old@example.org")
+    assert world.queued() == [f"deferred/{queue_id}"]
+
+
 def test_remote_mail_waits_with_the_reason(tmp_path: Path) -> None:
     """Until a transport is configured: deferred, named, one report at most."""
     world = World(tmp_path)
@@ -292,6 +304,26 @@ def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
         )
         answered += 1
     assert answered == 50
+
+
+def test_an_unreachable_destination_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    """P9, F53: after one failure to connect the others are deferred at once; a flush tries again."""
+    world = World(tmp_path)
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    for number in range(30):
+        world.send(f"u{number}@dead.test")
+    reason = Outcome.deferred(
+        "connect to dead.test[192.0.2.9]:25: Connection timed out", "4.4.1", relay="none"
+    )
+    while transport.running["dead.test"]:
+        transport.running["dead.test"].pop(0).callback([reason])
+    assert transport.most == 20
+    assert len(world.lines("status=deferred (connect to dead.test[")) == 20
+    suspended = "dsn=4.4.1, status=deferred (delivery temporarily suspended: connect to dead.test["
+    assert len(world.lines(suspended)) == 10
+    world.runner.flush()
+    assert len(transport.running["dead.test"]) == 20
 
 
 def test_stop_lets_what_runs_finish_and_begins_nothing(tmp_path: Path) -> None:
