@@ -176,8 +176,9 @@ def spans_are_sound(content: bytes, part: Part) -> None:
 
 
 PIECES = [
-    b"Content-Type: multipart/mixed; boundary=b\r\n", b"Content-Type: message/rfc822\r\n", b"--b\r\n", b"--b--\r\n",
-    b"Content-Type: multipart/digest; boundary=bb\r\n", b"--bb\r\n", b"--bb--", b"X: y\r\n",
+    b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n", b"--b--\r\n", b"X: y\r\n",
+    b"Content-Type: multipart/digest; boundary=bb\r\n", b"--bb\r\n", b"--bb--",
+    b"Content-Type: message/rfc822\r\n",
     b"\r\n", b"text", b"--", b"\r", b"\n", b"\xff", b"\0",
 ]  # fmt: skip
 
