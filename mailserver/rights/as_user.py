@@ -17,6 +17,7 @@ from typing import Final
 
 NOBODY: Final = 65534
 _PR_SET_PDEATHSIG: Final = 1
+_PR_GET_PDEATHSIG: Final = 2
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -45,9 +46,13 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become(identity: Identity) -> None:
-    """The process is that user and nobody else, for good. Raises RightsError; then end the process."""
+    """The process is that user and nobody else, for good. Raises RightsError; then end the process.
+
+    The signal that it gets when its parent dies stays, although the kernel drops it with the uid.
+    """
     if identity.uid == 0 or identity.gid == 0 or 0 in identity.groups:
         raise RightsError(f"{identity.name}: nothing here is done as root")
+    parent, death_signal = os.getppid(), _death_signal()
     try:
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -57,6 +62,8 @@ def become(identity: Identity) -> None:
     _verify(identity)
     _prctl(_PR_SET_DUMPABLE, 0)
     os.umask(0o077)
+    if death_signal:
+        die_with_parent(parent, death_signal)
 
 
 def _verify(identity: Identity) -> None:
@@ -83,10 +90,17 @@ def become_confined(identity: Identity) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+def _death_signal() -> int:
+    number = ctypes.c_int()
+    if _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0) != 0:
+        raise RightsError(f"prctl: {os.strerror(ctypes.get_errno())}")
+    return number.value
+
+
 def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
     """This process gets the signal when its parent (whose pid is given) ends; also if it already has.
 
-    A change of uid cancels this: call it after `become`. prctl(2).
+    A change of uid cancels this, but for that of `become`. prctl(2).
     """
     _prctl(_PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != parent:
