@@ -119,7 +119,8 @@ class Attempt:
         """Whether nothing is left to be done for the message once this leaf is delivered."""
         progress = self._progress
         return (
-            progress.open_leaves() == [number]
+            progress.open_count == 1
+            and progress.is_open(number)
             and "SUCCESS" not in progress.root(number).notify
             and not progress.unreported(Status.FAILED)
             and not self._successes()
@@ -219,7 +220,7 @@ class Attempt:
 
     def _note(self, number: int, outcome: Outcome, began: float) -> None:
         """The outcome is known in memory and in the log; the journal has it already."""
-        self._progress.outcomes[number] = outcome
+        self._progress.settle(number, outcome)
         self._log_outcome(number, outcome, began)
         leaf = self._progress.leaves[number]
         if leaf.kind is LeafKind.MAILBOX and outcome.status is Status.DELIVERED:
@@ -237,14 +238,14 @@ class Attempt:
         if self._message.descriptor < 0:  # removed with its last delivery
             self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
             return None
-        if self._is_stopping() and self._progress.open_leaves():
+        if self._is_stopping() and self._progress.open_count:
             return self._services.clock()
         self._expire()
         sent = await self._services.threads.run(self._report)
         for report in sent:
             self._services.log.write("bounce", report.line)
             self._submit(report.message)
-        if self._progress.open_leaves():
+        if self._progress.open_count:
             return await self._services.threads.run(self._postpone)
         await self._services.threads.run(self._services.queue.remove, self._message)
         self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
@@ -264,7 +265,7 @@ class Attempt:
             self._services.log.write("qmgr", line)
         for number in open_leaves:
             last = progress.outcomes[number] or Outcome.deferred("delivery time expired", "4.4.7")
-            progress.outcomes[number] = replace(last, status=Status.FAILED)
+            progress.settle(number, replace(last, status=Status.FAILED))
 
     def _report(self) -> list[Sent]:
         """*Blocking.* The reports are in the queue, and the journal knows."""

@@ -104,7 +104,7 @@ class LocalWork:
         progress = self._progress
         if len(leaves) == 1:
             progress.leaves[number] = leaves[0]
-            progress.outcomes[number] = None
+            progress.settle(number, None)
             self._note_waiting(number)
             return
         record = expanded_record(number, leaves)
@@ -124,7 +124,7 @@ class LocalWork:
     def _defer(self, number: int, cause: object, text: str) -> None:
         recipient = self._progress.leaves[number].recipient
         self._services.log.write("local", f"warning: {self._message.queue_id}: {recipient}: {text}: {cause}")
-        self._progress.outcomes[number] = Outcome.deferred(text, "4.3.0")
+        self._progress.settle(number, Outcome.deferred(text, "4.3.0"))
 
     def _log_bug(self, error: Exception) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():

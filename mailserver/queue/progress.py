@@ -26,7 +26,11 @@ _EXPANDED: Final = Outcome(Status.DELIVERED, "2.0.0", "expanded")
 
 
 class Progress:
-    """What became of each leaf. `outcomes[leaf]` is None until something is known."""
+    """What became of each leaf.
+
+    `outcomes[leaf]` is None until something is known; `settle` changes it. `open_count` leaves are
+    still to be delivered.
+    """
 
     def __init__(self, accepted: Accepted, records: Iterable[Record] = ()) -> None:
         self.accepted = accepted
@@ -36,6 +40,7 @@ class Progress:
             for root, recipient in enumerate(accepted.envelope.recipients)
         ]
         self.outcomes: list[Outcome | None] = [None] * len(self.leaves)
+        self.open_count = len(self.leaves)
         self.reported: set[int] = set()
         self.attempts = 0
         self.last_attempt = 0.0
@@ -55,6 +60,12 @@ class Progress:
         """Whether the leaf is still to be delivered."""
         outcome = self.outcomes[leaf]
         return outcome is None or outcome.status is Status.DEFERRED
+
+    def settle(self, leaf: int, outcome: Outcome | None) -> None:
+        """The outcome is known, for now or for good."""
+        self.open_count -= self.is_open(leaf)
+        self.outcomes[leaf] = outcome
+        self.open_count += self.is_open(leaf)
 
     def open_leaves(self) -> list[int]:
         """The leaves still to be delivered."""
@@ -81,9 +92,9 @@ class Progress:
             case ["expanded", int(leaf), list(leaves)]:
                 self._expand(leaf, [decode_leaf(each) for each in leaves])
             case ["done", int(leaf), str(status), *rest]:
-                self.outcomes[leaf] = Outcome(Status(status), *rest)
+                self.settle(leaf, Outcome(Status(status), *rest))
             case ["delayed", int(leaf), *rest]:
-                self.outcomes[leaf] = Outcome(Status.DEFERRED, *rest)
+                self.settle(leaf, Outcome(Status.DEFERRED, *rest))
             case ["attempt", last, after]:
                 self.attempts += 1
                 self.last_attempt, self.next_attempt = float(last), float(after)
@@ -93,9 +104,10 @@ class Progress:
                 self.is_warned = True
 
     def _expand(self, leaf: int, leaves: Sequence[Leaf]) -> None:
-        self.outcomes[leaf] = _EXPANDED
+        self.settle(leaf, _EXPANDED)
         self.leaves.extend(leaves)
         self.outcomes.extend([None] * len(leaves))
+        self.open_count += len(leaves)
 
 
 def expanded_record(leaf: int, leaves: Iterable[Leaf]) -> Record:

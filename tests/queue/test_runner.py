@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -404,3 +405,13 @@ def test_a_large_alias_is_linear(tmp_path: Path) -> None:
     answer.callback([Outcome.delivered("250 ok", relay="o[192.0.2.1]:25")] * 10_000)
     assert len(world.lines("status=sent")) == 10_000
     assert world.queued() == []
+
+
+def test_a_large_local_list_is_linear(tmp_path: Path) -> None:
+    """F50: 3,000 files of one alias, each once, each with its record before the next is begun."""
+    world = World(tmp_path, {"all": ", ".join(f"{tmp_path}/mail/f{number}" for number in range(3000))})
+    began = time.process_time()
+    world.send("all@example.org")
+    assert len(os.listdir(tmp_path / "mail")) == 3000
+    assert world.queued() == []
+    assert time.process_time() - began < 5
