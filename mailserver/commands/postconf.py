@@ -26,8 +26,9 @@ from mailserver.tables.open import TABLE_TYPES
 OPTIONS: Final = "aAc:C:deEfFhHlmMno:pPvxX#"
 _USAGE: Final = (
     "usage: postconf [-a (server SASL types)] [-A (client SASL types)] [-c config_dir]"
-    " [-d (parameter defaults)] [-e (edit configuration)] [-f (fold lines)] [-F (master.cf fields)] [-h (no names)] [-H (no values)]"
-    " [-l (lock types)] [-m (map types)] [-M (master.cf)] [-n (non-default parameters)]"
+    " [-d (parameter defaults)] [-e (edit configuration)] [-f (fold lines)] [-F (master.cf fields)]"
+    " [-h (no names)] [-H (no values)] [-l (lock types)] [-m (map types)] [-M (master.cf)]"
+    " [-n (non-default parameters)]"
     " [-o name=value (override parameter value)] [-p (main.cf, default)] [-P (master.cf parameters)]"
     " [-v (verbose)] [-x (expand parameter values)] [-X (exclude)] [-# (comment-out)] [name...]"
 )
@@ -208,9 +209,10 @@ def _formatted(options: Options, name: str, value: str) -> str:
     line = f"{name} = {value}".rstrip()
     if "f" not in options.letters or len(line) <= _WIDTH:
         return line
-    return "\n".join(
-        textwrap.wrap(line, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    folded = textwrap.wrap(
+        line, _WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
+    return "\n".join(folded)
 
 
 def _master(options: Options, names: Sequence[str]) -> None:
@@ -268,11 +270,11 @@ def _edit_master(options: Options, names: Sequence[str]) -> None:
             _set_row(options, name)
         return
     change = edit.remove_rows if "X" in options.letters else edit.comment_out_rows
-    _change(
-        options,
-        "master.cf",
-        lambda text: change(text, lambda key: any(_key_matches(name, key) for name in names)),
-    )
+
+    def named(key: str) -> bool:
+        return any(_key_matches(name, key) for name in names)
+
+    _change(options, "master.cf", lambda text: change(text, named))
 
 
 def _set_row(options: Options, text: str) -> None:
@@ -281,9 +283,8 @@ def _set_row(options: Options, text: str) -> None:
     if len(rows) != 1 or not _matches(name, rows[0]):
         raise Fatal(f'"{text}": write service_name/type=service_name type ...')
     row = rows[0]
-    _change(
-        options, "master.cf", lambda old: edit.set_row(old, row.service, row.type, format_row(row, fold=True))
-    )
+    new = format_row(row, fold=True)
+    _change(options, "master.cf", lambda old: edit.set_row(old, row.service, row.type, new))
 
 
 def _warn(text: str) -> None:

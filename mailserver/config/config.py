@@ -126,7 +126,8 @@ class Config:
     def undefined(self, name: str) -> frozenset[str]:
         """The names that the parameter's text mentions and nobody defines. Raises ConfigError."""
         expander = Expander(self._lookup)
-        self._run(expander, name)
+        if not self._is_raw(name):
+            self._run(expander, name)
         return frozenset(expander.undefined)
 
     def _typed(self, name: str, convert: Callable[[str], T]) -> T:
@@ -136,11 +137,14 @@ class Config:
             raise self.error(name, str(error)) from error
 
     def _expand(self, name: str) -> str:
-        parameter = PARAMETERS.get(name)
-        if parameter is not None and parameter.type is Type.RAW:
+        if self._is_raw(name):
             return self.raw(name)
         text = self._run(Expander(self._lookup), name)
         return self._from_file(name, text) if name == "myorigin" and text.startswith("/") else text
+
+    def _is_raw(self, name: str) -> bool:
+        parameter = PARAMETERS.get(name)
+        return parameter is not None and parameter.type is Type.RAW
 
     def _run(self, expander: Expander, name: str) -> str:
         try:

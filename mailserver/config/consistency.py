@@ -14,7 +14,7 @@ from typing import Final
 
 from mailserver.config import values
 from mailserver.config.config import DEFAULT, Config
-from mailserver.config.declaration import Kind, Parameter, Type
+from mailserver.config.declaration import Kind, Parameter
 from mailserver.config.parameters import find_parameter
 from mailserver.config.syntax import Setting, referenced_names
 
@@ -98,9 +98,8 @@ def _check_value(config: Config, parameter: Parameter) -> None:
 
 
 def _undefined(config: Config, parameter: Parameter) -> Iterator[str]:
-    if parameter.type is not Type.RAW:
-        for name in sorted(config.undefined(parameter.name)):
-            yield f"{config.where(parameter.name)}: undefined parameter: {name}"
+    for name in sorted(config.undefined(parameter.name)):
+        yield f"{config.where(parameter.name)}: undefined parameter: {name}"
 
 
 def _check_protocols(config: Config) -> None:

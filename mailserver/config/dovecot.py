@@ -80,7 +80,7 @@ class Parser:
             if len(self._open) == 1:
                 raise ConfigError(f"{where}: a closing brace without a section: remove it")
             self._open.pop()
-        elif line.endswith(("{", "}")) and (match := _SECTION.match(line)):
+        elif "=" not in line.partition("{")[0] and (match := _SECTION.match(line)):
             self._enter(match, line, where)
         elif match := _LINE.fullmatch(line):
             self._open[-1].settings.append(Setting(match[1], self._value(match[2]), where))

@@ -105,7 +105,7 @@ def _blocks(text: str, key_of: Callable[[str], str]) -> Iterator[Block]:
     """The settings and the comments in their order."""
     setting: list[str] = []
     comments: list[str] = []  # behind the setting, unless it goes on after them
-    for line in text.split("\n")[: -1 if text.endswith("\n") else None]:
+    for line in text.removesuffix("\n").split("\n") if text else ():
         if _is_comment(line):
             comments.append(line)
         elif line[0] in WHITE_SPACE and setting:

@@ -41,7 +41,7 @@ of four kinds:
 |---|---|
 | honoured | it is used |
 | harmless | it is not used, and mail goes where it would go with it; setting it gives a warning |
-| refused | mail would go another way or be less protected without it: stops the start, see `allow_unsupported` |
+| refused | mail would go another way or be less protected: it stops the start, see `allow_unsupported` |
 | inert | it describes Postfix's or Dovecot's own installation or processes; nothing is said |
 
 Times take a unit (`s m h d w`); sizes are octets; booleans are `yes` or `no`. Every transport `T` has its

@@ -8,6 +8,7 @@ lookup never sees half a file, unless the first read of all meets one.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -29,11 +30,14 @@ def signature(status: os.stat_result) -> Signature:
 
 
 def stat_or_fail(path: str) -> os.stat_result:
-    """The file's status; TableError where it cannot be had."""
+    """The status of a regular file; TableError where it cannot be had, or the file is another kind."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         raise cannot_open(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise TableError(f"{path}: not a regular file")  # a FIFO would wait for ever
+    return status
 
 
 def cannot_open(path: str, error: OSError) -> TableError:

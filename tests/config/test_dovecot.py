@@ -1,0 +1,114 @@
+"""What a dovecot.conf beside main.cf says, in 2.3's spelling and 2.4's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailserver.config.listeners import listeners
+from mailserver.config.syntax import ConfigError
+from tests.config.hosts import written
+
+MAIN = "inet_interfaces = 127.0.0.1\nmail_spool_directory = /var/mail\n"
+
+
+def test_the_seeds_retrieval_half(tmp_path: Path) -> None:
+    """protocols in dovecot.conf, ssl = no in an included file."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "10-ssl.conf").write_text("#ssl = required\nssl = no\n")
+    config = written(tmp_path, MAIN, "", "protocols = imap pop3 \n!include conf.d/*.conf\n")
+    assert config.string("ssl") == "no"
+    assert config.where("ssl") == f"{tmp_path}/conf.d/10-ssl.conf:2"
+    assert sorted({one.port for one in listeners(config)}) == [110, 143]
+    assert {one.address for one in listeners(config)} == {"0.0.0.0", "::"}
+    assert config.warnings == ()
+
+
+def test_version_2_3(tmp_path: Path) -> None:
+    """Blocks, quotes, `<file`, continuation, comments, $earlier, includes that may be missing."""
+    config = written(
+        tmp_path,
+        MAIN,
+        "",
+        "!include_try missing/*.conf\n"
+        "protocols = imap # pop3 too\n"
+        "protocols = $protocols pop3\n"
+        "mail_location = mbox:~/mail:INBOX=/var/mail/%u\n"
+        'login_greeting = "Hello # there"\n'
+        "ssl_cert = </etc/ssl/x.pem\n"
+        "disable_plaintext_auth = no\n"
+        "login_trusted_networks = 10.0.0.0/8 \\\n"
+        "  192.0.2.0/24\n"
+        "namespace inbox {\n  inbox = yes\n  mailbox Drafts {\n    special_use = \\Drafts\n  }\n}\n"
+        "passdb {\n  driver = passwd-file\n  args = scheme=CRYPT username_format=%u /etc/dovecot/users\n}\n"
+        "passdb {\n  driver = pam\n}\n"
+        "userdb {\n  driver = passwd\n}\n"
+        "service imap-login {\n  inet_listener imap {\n  }\n}\n",
+    )
+    assert config.words("protocols") == ("imap", "pop3")
+    assert config.string("login_greeting") == "Hello # there"
+    assert config.string("ssl_cert") == "/etc/ssl/x.pem"
+    assert config.boolean("disable_plaintext_auth") is False
+    assert config.words("login_trusted_networks") == ("10.0.0.0/8", "192.0.2.0/24")
+    assert config.words("account_sources") == ("passwd-file", "system")
+    assert config.string("passwd_file") == "/etc/dovecot/users"
+    assert config.warnings == ()
+
+
+def test_version_2_4(tmp_path: Path) -> None:
+    """The new names mean the old ones."""
+    config = written(
+        tmp_path,
+        MAIN,
+        "",
+        "dovecot_config_version = 2.4.0\n"
+        "mail_driver = mbox\nmail_path = ~/mail\nmail_inbox_path = /var/mail/%{user}\n"
+        "auth_allow_cleartext = yes\n"
+        "ssl_server_cert_file = /c.pem\n"
+        "protocols {\n  imap = yes\n  pop3 = no\n}\n"
+        "passdb passwd-file {\n  passwd_file_path = /etc/dovecot/users\n}\n",
+    )
+    assert config.string("mail_location") == "mbox:~/mail:INBOX=/var/mail/%{user}"
+    assert config.boolean("disable_plaintext_auth") is False
+    assert config.string("ssl_cert") == "/c.pem"
+    assert config.words("protocols") == ("imap",)
+    assert config.string("passwd_file") == "/etc/dovecot/users"
+    assert config.warnings == ()
+
+
+def test_main_cf_wins(tmp_path: Path) -> None:
+    """Where both speak, main.cf counts, and that is said."""
+    config = written(tmp_path, MAIN + "ssl = required\n", "", "ssl = no\n")
+    assert config.string("ssl") == "required"
+    assert config.warnings == (
+        f"{tmp_path}/dovecot.conf:1: ssl: {tmp_path}/main.cf:3 says otherwise, and counts",
+    )
+
+
+def test_what_is_not_used_is_said(tmp_path: Path) -> None:
+    """A service's port, and a name that nobody knows."""
+    config = written(
+        tmp_path,
+        MAIN,
+        "",
+        "nonsense = 1\nservice imap-login {\n inet_listener imap {\n  port = 1143\n }\n}\n",
+    )
+    assert [warning.partition("dovecot.conf:")[2][:2] for warning in config.warnings] == ["1:", "4:"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("passdb {\n driver = sql\n}\n", "dovecot.conf:1: passdb: driver sql is not supported"),
+        ("passdb {\n driver = pam\n", "dovecot.conf:1: section passdb has no closing brace"),
+        ("}\n", "dovecot.conf:1: a closing brace without a section"),
+        ("what is this\n", "dovecot.conf:1: .*write key = value"),
+        ("!include missing.conf\n", "dovecot.conf:1: .*No such file"),
+        ("!include dovecot.conf\n", "included from itself"),
+    ],
+)
+def test_what_cannot_be_used_stops_the_start(tmp_path: Path, text: str, problem: str) -> None:
+    """Who may log in is not guessed at."""
+    with pytest.raises(ConfigError, match=problem):
+        written(tmp_path, MAIN, "", text)
