@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.accounts.login import Attempt, Granted, Peer
 from mailserver.smtpd import sasl
+from mailserver.smtpd.connection import Work
 from mailserver.wire.smtp import SmtpError
 
 if TYPE_CHECKING:
-    from mailserver.smtpd.session import Session, Work
+    from mailserver.smtpd.session import Session
 
 _MOST_FAILURES: Final = 3
 _UNSAFE_IN_NAME: Final = str.maketrans("", "", "<>,")

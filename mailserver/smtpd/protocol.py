@@ -15,7 +15,6 @@ arrives afterwards is looked at, TLS or not (RELIABILITY B3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
@@ -25,12 +24,10 @@ from twisted.mail.smtp import ESMTP
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.smtpd.connection import Command, Work
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.session import Session
 from mailserver.wire.lines import CommandLines, LineTooLong
-
-Work = Coroutine[Any, Any, None] | None
-Consumer = Callable[[bytes], Work]
 
 _MOST_HELD: Final = 1 << 18  # octets that wait while a command is worked on
 _LONGEST_OVERLONG: Final = 1 << 16  # octets of one command line before the client is given up
@@ -49,7 +46,7 @@ class SmtpServer(ESMTP):
         self._services = services
         self._lines = CommandLines(services.settings.line_length_limit)
         self._replies: list[bytes] = []
-        self._consumer: Consumer | None = None
+        self._consumer: Command | None = None
         self._is_busy = False
         self._is_advancing = False
         self._is_closing = False
@@ -141,7 +138,7 @@ class SmtpServer(ESMTP):
         text = "".join(f"{code}-{line}\r\n" for line in before) + f"{code} {last}\r\n"
         self._replies.append(text.encode("ascii", "replace"))
 
-    def consume(self, consumer: Consumer) -> None:
+    def consume(self, consumer: Command) -> None:
         """What follows is content, for the consumer, until it calls `resume_commands`."""
         self._consumer = consumer
         self._restart_deadline()

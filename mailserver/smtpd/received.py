@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from email.utils import formatdate
+from functools import lru_cache
 
 from mailserver.envelope import Envelope
 
@@ -38,7 +39,12 @@ def received_field(
 
 def arrival_date(arrival: float) -> str:
     """The time as header fields have it, with the zone's name: `Tue, 24 Nov 2026 02:22:04 +0000 (UTC)`."""
-    return f"{formatdate(arrival, localtime=True)} ({time.localtime(arrival).tm_zone})"
+    return _date(int(arrival))
+
+
+@lru_cache(maxsize=16)
+def _date(second: int) -> str:
+    return f"{formatdate(second, localtime=True)} ({time.localtime(second).tm_zone})"
 
 
 def missing_fields(envelope: Envelope, queue_id: str, host: str, arrival: float) -> dict[str, str]:

@@ -11,16 +11,15 @@ content and its failure, `forget_session` at STARTTLS and XCLIENT (RFC 5321 §4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
-from mailserver.dns import TemporaryLookupFailure
 from mailserver.envelope import Address
 from mailserver.maillog import printable
+from mailserver.smtpd.admission import Admission
 from mailserver.smtpd.authentication import Authentication
+from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.policy import Decision
 from mailserver.smtpd.sasl import MECHANISMS
 from mailserver.smtpd.services import Services
@@ -29,9 +28,6 @@ from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
 from mailserver.smtpd.xclient import ClientOverride
 from mailserver.wire.smtp import SmtpError, parse_helo, split_command
 
-Work = Coroutine[Any, Any, None] | None
-Command = Callable[[bytes], Work]
-
 _COUNTED: Final = (
     "helo", "ehlo", "xclient", "starttls", "auth", "mail", "rcpt", "data", "bdat",
     "rset", "noop", "vrfy", "etrn", "quit", "unknown",
@@ -39,42 +35,6 @@ _COUNTED: Final = (
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
 _NOT_IMPLEMENTED: Final = frozenset(("ETRN", "EXPN", "TURN", "XFORWARD"))
 _FORBIDDEN: Final = frozenset(("CONNECT", "GET", "POST"))
-
-
-class Wire(Protocol):
-    """The connection, as a session sees it: `protocol.SmtpServer`."""
-
-    is_tls: bool
-    transport: Any
-
-    @property
-    def has_waiting_input(self) -> bool:
-        """Whether the client sent more than the command that is worked on."""
-
-    @property
-    def last_line_was_bare(self) -> bool:
-        """Whether the command ended in a bare LF."""
-
-    def reply(self, code: int, dsn: str, text: str) -> None:
-        """The reply is on its way."""
-
-    def reply_lines(self, code: int, lines: list[str]) -> None:
-        """A reply of several lines is on its way."""
-
-    def consume(self, consumer: Callable[[bytes], Work]) -> None:
-        """What follows is content."""
-
-    def resume_commands(self, rest: bytes) -> None:
-        """What follows are commands again."""
-
-    def start_tls(self) -> None:
-        """The connection is under TLS."""
-
-    def close(self) -> None:
-        """The connection ends behind the replies."""
-
-    def tls_description(self) -> str:
-        """Version and cipher of TLS."""
 
 
 class Session:
@@ -92,6 +52,7 @@ class Session:
         self.sasl_method = ""
         self.mail = MailTransactions(self)
         self.authentication = Authentication(self)
+        self.admission = Admission(self)
         self._override = ClientOverride(self)
         self._continuation: Command | None = None
         self._where = "CONNECT"
@@ -99,8 +60,7 @@ class Session:
         self._junk = 0
         self._has_erred = False
         self._is_denied = False
-        self._is_counted = False
-        self._is_over = False
+        self.is_over = False
         self._counts: dict[str, list[int]] = {}
         self._commands: dict[str, Command] = {
             "HELO": self._helo,
@@ -136,7 +96,9 @@ class Session:
     @property
     def is_trusted(self) -> bool:
         """Whether limits do not count this client: it is one of mynetworks."""
-        return self.services.policy.mynetworks.find(self.request.address) is not None
+        return (
+            self.services.policy.mynetworks.find(self.request.address, self.request.client_name) is not None
+        )
 
     def log(self, text: str) -> None:
         """The line is in the mail log, as this service's."""
@@ -166,67 +128,13 @@ class Session:
             self.wire.has_waiting_input,
         )
 
-    async def connected(self) -> None:
-        """The client is known by name, counted, and greeted or turned away."""
-        peer = self.wire.transport.getPeer()
-        self.peer_address = str(getattr(peer, "host", None) or "127.0.0.1").removeprefix("::ffff:")
-        self.request = Request(self.peer_address)
-        self._is_counted = True
-        connections = self.services.limits.connected(self.peer_address)
-        self.request = await self.identified(self.request)
-        self.log(f"connect from {self.client}")
-        if self._connects_too_often(connections):
-            self.reply(
-                421,
-                "4.7.0",
-                f"{self.settings.myhostname} Error: too many connections from {self.request.address}",
-            )
-            self.close()
-            return
-        await self.greet()
+    def connected(self) -> Work:
+        """The client is known, counted, and greeted or turned away."""
+        return self.admission.connected()
 
-    async def greet(self) -> None:
-        """The client has heard whether it is welcome."""
-        decision = await self.services.policy.client(self.request_at(Stage.CONNECT), Effects())
-        if not self.refuses(decision, "CONNECT"):
-            self.wire.reply(220, "", self.settings.greeting)
-            return
+    def deny(self) -> None:
+        """Nothing but QUIT is obeyed any more."""
         self._is_denied = True
-        if decision.refusal is not None and decision.refusal.disconnects:
-            self.reply(decision.refusal.code, decision.refusal.dsn, decision.refusal.text)
-            self.close()
-        else:
-            self.wire.reply(554, "", f"{self.settings.myhostname} ESMTP not accepting connections")
-
-    def _connects_too_often(self, connections: int) -> bool:
-        settings, address = self.settings, self.request.address
-        limit, rate_limit = settings.client_connection_count_limit, settings.client_connection_rate_limit
-        rate = self.services.limits.count("connection", address) if rate_limit else 0
-        if not (limit and connections > limit) and not (rate_limit and rate > rate_limit):
-            return False
-        if self.is_trusted:
-            return False
-        kind, count = ("rate", rate) if rate_limit and rate > rate_limit else ("count", connections)
-        self.log(f"warning: Connection {kind} limit exceeded: {count} from {self.client} for service smtp")
-        return True
-
-    async def identified(self, request: Request) -> Request:
-        """The request with the client's names; one counts where it leads back to the address."""
-        resolver, address = self.services.resolver, request.address
-        if resolver is None:
-            local = address in ("127.0.0.1", "::1")
-            return replace(request, client_name="localhost", reverse_name="localhost") if local else request
-        try:
-            names = await resolver.ptr(address)
-            if not names:
-                return request
-            request = replace(request, reverse_name=names[0])
-            if address in await resolver.addresses(names[0]):
-                return replace(request, client_name=names[0])
-            self.log(f"warning: hostname {names[0]} does not resolve to address {address}")
-        except TemporaryLookupFailure:
-            return replace(request, name_is_temporary=True)
-        return request
 
     # ------------------------------------------------------------ replies
 
@@ -356,7 +264,7 @@ class Session:
         if self._where in _JUNK and not self._has_erred:
             self._junk += 1
             self._has_erred = self._junk > self.settings.junk_command_limit
-        if not self._has_erred or self._is_over:
+        if not self._has_erred or self.is_over:
             return None
         self._errors += 1
         if self._errors >= self.settings.hard_error_limit:
@@ -507,7 +415,7 @@ class Session:
 
     def close(self) -> None:
         """The connection ends, by our will: nothing is lost about it."""
-        self._is_over = True
+        self.is_over = True
         self.wire.close()
 
     def failed_unexpectedly(self) -> None:
@@ -534,16 +442,16 @@ class Session:
 
     def client_left(self) -> None:
         """The client is gone, or says nothing any more, without QUIT."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self.log(f"lost connection after {self.mail.where() or self._where} from {self.client}")
         self.forget_transaction()
 
     def lost(self) -> None:
         """The connection is gone, whoever ended it."""
         self.client_left()
-        if self._is_counted:
-            self.services.limits.disconnected(self.peer_address)
+        if self.peer_address:
+            self.admission.gone()
             self.log(f"disconnect from {self.client}{self._summary()}")
 
     def _summary(self) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.envelope import Address, Client, Envelope, Recipient
 from mailserver.queue.cleanup import ContentRefused
+from mailserver.smtpd.connection import Work
 from mailserver.smtpd.received import missing_fields, received_field
 from mailserver.smtpd.reception import Reception
 from mailserver.smtpd.verdict import Effects, Stage, Verdict
@@ -23,7 +24,7 @@ from mailserver.wire.lines import ChunkDecoder, DataDecoder
 from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_mail, parse_rcpt
 
 if TYPE_CHECKING:
-    from mailserver.smtpd.session import Session, Work
+    from mailserver.smtpd.session import Session
 
 _GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
 

@@ -10,10 +10,11 @@ import ipaddress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from mailserver.smtpd.connection import Work
 from mailserver.wire.smtp import SmtpError, decode_xtext
 
 if TYPE_CHECKING:
-    from mailserver.smtpd.session import Session, Work
+    from mailserver.smtpd.session import Session
 
 _ATTRIBUTES: Final = (
     "NAME",
@@ -79,7 +80,7 @@ class ClientOverride:
         session = self._session
         request = session.request
         if "ADDR" in values:
-            request = await session.identified(type(request)(values["ADDR"] or "unknown"))
+            request = await session.admission.identified(type(request)(values["ADDR"] or "unknown"))
         if "NAME" in values:
             request = replace(request, client_name=values["NAME"] or "unknown")
         if "NAME" in values or "REVERSE_NAME" in values:
@@ -89,4 +90,4 @@ class ClientOverride:
         session.helo = values.get("HELO", "")
         session.login = values.get("LOGIN", "")
         session.is_esmtp = values.get("PROTO", "").upper() == "ESMTP"
-        await session.greet()
+        await session.admission.greet()

@@ -100,6 +100,12 @@ class Names:
 class Transport(StringTransport):
     """A connection in memory that remembers that it was cut."""
 
+    no_delay = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See ITCPTransport."""
+        self.no_delay = enabled
+
     def abortConnection(self) -> None:
         """See ITCPTransport."""
         self.aborting = self.disconnecting = True

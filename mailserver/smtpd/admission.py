@@ -1,0 +1,95 @@
+"""The start of a session: who is it, may it come in, and how many of its kind are here already.
+
+A client's name counts where it leads back to the client's address (RFC 1912 §2.1); else the
+client is "unknown" to every decision and in the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mailserver.dns import TemporaryLookupFailure
+from mailserver.smtpd.verdict import Effects, Request, Stage
+
+if TYPE_CHECKING:
+    from mailserver.smtpd.session import Session
+
+
+class Admission:
+    """How one session's client comes in, and goes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._is_counted = False
+
+    async def connected(self) -> None:
+        """The client is known by name, counted, and greeted or turned away."""
+        session = self._session
+        peer = session.wire.transport.getPeer()
+        address = str(getattr(peer, "host", None) or "127.0.0.1").removeprefix("::ffff:")
+        session.peer_address = address
+        session.request = Request(address)
+        self._is_counted = True
+        connections = session.services.limits.connected(address)
+        session.request = await self.identified(session.request)
+        if session.is_over:
+            return
+        session.log(f"connect from {session.client}")
+        if self._connects_too_often(connections):
+            host = session.settings.myhostname
+            session.reply(421, "4.7.0", f"{host} Error: too many connections from {address}")
+            session.close()
+        else:
+            await self.greet()
+
+    async def greet(self) -> None:
+        """The client has heard whether it is welcome."""
+        session = self._session
+        decision = await session.services.policy.client(session.request_at(Stage.CONNECT), Effects())
+        if not session.refuses(decision, "CONNECT"):
+            session.wire.reply(220, "", session.settings.greeting)
+            return
+        session.deny()
+        if decision.refusal is not None and decision.refusal.disconnects:
+            session.reply(decision.refusal.code, decision.refusal.dsn, decision.refusal.text)
+            session.close()
+        else:
+            session.wire.reply(554, "", f"{session.settings.myhostname} ESMTP not accepting connections")
+
+    def _connects_too_often(self, connections: int) -> bool:
+        session, settings = self._session, self._session.settings
+        limit, rate_limit = settings.client_connection_count_limit, settings.client_connection_rate_limit
+        rate = session.services.limits.count("connection", session.peer_address) if rate_limit else 0
+        exceeds_rate = rate > rate_limit > 0
+        if not (exceeds_rate or connections > limit > 0) or session.is_trusted:
+            return False
+        kind, count = ("rate", rate) if exceeds_rate else ("count", connections)
+        session.log(
+            f"warning: Connection {kind} limit exceeded: {count} from {session.client} for service smtp"
+        )
+        return True
+
+    async def identified(self, request: Request) -> Request:
+        """The request with the client's names; one counts where it leads back to the address."""
+        resolver, address = self._session.services.resolver, request.address
+        if resolver is None:
+            local = address in ("127.0.0.1", "::1")
+            return replace(request, client_name="localhost", reverse_name="localhost") if local else request
+        try:
+            names = await resolver.ptr(address)
+            if not names:
+                return request
+            request = replace(request, reverse_name=names[0])
+            if address in await resolver.addresses(names[0]):
+                return replace(request, client_name=names[0])
+            self._session.log(f"warning: hostname {names[0]} does not resolve to address {address}")
+        except TemporaryLookupFailure:
+            return replace(request, name_is_temporary=True)
+        return request
+
+    def gone(self) -> None:
+        """The client is not counted any more."""
+        if self._is_counted:
+            self._is_counted = False
+            self._session.services.limits.disconnected(self._session.peer_address)
