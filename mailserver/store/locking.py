@@ -8,11 +8,8 @@ milliseconds, the sooner the longer one has waited, until `LockRules.patience` i
 
 - fcntl means `F_OFD_SETLK`: a lock of the open file, not of the process. A POSIX lock would not
   exclude two sessions of this process, and would be lost at any close of the file.
-- The dotlock holds `PID:HOST`, which liblockfile and Dovecot read too, and appears under its
-  name with that text in it (link(2)), so it is never found empty after a kill. One whose
-  process is dead is broken at once; one that names no process of this host, when it and
-  the mailbox are both unchanged for `stale_after`. A live one is never broken. It is broken
-  only under the fcntl lock, so that two of us cannot break each other's.
+- The dotlock is `store.dotlock`'s. One that its process left behind is broken, under the fcntl
+  lock; a live one never.
 - Where the directory does not let us make files (a spool of mode 0755, or group mail not
   ours) fcntl alone must do, as it does in Postfix; a dotlock of others is still heeded.
 - In front stands one queue per mailbox and process: threads get their turn in order, and
@@ -30,9 +27,6 @@ import errno
 import fcntl
 import os
 import random
-import re
-import socket
-import stat
 import struct
 import threading
 import time
@@ -41,7 +35,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from mailserver.store import dotlock
 from mailserver.store.contract import MailboxBusy
+from mailserver.store.dotlock import DotLock, Note
 
 T = TypeVar("T")
 Identity = tuple[int, int]  # device and inode
@@ -49,9 +45,7 @@ Identity = tuple[int, int]  # device and inode
 _LONGEST_PAUSE: Final = 0.03  # seconds
 _SHORTEST_PAUSE: Final = 0.003
 _TOUCH_EVERY: Final = 30.0
-_NO_UNNAMED_FILES: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _MAY_NOT: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
-_LOCK_TEXT: Final = re.compile(rb"\s*(\d{1,9})(?::([^\s:]+))?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +99,14 @@ _TURNS: Final = Turns()  # one per process by nature: it stands for the process 
 class Held:
     """An exclusive lock, and the open file it was taken on.
 
-    The dotlock is kept open: its link count tells whether it was broken, where an inode number could
-    have been given to a new file already.
+    `unfinished` is the length the mailbox had before somebody who was killed began to append to it.
     """
 
-    def __init__(self, path: str, descriptor: int, dotlock: int | None) -> None:
+    def __init__(self, path: str, descriptor: int, lock: DotLock | None, left: Note | None) -> None:
         self.descriptor = descriptor
-        self._lock = path + ".lock"
-        self._dotlock = dotlock
+        self.unfinished = _applicable(left, os.fstat(descriptor))
+        self._path = path
+        self._lock = lock
         self._touched = time.monotonic()
 
     def refresh(self) -> None:
@@ -121,21 +115,29 @@ class Held:
         Raises MailboxBusy where somebody broke the lock (we were stopped for too long): stop writing.
         """
         now = time.monotonic()
-        if self._dotlock is None or now - self._touched < _TOUCH_EVERY:
+        if self._lock is None or now - self._touched < _TOUCH_EVERY:
             return
-        if not os.fstat(self._dotlock).st_nlink:
-            raise MailboxBusy(f"{self._lock} was broken by another program")
-        os.utime(self._dotlock)
+        if not self._lock.is_held():
+            raise MailboxBusy(f"{self._path}.lock was broken by another program")
+        self._lock.touch()
         self._touched = now
+
+    def note_append(self) -> None:
+        """Should we be killed from now on, the next one finds in `unfinished` what to undo."""
+        if self._lock is not None:
+            self._lock.note(self.descriptor)
 
     def release(self) -> None:
         """Both locks are gone, unless the dotlock is somebody else's by now."""
-        if self._dotlock is not None:
-            if os.fstat(self._dotlock).st_nlink:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._lock)
-            os.close(self._dotlock)
+        if self._lock is not None:
+            self._lock.release()
         os.close(self.descriptor)
+
+
+def _applicable(note: Note | None, mailbox: os.stat_result) -> int | None:
+    if note is None or (note.device, note.inode) != (mailbox.st_dev, mailbox.st_ino):
+        return None
+    return note.size
 
 
 def _identity_of(path: str) -> Identity | None:
@@ -236,15 +238,16 @@ def _try_exclusive(path: str, descriptor: int, rules: LockRules) -> Held | None:
 
 def _with_dotlock(path: str, descriptor: int, rules: LockRules) -> Held | None:
     lock = path + ".lock"
-    if not _make_way(lock, os.fstat(descriptor), rules):
+    is_free, left = dotlock.make_way(lock, os.fstat(descriptor), rules.stale_after)
+    if not is_free:
         return None
     try:
-        return Held(path, descriptor, _place(lock))
+        return Held(path, descriptor, dotlock.place(lock), left)
     except FileExistsError:
         return None
     except OSError as error:
         if error.errno in _MAY_NOT:
-            return Held(path, descriptor, None)
+            return Held(path, descriptor, None, left)
         raise
 
 
@@ -253,7 +256,7 @@ def _try_shared(path: str, descriptor: int, rules: LockRules) -> int | None:
     try:
         if (
             lock_descriptor(descriptor, exclusive=False)
-            and not is_dotlocked(path, rules)
+            and not dotlock.is_held_by_another(path + ".lock", os.fstat(descriptor), rules.stale_after)
             and _is_named(descriptor, path)
         ):
             answer = descriptor
@@ -266,106 +269,3 @@ def _try_shared(path: str, descriptor: int, rules: LockRules) -> int | None:
 def _is_named(descriptor: int, path: str) -> bool:
     mine = os.fstat(descriptor)
     return _identity_of(path) == (mine.st_dev, mine.st_ino)
-
-
-def _place(lock: str) -> int:
-    """The dotlock is there and ours; its descriptor. Raises FileExistsError.
-
-    link(2) is atomic on NFS too, where O_EXCL is not; an unnamed file leaves no litter after a kill.
-    """
-    draft = f"{lock}.{os.getpid()}.{threading.get_native_id()}"
-    flags = os.O_WRONLY | os.O_CLOEXEC
-    try:
-        descriptor = os.open(os.path.dirname(lock), flags | os.O_TMPFILE, 0o444)
-        source = f"/proc/self/fd/{descriptor}"
-    except OSError as error:
-        if error.errno not in _NO_UNNAMED_FILES:
-            raise
-        descriptor = os.open(draft, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444)
-        source = draft
-    try:
-        os.write(descriptor, f"{os.getpid()}:{socket.gethostname()}\n".encode())
-        # A directory descriptor makes Python call linkat(2), which alone follows /proc's link.
-        os.link(source, lock, src_dir_fd=descriptor, follow_symlinks=True)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    finally:
-        if source == draft:
-            os.unlink(draft)
-    return descriptor
-
-
-def is_dotlocked(path: str, rules: LockRules = USUAL_RULES) -> bool:
-    """Whether another program holds the mailbox's dotlock, and is alive as far as one can tell."""
-    lock = path + ".lock"
-    try:
-        return not _is_stale(lock, os.lstat(lock), os.stat(path), rules)
-    except FileNotFoundError:
-        return False
-
-
-def _make_way(lock: str, mailbox: os.stat_result, rules: LockRules) -> bool:
-    """Whether there is no dotlock; one left behind is removed. Called with the fcntl lock held."""
-    try:
-        found = os.lstat(lock)
-        if not _is_stale(lock, found, mailbox, rules):
-            return False
-        if _identity_of(lock) == (found.st_dev, found.st_ino):
-            os.unlink(lock)
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        return False
-    return True
-
-
-def _is_stale(lock: str, found: os.stat_result, mailbox: os.stat_result, rules: LockRules) -> bool:
-    pid, is_local = _holder(lock, found)
-    now = time.time()
-    is_old = now - max(found.st_mtime, mailbox.st_mtime) >= rules.stale_after
-    if not is_local:
-        return is_old
-    # A lock with our own number was left by a process before us: our turn keeps our threads apart.
-    if pid == os.getpid() or not _is_alive(pid):
-        return True
-    return is_old and _started_after(pid, found.st_mtime)
-
-
-def _holder(lock: str, found: os.stat_result) -> tuple[int, bool]:
-    """The process that the dotlock names, and whether it names one of this host."""
-    if not stat.S_ISREG(found.st_mode):
-        return 0, False
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError:
-        return 0, False
-    try:
-        match = _LOCK_TEXT.fullmatch(os.read(descriptor, 300))
-    finally:
-        os.close(descriptor)
-    if match is None or int(match[1]) == 0:
-        return 0, False
-    host = (match[2] or b"").decode("ascii", "replace")
-    return int(match[1]), host in ("", socket.gethostname())
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _started_after(pid: int, moment: float) -> bool:
-    """Whether the process is younger than the lock: then the number was given again (a reboot, say)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as process:
-            ticks = int(process.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return False
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + ticks / os.sysconf("SC_CLK_TCK") > moment + 2

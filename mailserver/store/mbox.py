@@ -28,7 +28,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from mailserver.store import locking, mbox_journal
+from mailserver.store import dotlock, locking, mbox_journal
 from mailserver.store.contract import SEEN, Flags, MailboxBusy, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.maildir import as_stored, with_crlf
@@ -39,6 +39,7 @@ from mailserver.store.mbox_append import (
     separator,
     show_as_new,
     show_as_read,
+    undo_unfinished,
     write_all,
 )
 from mailserver.store.mbox_fields import (
@@ -126,7 +127,7 @@ class MboxFormat(MailboxFormat):
         if self._mark is not None and self._mark.fits(found):
             return None
         try:
-            if os.path.exists(self._journal):
+            if self._was_interrupted():
                 with self._exclusive() as held:
                     return self._catch_up(held.descriptor, is_locked=True)
             with locking.shared(
@@ -140,6 +141,11 @@ class MboxFormat(MailboxFormat):
                 raise
             return None  # somebody is writing: it is news when it is done
 
+    def _was_interrupted(self) -> bool:
+        """Whether one of us was killed while it wrote: the exclusive lock repairs that."""
+        lock = self._path + ".lock"
+        return os.path.exists(self._journal) or dotlock.is_left_behind(lock, self._rules.stale_after)
+
     def _vanished(self) -> Delta | None:
         self._decode_known()
         removed = tuple(self._places)
@@ -151,6 +157,7 @@ class MboxFormat(MailboxFormat):
         """The lock for a writer; a rewrite that was interrupted is complete within."""
         open_it = partial(open_mailbox, self._path, os.O_RDWR, create=create)
         with locking.exclusive(self._path, open_it, self._rules) as held:
+            undo_unfinished(held)
             mbox_journal.recover(held, self._journal)
             yield held
 
@@ -275,6 +282,8 @@ class MboxFormat(MailboxFormat):
             descriptor = held.descriptor
             noticed = self._catch_up(descriptor, is_locked=True) or Delta()
             old = os.fstat(descriptor).st_size
+            if len(messages) == 1:
+                held.note_append()
             first = separator(descriptor, old)
             data = first + b"".join(map(self._as_stored, messages, dates))
             with restored_on_error(descriptor, old):

@@ -19,6 +19,7 @@ from typing import Final
 
 from mailserver.store import locking, mbox_open
 from mailserver.store.mbox_lines import from_line, quoted
+from mailserver.store.mbox_scan import message_starts, pread_all
 
 _BLOCK: Final = 256 * 1024
 _SECOND: Final = 1_000_000_000
@@ -70,6 +71,17 @@ def show_as_new(descriptor: int) -> None:
         os.utime(descriptor, ns=(found.st_mtime_ns - _SECOND, found.st_mtime_ns))
 
 
+def undo_unfinished(held: locking.Held) -> None:
+    """What a killed writer of ours left of one message is gone. Another program's message is not touched."""
+    begin, size = held.unfinished, os.fstat(held.descriptor).st_size
+    if begin is None or size <= begin:
+        return
+    left = pread_all(held.descriptor, size - begin, begin)
+    if len(message_starts(left, is_line_start=True)) <= 1:  # ours is quoted: a second one is a stranger's
+        os.ftruncate(held.descriptor, begin)
+        os.fsync(held.descriptor)
+
+
 def deposit(
     path: str,
     sender: str,
@@ -93,6 +105,8 @@ def deposit(
         return mbox_open.open_mailbox(path, os.O_RDWR | os.O_APPEND, owner, create=True)
 
     with locking.exclusive(path, open_it, rules) as held:
+        undo_unfinished(held)
+        held.note_append()
         size = os.fstat(held.descriptor).st_size
         with restored_on_error(held.descriptor, size):
             first = separator(held.descriptor, size) + from_line(

@@ -82,7 +82,7 @@ def _spans(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, bytes, 
             break
         at += len(block)
         window += block
-        starts = _starts(window, is_line_start)
+        starts = message_starts(window, is_line_start)
         for (start, date), (following, _) in pairwise(starts):
             yield base + start, window[start:following], date
         if starts:
@@ -90,12 +90,12 @@ def _spans(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, bytes, 
         else:
             keep, is_line_start = max(0, len(window) - LONGEST_FROM_LINE), is_line_start and not base
         base, window = base + keep, window[keep:] if keep else window
-    if is_line_start and (starts := _starts(window, True)[:1]):
+    if is_line_start and (starts := message_starts(window, True)[:1]):
         yield base + starts[0][0], window[starts[0][0] :], starts[0][1]
 
 
-def _starts(window: bytes, is_line_start: bool) -> list[tuple[int, int]]:
-    """Where `From ` lines begin, and their dates."""
+def message_starts(window: bytes, is_line_start: bool) -> list[tuple[int, int]]:
+    """Where `From ` lines begin in a part of the file, and their dates."""
     found = []
     at = -1 if is_line_start and window.startswith(b"From ") else window.find(b"\nFrom ")
     while True:
