@@ -27,10 +27,24 @@ LONGEST_KEY: Final = 511  # octets, LMDB's own limit, the NUL included
 SMALLEST_MAP: Final = 16 * 1024 * 1024  # octets
 LARGEST_MAP: Final = 1 << 40
 
-_environments: dict[str, tuple[tuple[int, int], Any]] = {}
+OPEN_TRIES: Final = 20
+
+# A file may be open once in a process, so environments are shared by all tables, by device and inode.
+Identity = tuple[int, int]
+_environments: dict[Identity, Any] = {}
+_identities: dict[str, Identity] = {}
 _environments_lock = threading.Lock()
-# LMDB forbids the use of an environment across fork(2); the child opens its own.
-os.register_at_fork(after_in_child=_environments.clear)
+
+
+def _forget_environments() -> None:
+    """LMDB forbids the use of an environment across fork(2); the child opens its own."""
+    global _environments_lock
+    _environments_lock = threading.Lock()
+    _environments.clear()
+    _identities.clear()
+
+
+os.register_at_fork(after_in_child=_forget_environments)
 
 
 class LmdbTable:
@@ -74,18 +88,40 @@ class LmdbTable:
 
 def _environment(path: str) -> Any:
     """The open index of that name, as it is now. Raises TableError."""
+    identity = _identity(path)
+    with _environments_lock:
+        if _identities.get(path) != identity:
+            _take_up(path)
+        return _environments[_identities[path]]
+
+
+def _identity(path: str) -> Identity:
     try:
         status = os.stat(path)
     except OSError as error:
         raise TableError(f"open database {path}: {error.strerror}") from error
-    identity = status.st_dev, status.st_ino
-    with _environments_lock:
-        known = _environments.get(path)
-        if known is None or known[0] != identity:
-            known = identity, _open(path)
-            # The one before is closed when the last lookup that holds it is done.
-            _environments[path] = known
-    return known[1]
+    return status.st_dev, status.st_ino
+
+
+def _take_up(path: str) -> None:
+    """The file that now has the name is open; the one before is closed when its last lookup is done.
+
+    The name may move to another file while we open it: only if it is the same before and after do we
+    know which file is open.
+    """
+    for _ in range(OPEN_TRIES):
+        identity = _identity(path)
+        environment = _environments.get(identity) or _open(path)
+        if _identity(path) == identity:
+            before = _identities.get(path)
+            _identities[path] = identity
+            _environments[identity] = environment
+            if before is not None and before not in _identities.values():
+                del _environments[before]
+            return
+        if identity not in _environments:
+            environment.close()
+    raise TableError(f"open database {path}: it is replaced all the time")
 
 
 def _open(path: str) -> Any:

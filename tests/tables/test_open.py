@@ -220,6 +220,18 @@ def test_a_lookup_never_misses_while_the_index_is_made_again(tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["m.lmdb"]
 
 
+def test_one_index_under_two_names(tmp_path: Path) -> None:
+    """A process may open a file once; two names of it share that."""
+    path = put(tmp_path / "m", "a 1\n")
+    index(path)
+    os.link(f"{path}.lmdb", tmp_path / "n.lmdb")
+    assert value(f"lmdb:{path}", "a") == "1"
+    assert value(f"lmdb:{tmp_path}/n", "a") == "1"
+    index(path)
+    assert value(f"lmdb:{path}", "a") == "1"
+    assert value(f"lmdb:{tmp_path}/n", "a") == "1"
+
+
 def test_an_index_is_usable_after_fork(tmp_path: Path) -> None:
     """LMDB forbids an environment across fork(2): the child opens its own."""
     path = put(tmp_path / "m", "a 1\n")
