@@ -15,14 +15,18 @@ def pid_file(config: Config) -> Path:
     return Path(config.string("queue_directory")) / "pid" / "master.pid"
 
 
-def lock_queue(config: Config) -> int:
+def lock_queue(config: Config, uid: int, gid: int) -> int:
     """The queue is this process's until the descriptor is closed or the process ends.
 
-    Raises StartFailed where another server has it, or where the directory cannot be written.
+    Where root makes the directory, it belongs to `uid` and `gid`. Raises StartFailed where
+    another server has the queue, ConfigError where the directory cannot be written.
     """
     path = pid_file(config)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if not path.parent.parent.exists():
+            path.parent.parent.mkdir(parents=True, mode=0o755)
+            os.chown(path.parent.parent, uid, gid)
+        path.parent.mkdir(exist_ok=True, mode=0o755)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise config.error(

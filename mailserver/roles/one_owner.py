@@ -50,9 +50,9 @@ class OneOwnerServer(Service):
         Whatever is wrong with the configuration or the machine is raised here.
         """
         parts, reactor, threads = self._parts, self._reactor, self._threads
+        self._lock = lock_queue(parts.config, parts.mail_owner.uid, parts.mail_owner.gid)
         bound = bind_all(parts.config)
         self._drop_root()
-        self._lock = lock_queue(parts.config)
         parts.queue.prepare()
         self._resolver = Resolver(reactor)
         self._registry, self._notices = make_registry(parts, threads, reactor)

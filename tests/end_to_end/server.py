@@ -119,7 +119,9 @@ class Server:
 
     def logged(self, pattern: str) -> None:
         """Returns once a log line matches."""
-        wait_for(lambda: re.search(pattern, self.log_text()), f"{pattern!r} in the log:\n{self.log_text()[-3000:]}")
+        wait_for(
+            lambda: re.search(pattern, self.log_text()), f"{pattern!r} in the log:\n{self.log_text()[-3000:]}"
+        )
 
     def inbox(self, name: str) -> Path:
         """The spool file or directory of an account."""

@@ -30,12 +30,19 @@ def run(home: Path, *command: str, text: str = "", status: int = 0) -> str:
         "HOME": str(home),
         "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
         "LANG": "C.UTF-8",
-        "TERM": "dumb",
+        "TERM": "xterm",
         "USER": "alice",
         "LOGNAME": "alice",
     }
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, env=environment, cwd=home, timeout=DEADLINE, check=False
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=home,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -86,7 +93,7 @@ set smtp_url="smtp://alice@127.0.0.1:{server.ports["submission"]}/" smtp_pass="{
 set imap_user=alice imap_pass="{password}" pop_user=alice pop_pass="{password}"
 set ssl_starttls=yes ssl_force_tls=no ssl_verify_host=no ssl_verify_dates=no certificate_file="{home}/trusted"
 set folder="imap://127.0.0.1:{server.ports["imap"]}/" spoolfile="+INBOX"
-set mbox_type=mbox confirmappend=no delete=yes quit=yes move=no timeout=5 sleep_time=0
+set mbox_type=mbox confirmappend=no confirmcreate=no delete=yes quit=yes move=no timeout=5 sleep_time=0
 my_hdr Message-ID: <one@mutt>
 """
     )
@@ -94,7 +101,7 @@ my_hdr Message-ID: <one@mutt>
     run(home, "mutt", "-s", "by mutt", "bob@example.org", text="hello from mutt\n")
     assert b"hello from mutt" in received(server, "bob", "<one@mutt>")
     out = home / "saved"
-    script = f"push '<limit>~s Welcome<enter><copy-message>{out}<enter><exit>'"
+    script = f"push '<limit>~s Welcome<enter><copy-message><kill-line>{out}<enter><exit>'"
     run(home, "script", "-qec", f'mutt -n -F {home}/.muttrc -e "{script}"', "/dev/null")
     assert "ordinary mailbox" in out.read_text()
 
@@ -107,7 +114,7 @@ def test_s_nail_reads_over_imap_and_pop3(server: Server, home: Path) -> None:
         url = f"{protocol}://alice:{password}@127.0.0.1:{server.ports[protocol]}"
         text = run(
             home, "s-nail", "-n", "-S", "v15-compat=yes", "-S", "pop3-use-starttls=no", "-S", "imap-use-starttls=no",
-            "-S", "imap-auth=login", "-Y", "from *", "-Y", "x", "-R", "-f", url, text="x\n",
+            "-S", "imap-auth=login", "-S", "tls-verify=ignore", "-Y", "from *", "-Y", "x", "-R", "-f", url, text="x\n",
         )  # fmt: skip
         assert "Welcome to your mail" in text, text
 
@@ -140,7 +147,9 @@ SyncState *
 """
     )
     run(home, "mbsync", "-q", "-a")
-    messages = list((home / "mail" / "INBOX" / "cur").iterdir()) + list((home / "mail" / "INBOX" / "new").iterdir())
+    messages = list((home / "mail" / "INBOX" / "cur").iterdir()) + list(
+        (home / "mail" / "INBOX" / "new").iterdir()
+    )
     assert len(messages) >= 4
     assert (home / "mail" / "Sent").is_dir()
     again = run(home, "mbsync", "-a")
@@ -167,5 +176,5 @@ def test_mail_programs_read_the_spool_file(server: Server, home: Path) -> None:
     """bsd-mailx, s-nail and mutt list the same spool that we serve."""
     inbox = str(server.inbox("alice"))
     if server.mail_format == "mbox":
-        assert "Welcome to your mail" in run(home, "bsd-mailx", "-H", "-f", inbox)
+        assert "Welcome to your mail" in run(home, "bsd-mailx", "-f", inbox, text="h\nx\n")
     assert "Welcome to your mail" in run(home, "s-nail", "-n", "-R", "-H", "-f", inbox)

@@ -14,7 +14,8 @@ from tests.end_to_end.test_exchange import received, send
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("commands") / "home") as server:
+    nowhere = "relayhost = [127.0.0.1]:1"  # nobody listens there
+    with running(tmp_path_factory.mktemp("commands") / "home", "mbox", nowhere) as server:
         yield server
 
 
@@ -83,7 +84,12 @@ def test_what_cannot_be_delivered_bounces(server: Server) -> None:
     forward.write_text('"|exit 67"\n')
     forward.chmod(0o644)
     try:
-        send(server, b"Message-ID: <dead@forward>\nSubject: dead\n\nx\n", "bob@example.org", sender="alice@example.org")
+        send(
+            server,
+            b"Message-ID: <dead@forward>\nSubject: dead\n\nx\n",
+            "bob@example.org",
+            sender="alice@example.org",
+        )
         server.logged(r"to=<bob@example.org>.*dsn=5\.1\.1, status=bounced")
         server.logged(r"sender non-delivery notification: [0-9A-Z]+")
         client = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
@@ -104,4 +110,7 @@ def test_what_cannot_be_delivered_bounces(server: Server) -> None:
 def test_what_must_be_relayed_is_kept(server: Server) -> None:
     """A remote address from a trusted client is queued and stays deferred, with its reason in the log."""
     send(server, b"Subject: away\n\nx\n", "dave@example.net")
-    server.logged(r"to=<dave@example.net>.*status=deferred")
+    server.logged(
+        r"to=<dave@example.net>, relay=none, .*dsn=4\.4\.1, "
+        r"status=deferred \(connect to 127\.0\.0\.1\[127\.0\.0\.1\]:1: Connection refused\)"
+    )

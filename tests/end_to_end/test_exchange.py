@@ -14,6 +14,7 @@ import pytest
 
 from tests.end_to_end.server import Server, running, wait_for
 
+poplib._MAXLINE = 1 << 20  # type: ignore[attr-defined]  # its own limit of 2048 octets is not the protocol's
 MESSAGES = sorted((Path(__file__).parent.parent / "data" / "messages").glob("*.eml"))
 
 
@@ -82,6 +83,12 @@ def after_trace(content: bytes) -> bytes:
     return content
 
 
+def without_fields(content: bytes, *names: bytes) -> bytes:
+    """The message without header fields that a format keeps for itself."""
+    head, blank, body = content.partition(b"\r\n\r\n")
+    return b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(names)) + blank + body
+
+
 @pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.stem)
 def test_content_comes_back_byte_for_byte(server: Server, path: Path) -> None:
     """What was sent is what both protocols give, but for trace fields and mbox's `>From ` quoting."""
@@ -91,15 +98,9 @@ def test_content_comes_back_byte_for_byte(server: Server, path: Path) -> None:
     expected = crlf(content)
     if b"\r\n\r\n" not in expected:
         expected += b"\r\n"  # a header without a body ends with its blank line
+    expected = without_fields(expected, b"Content-Length:")  # message_drop_headers
     if server.mail_format == "mbox":
-        expected = expected.replace(b"\r\nFrom ", b"\r\n>From ")
-        head, blank, body = expected.partition(b"\r\n\r\n")
-        lines = [
-            line
-            for line in head.split(b"\r\n")
-            if not line.startswith((b"Status:", b"X-Status:", b"Content-Length:"))
-        ]
-        expected = b"\r\n".join(lines) + blank + body
+        expected = without_fields(expected.replace(b"\r\nFrom ", b"\r\n>From "), b"Status:", b"X-Status:")
     by_imap = received(server, "bob", message_id)
     assert after_trace(by_imap) == expected
     client = pop3(server, "bob")

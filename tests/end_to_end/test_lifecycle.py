@@ -92,7 +92,9 @@ def test_killed_during_ingest_nothing_acknowledged_is_lost(tmp_path: Path, mail_
                         while not stop.is_set():
                             count += 1
                             name = f"kill.{round_}.{number}.{count}"
-                            text = f"Message-ID: <{name}@example.net>\r\nSubject: kill\r\n\r\n{'x' * 2000}\r\n"
+                            text = (
+                                f"Message-ID: <{name}@example.net>\r\nSubject: kill\r\n\r\n{'x' * 2000}\r\n"
+                            )
                             client.sendmail("carol@example.net", ["alice@example.org"], text)
                             acknowledged.append(name)
                 except (OSError, smtplib.SMTPException):
