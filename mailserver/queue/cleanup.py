@@ -80,14 +80,18 @@ class Cleanup:
             self._header += data
             if not self._header_is_whole(max(seen - 1, 0)):
                 return b""
-            data = self._leave_header()
+            data = self._leave_header(self._is_cut())
         if data:
             self._ends_in_newline = data.endswith(b"\n")
         return self._counted(data)
 
     def finish(self) -> bytes:
         """The rest of the content, which now ends in a line end. Raises ContentRefused."""
-        rest = self._leave_header() if self._in_header else b""
+        rest = b""
+        if self._in_header:
+            if self._header and not self._header.endswith(b"\n"):
+                self._header += b"\n"
+            rest = self._leave_header(False)
         if rest:
             self._ends_in_newline = rest.endswith(b"\n")
         if not self._ends_in_newline:
@@ -109,23 +113,24 @@ class Cleanup:
         header = self._header
         return header.startswith(b"\n") or header.find(b"\n\n", start) >= 0 or len(header) >= MEMORY_LIMIT
 
-    def _leave_header(self) -> bytes:
-        """The examined header with what was buffered behind it."""
+    def _is_cut(self) -> bool:
+        """Whether the limit came before the header's end."""
+        return not self._header.startswith(b"\n") and b"\n\n" not in self._header
+
+    def _leave_header(self, is_cut: bool) -> bytes:
+        """The examined header with what was buffered behind it.
+
+        Where it `is_cut`, the lines behind the last whole one pass as they are.
+        """
         self._in_header = False
-        buffered = bytes(self._header)
+        buffered, mbox_line = _without_mbox_line(bytes(self._header))
         self._header.clear()
-        buffered, mbox_line = _without_mbox_line(buffered)
         found = _HEADER.match(buffered)
         end = found.end() if found else 0
-        if not buffered.endswith(b"\n") and b"\n" not in buffered[end:]:
-            # The last field came without its line end.
-            buffered += b"\n"
-            found = _HEADER.match(buffered)
-            end = found.end() if found else 0
         header, rest = buffered[:end], buffered[end:]
-        if rest and not rest.startswith(b"\n"):
+        if not (is_cut and end and b"\n" not in rest) and not rest.startswith(b"\n"):
             rest = b"\n" + rest
-        return b"".join((self._received, mbox_line, self._examined(header), rest or b"\n"))
+        return b"".join((self._received, mbox_line, self._examined(header), rest))
 
     def _examined(self, header: bytes) -> bytes:
         """The header with fields dropped and added; a refusal is noted."""

@@ -133,3 +133,14 @@ def test_endless_headers_cost_bounded_memory_and_linear_time(unit: bytes) -> Non
     began = time.process_time()
     assert len(cleaned(content, rules, step=16)) >= len(content)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize("step", [0, 4093])
+def test_a_header_over_the_limit_passes_whole(step: int) -> None:
+    """Nothing is cut off or broken where examination ends, in the middle of a line."""
+    rules = CleanupRules(message_size_limit=0)
+    content = b"A: " + b"word " * 7 + b"\n"
+    content = content * (2 * MEMORY_LIMIT // len(content)) + b"\nbody\n"
+    assert cleaned(content, rules, step=step) == OURS + content
+    one_line = b"A: " + b"x" * 2 * MEMORY_LIMIT + b"\n\nbody\n"
+    assert cleaned(one_line, rules, step=4093) == OURS + b"\n" + one_line
