@@ -84,19 +84,27 @@ class Maildrop:
         octets = sum(self.sizes) - sum(map(self.size, self.deleted))
         return len(self.uids) - len(self.deleted), octets
 
-    # What blocks.
-
-    def retrieve(self, number: int) -> bytes:
-        """RETR's whole answer. The message will be \\Seen. Raises StoreError."""
+    def at_hand(self, number: int) -> bytes | None:
+        """RETR's whole answer where it was read ahead, else None; counts as `retrieve`."""
         answer = self._ahead.pop(number, None)
-        if answer is None:
-            answer = self._answer(number)
-            self._read_ahead(number)
+        if answer is not None:
+            self._count_retrieval(number, answer)
+        return answer
+
+    def _count_retrieval(self, number: int, answer: bytes) -> None:
         self._last_read = number
         if self._marks_seen:
             self._seen.add(self.uids[number - 1])
         self.retrieved.messages += 1
         self.retrieved.octets += len(answer)
+
+    # What blocks.
+
+    def retrieve(self, number: int) -> bytes:
+        """RETR's whole answer. The message will be \\Seen. Raises StoreError."""
+        answer = self._answer(number)
+        self._read_ahead(number)
+        self._count_retrieval(number, answer)
         return answer
 
     def top(self, number: int, lines: int) -> bytes:

@@ -60,7 +60,11 @@ class Transaction:
         return self._uidl(self._maildrop.uids[number - 1], self._maildrop.uidvalidity)
 
     async def _retrieve(self, arguments: list[bytes]) -> bytes:
-        return await self._threads.run(self._maildrop.retrieve, self._number(arguments))
+        number = self._number(arguments)
+        answer = self._maildrop.at_hand(number)
+        if answer is None:
+            answer = await self._threads.run(self._maildrop.retrieve, number)
+        return answer
 
     async def _top(self, arguments: list[bytes]) -> bytes:
         if len(arguments) != 2 or not _NUMBER.fullmatch(arguments[1]):

@@ -110,7 +110,9 @@ def test_strings_can_be_read_back(text: bytes) -> None:
 
 LOCAL = st.from_regex(rb"[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,8}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True)
 DOMAIN = st.from_regex(rb"[a-z0-9]{1,8}(\.[a-z]{2,4}){0,2}", fullmatch=True)
-NAME = st.from_regex(rb'([A-Za-z]{1,8}( [A-Za-z]{1,8}){0,2}|"[A-Za-z ,;<>@.]{1,10}[a-z]")', fullmatch=True)
+NAME = st.from_regex(
+    rb'([A-Za-z]{1,8}( [A-Za-z]{1,8}){0,2}|"[A-Za-z,;<>@.]{1,10}( [a-z]{1,4})?")', fullmatch=True
+)
 ADDRESS = st.tuples(st.none() | NAME, LOCAL, DOMAIN)
 
 

@@ -86,6 +86,33 @@ def test_any_octets_can_be_searched(content: bytes) -> None:
     decode_words(content)
 
 
+QP = b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", [
+    QP + b" " * 500_000 + b"x",
+    QP + b"=" * 500_000,
+    b"Content-Transfer-Encoding: base64\r\n\r\n" + b"=" * 500_000,
+    b"Subject: " + b"=?" * 500_000 + b"\r\n\r\n",
+    b"Subject: " + b"=?a?q?" * 100_000 + b"\r\n\r\n",
+    b"Subject: " + b"=?utf-8?q?x?= " * 30_000 + b"\r\n\r\n",
+    b"Subject: x" + b"\r\n " * 300_000 + b"\r\n\r\n",
+], ids=range(7))  # fmt: skip
+def test_hostile_text_is_read_in_linear_time(content: bytes) -> None:
+    """Quadratic ones would take minutes; the time-out is the test."""
+    searchable(content)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("subject", [b"[a", b"re:", b"[x]", b"(fwd)", b"[fwd:", b" ", b"re [", b"<a", b'<"'])
+def test_hostile_subjects_and_ids_are_read_in_linear_time(subject: bytes) -> None:
+    """The same for the keys of SORT and THREAD."""
+    base_subject(subject * 300_000)
+    message_ids(subject * 300_000)
+    sent_date(subject * 300_000)
+
+
 @pytest.mark.parametrize(("subject", "base", "is_reply"), [
     (b"Re: [x] foo (fwd)", "foo", True),
     (b"[fwd: Re: bar]", "bar", True),
