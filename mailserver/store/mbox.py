@@ -60,6 +60,7 @@ __all__ = ["MboxFormat", "create_mailbox", "deposit"]
 
 _HEADER: Final = 64 * 1024  # octets of a message in which its header usually ends
 _UNFINISHED: Final = 10.0  # seconds that a message without a last line end is waited for
+_AT_ONCE: Final = 64  # messages whose flags are written in place together
 _SETTLE_LIMIT: Final = 64 * 1024 * 1024  # octets; a larger file is rewritten only to remove something
 
 
@@ -315,12 +316,13 @@ class MboxFormat(MailboxFormat):
     def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
         """See `MailboxFormat.write_flags`."""
         self._decode_known()
-        if all(flags[key] == self._places[key].flags for key in flags if key in self._places):
-            self._waiting = {key: value for key, value in self._waiting.items() if key not in flags}
-            return None
         before = {
-            key: self._waiting.get(key, place.flags) for key, place in self._places.items() if key in flags
+            key: self._waiting.get(key, self._places[key].flags) for key in flags if key in self._places
         }
+        changed = {key: flags[key] for key in before}
+        if self._must_wait(changed):
+            self._wait(changed)
+            return None
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
@@ -335,36 +337,61 @@ class MboxFormat(MailboxFormat):
         places = {**(noticed.places or {}), **places}
         return replace(noticed, flags=theirs or None, places=places or None, token=self._mark.encode())
 
+    def _wait(self, flags: Mapping[str, Flags]) -> None:
+        """The flags are written when the file is written anew; those that it has already, never."""
+        for key, wanted in flags.items():
+            if wanted == self._places[key].flags:
+                self._waiting.pop(key, None)
+            else:
+                self._waiting[key] = wanted
+
+    def _must_wait(self, flags: Mapping[str, Flags]) -> bool:
+        """Whether the lock is not worth taking: nobody did anything, and no flag can be written in place.
+
+        Many at once always wait: they come back for the price of one rewrite.
+        """
+        changed = {key: value for key, value in flags.items() if value != self._places[key].flags}
+        try:
+            if self._mark is None or not self._mark.fits(os.stat(self._path)):
+                return False
+            if not changed or len(changed) > _AT_ONCE:
+                return True
+            descriptor = open_mailbox(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            return all(
+                self._refitted(descriptor, self._places[key], value) is None for key, value in changed.items()
+            )
+        finally:
+            os.close(descriptor)
+
     def _write_in_place(self, descriptor: int, flags: Mapping[str, Flags]) -> dict[str, str]:
         """Flags with room in the file are there, durable; the others wait. The places that changed."""
         places = {}
         was_new = looks_new(descriptor)
         for key, wanted in flags.items():
             place = self._places[key]
-            if wanted == place.flags:
-                self._waiting.pop(key, None)
-            elif self._refit(descriptor, place, wanted):
-                self._places[key] = place._replace(flags=wanted)
-                places[key] = self._places[key].encode()
-                self._waiting.pop(key, None)
-            else:
-                self._waiting[key] = wanted
+            refitted = self._refitted(descriptor, place, wanted) if wanted != place.flags else None
+            if refitted is None:
+                self._wait({key: wanted})
+                continue
+            os.pwrite(descriptor, *refitted)
+            self._places[key] = place._replace(flags=wanted)
+            places[key] = self._places[key].encode()
+            self._waiting.pop(key, None)
         if places:
             if not (was_new and self._has_unseen()):
                 show_as_read(descriptor)
             os.fsync(descriptor)
         return places
 
-    def _refit(self, descriptor: int, place: Place, flags: Flags) -> bool:
+    def _refitted(self, descriptor: int, place: Place, flags: Flags) -> tuple[bytes, int] | None:
+        """The header with the flags in it and its offset, where they fit."""
         raw = pread_all(descriptor, min(place.length, _HEADER), place.offset)
         start = raw.find(b"\n") + 1
-        header = raw[start : start + header_length(raw[start:])]
-        changed = fitted(header, flags)
-        if changed is None:
-            return False
-        if changed != header:
-            os.pwrite(descriptor, changed, place.offset + start)
-        return True
+        changed = fitted(raw[start : start + header_length(raw[start:])], flags)
+        return None if changed is None else (changed, place.offset + start)
 
     def _has_unseen(self) -> bool:
         """Shells say `You have new mail` while, and only while, there is a message not seen."""

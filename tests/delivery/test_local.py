@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +118,30 @@ def test_what_is_no_mailbox(tmp_path: Path, content: int, agents: LocalAgents, k
     expected = (Status.DEFERRED, "4.2.0") if kind == "hard link" else (Status.FAILED, "5.2.0")
     assert (outcome.status, outcome.dsn) == expected
     assert secret.read_text() == "secret"
+
+
+def test_swapping_mailbox_and_link_gains_nothing(tmp_path: Path, content: int, agents: LocalAgents) -> None:
+    """RELIABILITY B7: whoever swaps names under a delivery never gets mail written where a link points."""
+    path, other, secret = tmp_path / "alice", tmp_path / "other", tmp_path / "secret"
+    secret.write_text("secret")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            other.symlink_to(secret)
+            os.rename(other, path)
+            other.touch()
+            os.rename(other, path)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        outcomes = {agents.perform(job(Action.MAILBOX, path), content).status for _ in range(60)}
+    finally:
+        stop.set()
+        thread.join()
+    assert secret.read_text() == "secret"
+    assert outcomes <= {Status.DELIVERED, Status.DEFERRED, Status.FAILED}
 
 
 def test_another_users_mailbox(tmp_path: Path, content: int, agents: LocalAgents) -> None:

@@ -180,6 +180,33 @@ def test_kill_while_held_blocks_nobody(mailbox: Path) -> None:
     assert can_lock(mailbox)
 
 
+def test_note_of_a_killed_writer(mailbox: Path) -> None:
+    """Who breaks its lock learns how long the mailbox was; for another file the note means nothing."""
+
+    def die_appending() -> None:
+        with locking.exclusive(str(mailbox), opener(mailbox)) as held:
+            held.note_append()
+            os.write(held.descriptor, b"half")
+            os._exit(9)
+
+    for replaced in (False, True):
+        mailbox.write_bytes(b"")
+        assert in_child(die_appending) == 9
+        if replaced:
+            mailbox.with_name("fresh").write_bytes(b"new")
+            mailbox.with_name("fresh").rename(mailbox)
+        with locking.exclusive(str(mailbox), opener(mailbox), QUICK) as held:
+            assert held.unfinished == (None if replaced else 0)
+    with locking.exclusive(str(mailbox), opener(mailbox)) as held:
+        assert held.unfinished is None
+
+
+def test_half_written_note_is_no_riddle(mailbox: Path) -> None:
+    """A kill within the note leaves a lock that is still known to be of a dead process."""
+    lock_of(mailbox).write_text(f"{dead_pid()}:{socket.gethostname()}\n12 34")
+    assert can_lock(mailbox)
+
+
 def test_replaced_file_is_opened_anew(mailbox: Path) -> None:
     """A mailbox renamed over between open and lock is noticed: the lock is on the one that bears the name."""
     opened = []

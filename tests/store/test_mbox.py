@@ -489,6 +489,17 @@ def test_flags_without_room_wait(path: Path, index: Index) -> None:
     assert index.subjects() == ["first", "second"]
 
 
+def test_many_flags_at_once_wait(path: Path, index: Index) -> None:
+    """A STORE on all messages costs one rewrite, when the mailbox settles."""
+    added = index.append(*(NewMessage(b"Subject: n%d\r\n\r\n" % number) for number in range(100)))
+    text = path.read_bytes()
+    index.flag({key: frozenset({SEEN}) for key in added})
+    assert path.read_bytes() == text
+    index.settle()
+    assert path.read_bytes().count(b"Status: RO") == 100
+    assert index.format.poll() is None
+
+
 def test_waiting_flags_survive_a_foreign_rewrite(path: Path, index: Index) -> None:
     """Another program that rewrites the file without touching a message's flags does not undo ours."""
     put(path, FIRST, SECOND)
