@@ -19,6 +19,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -99,7 +100,7 @@ class ImapServer(IMAP4Server):
     def connectionMade(self) -> None:
         """The client is greeted, or its login answered where the front took it."""
         self._output.attach(self.transport)
-        if hasattr(self.transport, "setTcpNoDelay"):
+        if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
             self.transport.setTcpNoDelay(True)
         self._time_out_after(self._service.settings.login_timeout)
         if self._resumed is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import imaplib
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
@@ -27,6 +29,7 @@ from twisted.trial import unittest
 from mailserver.accounts.account import Account
 from mailserver.imapd.factory import ImapFactory, ImapSettings
 from mailserver.maillog import ListLog
+from mailserver.store.contract import AccountStore
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
 from mailserver.threads import PooledThreads
@@ -34,6 +37,21 @@ from mailserver.tls import KeyPairFiles, ServerTls, self_signed
 from tests.imapd.harness import PasswordIsSecret, message
 
 reactor: Any = the_reactor
+
+
+class CountingRegistry(FileStoreRegistry):
+    """Counts the sessions that hold a store."""
+
+    in_use = 0
+
+    def open(self, account: Account) -> AccountStore:
+        store = super().open(account)
+        self.in_use += 1
+        return store
+
+    def close(self, store: AccountStore) -> None:
+        super().close(store)
+        self.in_use -= 1
 
 
 class RealClients(unittest.TestCase):
@@ -45,7 +63,7 @@ class RealClients(unittest.TestCase):
         self.pool = ThreadPool(1, 4)
         self.pool.start()
         self.addCleanup(self.pool.stop)
-        self.registry = FileStoreRegistry(self._layout, str(self.directory / "state"), "host.example")
+        self.registry = CountingRegistry(self._layout, str(self.directory / "state"), "host.example")
         self.addCleanup(self.registry.shut)
         self.log = ListLog()
         self.tls = self._tls()
@@ -59,6 +77,16 @@ class RealClients(unittest.TestCase):
             self.tls,
         )
         self.port = self._listen(self.factory)
+
+    def tearDown(self) -> Deferred[None]:
+        """Every session has given back its store before the registry is shut."""
+        check = LoopingCall(lambda: self._is_quiet() and check.stop())
+        return check.start(0.01).addCallback(lambda _: None)
+
+    def _is_quiet(self) -> bool:
+        logins = sum(text.startswith("Login: ") for _, text in self.log.lines)
+        ends = sum(service.startswith("imap(alice)<") for service, _ in self.log.lines)
+        return logins == ends and not self.registry.in_use
 
     def _layout(self, account: Account) -> Any:
         return layout_for(account, f"maildir:{self.directory}/Maildir")
@@ -116,6 +144,23 @@ class RealClients(unittest.TestCase):
                 return
             time.sleep(0.01)
         self.fail(f"no line {start!r} in {self.log.lines}")
+
+    def test_unix_sockets(self) -> Deferred[None]:
+        """A stream without TCP's options is served as well."""
+        path = str(self.directory / "socket")
+        port = reactor.listenUNIX(path, self.factory)
+        self.addCleanup(port.stopListening)
+        return deferToThread(self._over_unix, path)
+
+    def _over_unix(self, path: str) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(path)
+            client.sendall(b"a LOGIN alice secret\r\nb LOGOUT\r\n")
+            said = b""
+            while data := client.recv(4096):
+                said += data
+        self.assertIn(b"b OK Logout completed.\r\n", said)
 
     def test_large_messages_over_tls(self) -> Deferred[None]:
         """Twenty megabytes go in and come out, while another session's NOOP is answered."""
