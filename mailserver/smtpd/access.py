@@ -103,11 +103,15 @@ class AccessCheck:
             return self._refuse(evaluation, upper, text, entry.source)
         effect = _EFFECTS.get(upper)
         if effect is not None:
-            effect(evaluation, text, entry.source)
+            effect(evaluation, self._about(evaluation), text, entry.source)
             return None
         if upper == "FILTER":
             raise TableError(f"{entry.source}: the FILTER action is not supported")
         return await self._run_list(evaluation, entry.value, entry.source)
+
+    def _about(self, evaluation: Evaluation) -> str:
+        """How a log line about the entry begins."""
+        return f"<{evaluation.request.value_of(self._subject)}>: {self._subject.value}"
 
     def _refuse(self, evaluation: Evaluation, word: str, text: str, source: str) -> Verdict | None:
         if word == "REJECT":
@@ -132,31 +136,32 @@ class AccessCheck:
 _REFUSALS: Final = frozenset(("REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT"))
 
 
-def _hold(evaluation: Evaluation, text: str, source: str) -> None:
+def _hold(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     evaluation.effects.hold = text or "triggers HOLD action"
-    evaluation.notes.append(f"hold: {evaluation.effects.hold}")
+    evaluation.notes.append(f"hold: {about} {evaluation.effects.hold}")
 
 
-def _discard(evaluation: Evaluation, text: str, source: str) -> None:
+def _discard(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     evaluation.effects.discard = text or "triggers DISCARD action"
-    evaluation.notes.append(f"discard: {evaluation.effects.discard}")
+    evaluation.notes.append(f"discard: {about} {evaluation.effects.discard}")
 
 
-def _redirect(evaluation: Evaluation, text: str, source: str) -> None:
+def _redirect(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     try:
         evaluation.effects.redirect = parse_lenient(text)
     except AddressError:
         raise TableError(f"{source}: bad REDIRECT address: {text}") from None
+    evaluation.notes.append(f"redirect: {about} triggers REDIRECT {text}")
 
 
-def _bcc(evaluation: Evaluation, text: str, source: str) -> None:
+def _bcc(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     try:
         evaluation.effects.bcc = [parse_lenient(text)]
     except AddressError:
         raise TableError(f"{source}: bad BCC address: {text}") from None
 
 
-def _prepend(evaluation: Evaluation, text: str, source: str) -> None:
+def _prepend(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     name = text.partition(":")[0]
     if ":" not in text or not name.isascii() or not re.fullmatch(r"[!-9;-~]+", name):
         raise TableError(f"{source}: PREPEND wants a header field, not: {text}")
@@ -164,15 +169,15 @@ def _prepend(evaluation: Evaluation, text: str, source: str) -> None:
         evaluation.effects.prepend.append(text)
 
 
-def _info(evaluation: Evaluation, text: str, source: str) -> None:
-    evaluation.notes.append(f"info: {text}")
+def _info(evaluation: Evaluation, about: str, text: str, source: str) -> None:
+    evaluation.notes.append(f"info: {about} {text}")
 
 
-def _warn(evaluation: Evaluation, text: str, source: str) -> None:
-    evaluation.notes.append(f"warn: {text}")
+def _warn(evaluation: Evaluation, about: str, text: str, source: str) -> None:
+    evaluation.notes.append(f"warn: {about} {text}")
 
 
-_EFFECTS: Final[dict[str, Callable[[Evaluation, str, str], None]]] = {
+_EFFECTS: Final[dict[str, Callable[[Evaluation, str, str, str], None]]] = {
     "HOLD": _hold,
     "DISCARD": _discard,
     "REDIRECT": _redirect,

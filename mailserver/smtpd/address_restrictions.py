@@ -51,6 +51,11 @@ class RecipientDirectory:
             self._known[address] = (now + MEMORY_SECONDS, kind)
         return kind, is_known
 
+    async def is_final(self, address: Address) -> bool:
+        """Whether mail for the address's domain ends here. Raises TableError."""
+        kind = await self._threads.run(self._destinations.classify, address)
+        return kind not in (AddressClass.REMOTE, AddressClass.RELAY)
+
     async def relocated_to(self, address: Address) -> str | None:
         """Where the user went, says relocated_maps. Raises TableError."""
         return await self._threads.run(self._destinations.relocated_to, address)

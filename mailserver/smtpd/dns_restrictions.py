@@ -11,6 +11,7 @@ from typing import Final
 
 from mailserver.dns import TemporaryLookupFailure
 from mailserver.envelope import Address
+from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.basic_restrictions import Restriction
 from mailserver.smtpd.lookups import Resolver
 from mailserver.smtpd.verdict import Evaluation, Subject, Verdict
@@ -46,8 +47,9 @@ def _no_name(evaluation: Evaluation, kind: str, is_temporary: bool) -> Verdict |
 class DomainChecks:
     """`reject_unknown_{helo_hostname,sender_domain,recipient_domain}` over one resolver."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, directory: RecipientDirectory) -> None:
         self._resolver = resolver
+        self._directory = directory
 
     async def reject_unknown_helo_hostname(self, evaluation: Evaluation) -> Verdict | None:
         """The HELO name has an address or a mail exchanger."""
@@ -57,17 +59,19 @@ class DomainChecks:
         return await self._require(evaluation, helo, Subject.HELO, "4.7.1", "Host not found")
 
     async def reject_unknown_sender_domain(self, evaluation: Evaluation) -> Verdict | None:
-        """The sender's domain can receive mail."""
+        """The sender's domain can receive mail, or is ours."""
         return await self._address(evaluation, evaluation.request.sender, Subject.SENDER, "4.1.8")
 
     async def reject_unknown_recipient_domain(self, evaluation: Evaluation) -> Verdict | None:
-        """The recipient's domain can receive mail."""
+        """The recipient's domain can receive mail, or is ours."""
         return await self._address(evaluation, evaluation.request.recipient, Subject.RECIPIENT, "4.1.2")
 
     async def _address(
         self, evaluation: Evaluation, address: Address | None, subject: Subject, dsn: str
     ) -> Verdict | None:
         if address is None or not address.domain or address.domain.startswith("["):
+            return None
+        if await self._directory.is_final(address):
             return None
         return await self._require(evaluation, address.domain, subject, dsn, "Domain not found")
 

@@ -93,7 +93,7 @@ class Compiler:
             (codes.relay_domains_reject_code, codes.unknown_local_recipient_reject_code),
         )
         logins = LoginChecks(tools.sender_login_maps, tools.threads)
-        domains = DomainChecks(tools.resolver)
+        domains = DomainChecks(tools.resolver, tools.directory)
         self.reject_unlisted_recipient: Restriction = relay.reject_unlisted_recipient
         self.reject_unlisted_sender: Restriction = relay.reject_unlisted_sender
         self._words: dict[str, Restriction] = BASIC | {

@@ -155,6 +155,8 @@ CASES: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({"sender": "reject_non_fqdn_sender"}, {"sender": ""}, "250 2.1.5 Ok"),
     ({"sender": "reject_unknown_sender_domain"}, {}, "450 4.1.8 <s@example.com>: Sender address rejected: Domain not found"),
     ({"sender": "reject_unknown_sender_domain"}, {"sender": "s@known.example"}, "250 2.1.5 Ok"),
+    ({"sender": "reject_unknown_sender_domain"}, {"sender": "s@example.org"}, "250 2.1.5 Ok"),
+    ({"recipient": "reject_unknown_recipient_domain"}, {}, "250 2.1.5 Ok"),
     ({"sender": "reject_unknown_sender_domain"}, {"sender": "s@nomail.example"},
      "550 5.7.27 <s@nomail.example>: Sender address rejected: Domain nomail.example does not accept mail (nullMX)"),
     ({"sender": "reject_unknown_sender_domain"}, {"sender": "s@broken.example"},
@@ -262,7 +264,8 @@ def test_effects(tmp_path: Path) -> None:
     ]
     assert prepended.read_content().startswith(b"X-A: b\nReceived: ")
     assert any(
-        "NOQUEUE: hold: RCPT from unknown[192.0.2.7]: wait; from=<s@example.com>" in text
+        "NOQUEUE: hold: RCPT from unknown[192.0.2.7]: <s@example.com>: Sender address wait; from=<s@example.com>"
+        in text
         for _, text in house.log.lines
     )
 
