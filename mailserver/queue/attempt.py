@@ -26,7 +26,7 @@ from mailserver.queue.bounce import Sent, sender_of
 from mailserver.queue.directory import State
 from mailserver.queue.file import QueueFile
 from mailserver.queue.local import ACTIONS, LocalWork, parse_sender
-from mailserver.queue.progress import Progress, outcome_record
+from mailserver.queue.progress import Progress
 from mailserver.queue.record import Record
 from mailserver.queue.schedule import is_expired, next_attempt, wants_warning
 from mailserver.queue.services import Services
@@ -88,18 +88,14 @@ class Attempt:
         done = await self._services.threads.run(self._expand_in_thread, pending)
         for number in range(len(self._progress.leaves)):
             if self._progress.leaves[number].kind is LeafKind.PENDING and self._progress.is_open(number):
-                self._log_waiting(number)
+                outcome = self._progress.outcomes[number]
+                if outcome is not None:
+                    self._log_outcome(number, outcome, self._began)
         if done is not None:
             number, outcome = done
             self._tried.add(number)
             self._services.account_slots.release(_account_key(self._progress.leaves[number]))
             self._note(number, outcome, self._began)
-
-    def _log_waiting(self, number: int) -> None:
-        outcome = self._progress.outcomes[number]
-        if outcome is not None:
-            self._work.record([outcome_record(number, outcome)])
-            self._log_outcome(number, outcome, self._began)
 
     def _expand_in_thread(self, pending: Sequence[int]) -> tuple[int, Outcome] | None:
         """*Blocking.* The usual message, with one local leaf, is delivered in the same visit."""
@@ -153,7 +149,7 @@ class Attempt:
         else:
             is_ours = leaf.dsn in ("5.1.1", "5.4.6", "5.7.1")
             outcome = Outcome.failed(leaf.target, leaf.dsn, relay="local" if is_ours else "none")
-        self._work.record([outcome_record(number, outcome)])
+        self._work.record_outcomes({number: outcome})
         self._note(number, outcome, self._services.clock())
 
     async def _deliver_local(self, number: int, leaf: Leaf) -> None:
@@ -185,11 +181,10 @@ class Attempt:
                 self._suspend_unreachable(key, outcomes)
         finally:
             self._services.destination_slots.release(key)
-        records: list[Record] = []
-        for number, outcome in zip(numbers, outcomes, strict=True):
-            records.append(outcome_record(number, outcome))
+        by_number = dict(zip(numbers, outcomes, strict=True))
+        self._work.record_outcomes(by_number)
+        for number, outcome in by_number.items():
             self._note(number, outcome, began)
-        self._work.record(records)
 
     def _suspend_unreachable(self, key: str, outcomes: Sequence[Outcome]) -> None:
         """A next hop that nobody was spoken to at is left alone for minimal_backoff_time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -104,7 +104,6 @@ class LocalWork:
         progress = self._progress
         if len(leaves) == 1:
             progress.leaves[number] = leaves[0]
-            progress.settle(number, None)
             self._note_waiting(number)
             return
         record = expanded_record(number, leaves)
@@ -124,7 +123,9 @@ class LocalWork:
     def _defer(self, number: int, cause: object, text: str) -> None:
         recipient = self._progress.leaves[number].recipient
         self._services.log.write("local", f"warning: {self._message.queue_id}: {recipient}: {text}: {cause}")
-        self._progress.settle(number, Outcome.deferred(text, "4.3.0"))
+        outcome = Outcome.deferred(text, "4.3.0")
+        self.record_outcomes({number: outcome})
+        self._progress.settle(number, outcome)
 
     def _log_bug(self, error: Exception) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
@@ -149,8 +150,18 @@ class LocalWork:
             self._log_bug(error)
             outcome = Outcome.deferred("internal error", "4.3.0")
         if not (is_last and outcome.status is Status.DELIVERED and self._remove()):
-            self.record([outcome_record(number, outcome)])
+            self.record_outcomes({number: outcome})
         return outcome
+
+    def record_outcomes(self, outcomes: Mapping[int, Outcome]) -> None:
+        """The journal knows the outcomes that are news."""
+        news = [
+            outcome_record(number, outcome)
+            for number, outcome in outcomes.items()
+            if self._progress.is_news(number, outcome)
+        ]
+        if news:
+            self.record(news)
 
     def _remove(self) -> bool:
         try:

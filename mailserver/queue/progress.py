@@ -67,6 +67,10 @@ class Progress:
         self.outcomes[leaf] = outcome
         self.open_count += self.is_open(leaf)
 
+    def is_news(self, leaf: int, outcome: Outcome) -> bool:
+        """Whether the journal lacks it: the same delay again would only make the journal grow."""
+        return outcome != self.outcomes[leaf]
+
     def open_leaves(self) -> list[int]:
         """The leaves still to be delivered."""
         return [

@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import resource
 import traceback
-from collections import deque
+from collections import Counter, deque
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -53,7 +53,7 @@ class Runner:
         self._reactor = reactor
         self._active_limit = min(active_limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._queue_run_delay = queue_run_delay
-        self._active: set[str] = set()
+        self._active: Counter[str] = Counter()  # attempts under way for each queue id
         self._ready: deque[str] = deque()
         self._waiting: dict[str, float] = {}  # queue id -> next attempt
         self._due: list[tuple[float, str]] = []  # a heap over _waiting; stale entries are skipped
@@ -80,7 +80,7 @@ class Runner:
             message.close()
             self._ready.append(message.queue_id)
         else:
-            self._active.add(message.queue_id)
+            self._active[message.queue_id] += 1
             self._spawn(self._attempt(message))
 
     def accept_id(self, queue_id: str) -> None:
@@ -126,7 +126,7 @@ class Runner:
             )
 
     def _take_found(self, found: Found) -> None:
-        known = self._active.union(self._ready, self._waiting)
+        known = set(self._active).union(self._ready, self._waiting)
         self._ready.extend(queue_id for queue_id in found.incoming if queue_id not in known)
         for when, queue_id in found.deferred:
             if queue_id not in known:
@@ -168,7 +168,7 @@ class Runner:
         while self._ready and len(self._active) < self._active_limit and not self._is_stopping:
             queue_id = self._ready.popleft()
             if queue_id not in self._active:
-                self._active.add(queue_id)
+                self._active[queue_id] += 1
                 self._spawn(self._open_and_attempt(queue_id))
 
     def _spawn(self, work: Any) -> None:
@@ -201,7 +201,9 @@ class Runner:
             self._finished(queue_id, when, message.queue_id)
 
     def _finished(self, queue_id: str, when: float | None = None, new_id: str = "") -> None:
-        self._active.discard(queue_id)
+        self._active[queue_id] -= 1
+        if not self._active[queue_id]:
+            del self._active[queue_id]
         if when is not None and not self._is_stopping:
             self._wait_until(new_id or queue_id, when)
             self._set_timer(self._services.clock())

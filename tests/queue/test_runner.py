@@ -242,6 +242,20 @@ def test_remote_mail_waits_with_the_reason(tmp_path: Path) -> None:
     assert "dsn=4.4.1, status=deferred (relaying to other.test is not configured yet)" in line
 
 
+def test_the_same_delay_is_written_once(tmp_path: Path) -> None:
+    """A journal does not grow by its recipients at each attempt."""
+    world = World(tmp_path, {"team": "bob, nosuch@dead.test"})
+    world.agents.faults[str(tmp_path / "mail" / "bob")] = Outcome.deferred("locked", "4.2.0")
+    world.accounts.unreadable.add("carol")
+    queue_id = world.send("team@example.org", "carol@example.org")
+    path = tmp_path / "queue" / "deferred" / queue_id
+    sizes = []
+    for _ in range(4):
+        sizes.append(path.stat().st_size)
+        world.runner.flush()
+    assert sizes[3] - sizes[2] == sizes[2] - sizes[1] < 80
+
+
 def test_expiry_needs_two_attempts_after_the_lifetime(tmp_path: Path) -> None:
     """F54: a clock that jumps ahead expires nothing; age does."""
     world = World(tmp_path, retry=RetryTimes(lifetime=1000))
