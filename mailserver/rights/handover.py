@@ -61,7 +61,7 @@ class FirstFrame:
         try:
             found = json.loads(self._buffer[LENGTH_OCTETS : LENGTH_OCTETS + length])
             pending = to_octets(found["pending"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadMessage("the first frame is malformed") from error
         return found, pending + bytes(self._buffer[LENGTH_OCTETS + length :])
 

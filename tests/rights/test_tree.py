@@ -261,7 +261,9 @@ def test_a_killed_helper_comes_back_and_attempts_are_temporary_meanwhile(tree: T
     session, _ = login(tree)
     waiting, front = tree.client(), tree.pid("front")
     waiting.socket.sendall(b"LOGIN alice wrong 203.0.113.5\r\n")
-    wait_for(lambda: waiting.socket is not None)
+    for _ in range(2):  # by then the front has read the line above
+        session.ask("echo")
+        tree.client().facts()
     tree.kill("helper")
     assert waiting.read() == "NO temporary=True"
     login(tree)
