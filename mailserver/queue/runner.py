@@ -32,6 +32,7 @@ from mailserver.queue.services import Services
 
 ACTIVE_LIMIT: Final = 20_000
 QUEUE_RUN_DELAY: Final = 300  # seconds
+_BATCH: Final = 50  # messages begun without a pause
 _LONGEST_SLEEP: Final = 60.0  # seconds: a clock that jumps is noticed by then
 
 
@@ -59,6 +60,8 @@ class Runner:
         self._due: list[tuple[float, str]] = []  # a heap over _waiting; stale entries are skipped
         self._timer: Any = None
         self._scan_timer: Any = None
+        self._batch_timer: Any = None
+        self._is_beginning = False
         self._is_stopping = False
         self._idle: list[Deferred[None]] = []
 
@@ -100,14 +103,14 @@ class Runner:
     def stop(self) -> Deferred[None]:
         """Fires when no delivery is under way any more; none is begun after this call."""
         self._is_stopping = True
-        for timer in (self._timer, self._scan_timer):
+        for timer in (self._timer, self._scan_timer, self._batch_timer):
             if timer is not None and timer.active():
                 timer.cancel()
         self._ready.clear()
         return self.when_idle()
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when no message is active; at once where none is."""
+        """Fires when no message is active or ready; at once where none is."""
         idle: Deferred[None] = Deferred()
         self._idle.append(idle)
         self._tell_idle()
@@ -165,11 +168,21 @@ class Runner:
     # ------------------------------------------------------------ work
 
     def _begin_ready(self) -> None:
-        while self._ready and len(self._active) < self._active_limit and not self._is_stopping:
+        """What is ready is begun, a batch at a time: the reactor serves sessions in between."""
+        if self._is_beginning:
+            return
+        self._is_beginning = True
+        for _ in range(_BATCH):
+            if not self._ready or len(self._active) >= self._active_limit or self._is_stopping:
+                break
             queue_id = self._ready.popleft()
             if queue_id not in self._active:
                 self._active[queue_id] += 1
                 self._spawn(self._open_and_attempt(queue_id))
+        else:
+            if self._batch_timer is None or not self._batch_timer.active():
+                self._batch_timer = self._reactor.callLater(0, self._begin_ready)
+        self._is_beginning = False
 
     def _spawn(self, work: Any) -> None:
         Deferred.fromCoroutine(work).addErrback(self._log_failure)
@@ -211,7 +224,7 @@ class Runner:
         self._tell_idle()
 
     def _tell_idle(self) -> None:
-        if not self._active:
+        if not self._active and not self._ready:
             waiting, self._idle = self._idle, []
             for idle in waiting:
                 idle.callback(None)

@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 
 from mailserver.delivery.transport import Outgoing
 from mailserver.envelope import Outcome
+from mailserver.queue.directory import State
 from mailserver.queue.schedule import RetryTimes
-from tests.queue.world import ORIGIN, DictTable, World, envelope
+from tests.queue.world import ORIGIN, DictTable, World, envelope, finish
 
 
 def test_a_message_is_delivered_at_once_and_leaves_the_queue(tmp_path: Path) -> None:
@@ -394,6 +395,22 @@ def test_the_active_limit_puts_the_rest_off(tmp_path: Path) -> None:
     for number in range(10):
         transport.running[f"d{number}.test"].pop().callback([Outcome.delivered("250 ok")])
     assert world.queued() == []
+
+
+def test_a_long_queue_is_begun_in_batches(tmp_path: Path) -> None:
+    """P9: the reactor serves others between the batches; nothing recurses."""
+    world = World(tmp_path)
+    for number in range(1200):
+        path = world.queue.path_of(f"{number:011X}", State.INCOMING)
+        Path(path).write_bytes(b"")
+        os.chmod(path, 0o700)
+    world.commit("alice@example.org").close()
+    world.restart()
+    assert len(world.lines("is damaged")) <= 100
+    world.clock.pump([0] * 30)
+    assert len(world.lines("is damaged")) == 1200
+    assert len(world.mailbox("alice")) == 1
+    finish(world.runner.when_idle())
 
 
 def test_held_mail_stays(tmp_path: Path) -> None:
