@@ -14,8 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from twisted.logger import Logger
+
 from mailserver.envelope import Address, Client, Envelope, Recipient
 from mailserver.queue.cleanup import ContentRefused
+from mailserver.queue.file import QueueFile
 from mailserver.smtpd.connection import Work
 from mailserver.smtpd.received import missing_fields, received_field
 from mailserver.smtpd.reception import Reception
@@ -26,6 +29,7 @@ from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_mail,
 if TYPE_CHECKING:
     from mailserver.smtpd.session import Session
 
+_log: Final = Logger()
 _GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
 
 
@@ -405,9 +409,19 @@ class MailTransactions:
                 self.forget()
         services.log.write("cleanup", f"{reception.queue_id}: message-id={reception.message_id}")
         if queue_file is not None:
-            services.accepted(queue_file)
+            self._hand_over(queue_file)
         session.forgive()
         return reception.queue_id
+
+    def _hand_over(self, queue_file: QueueFile) -> None:
+        """Whoever delivers has the message. Should that fail, the message is ours all the same:
+        the queue's next scan finds it, and a 451 would only bring it a second time.
+        """
+        try:
+            self._session.services.accepted(queue_file)
+        except Exception:
+            _log.failure("handing {queue_id} over to delivery", queue_id=queue_file.queue_id)
+            queue_file.close()
 
 
 class _Answered(SmtpError):

@@ -217,14 +217,43 @@ def test_local_failures_are_temporary(house: House, monkeypatch: pytest.MonkeyPa
 
 def test_our_own_bug_is_temporary(house: House) -> None:
     """An unexpected exception is 451, logged, and the session goes on."""
+    make_filter = house.services.make_filter
+
+    def fails(*arguments: object) -> Any:
+        raise RuntimeError("broken")
+
+    object.__setattr__(house.services, "make_filter", fails)
+    client = hello(house)
+    assert client.say(FROM, TO, "DATA").endswith("451 4.3.0 Error: internal error\n")
+    assert client.say("NOOP") == OK
+    object.__setattr__(house.services, "make_filter", make_filter)
+    assert "queued as" in deliver(client)
+
+
+def test_a_committed_message_is_ours_whatever_comes_after(house: House) -> None:
+    """Where the hand-over fails, the file is in the queue: 250, or the client would send it again."""
 
     def fails(message: QueueFile) -> None:
         raise RuntimeError("broken")
 
     object.__setattr__(house.services, "accepted", fails)
+    assert "queued as" in deliver(hello(house))
+    assert len(house.queue.scan().incoming) == 1
+
+
+def test_a_client_that_vanishes_during_the_commit(tmp_path: Path) -> None:
+    """Whether it heard the 250 or not, what was committed is delivered once."""
+    threads = SlowThreads()
+    house = House(tmp_path, threads=threads)
     client = hello(house)
-    assert deliver(client) == "451 4.3.0 Error: internal error\n"
-    assert client.say("NOOP") == OK
+    client.say(FROM, TO)
+    threads.answer()
+    client.say("DATA")
+    client.say("x", ".")
+    client.server.connectionLost()
+    while threads.waiting:
+        threads.answer()
+    assert len(house.accepted) == 1
 
 
 def test_a_full_disk_is_told_at_mail(tmp_path: Path) -> None:
