@@ -3,7 +3,8 @@
 Requests, over a `ChannelService`: `{"attempt": …}` gives `{"account": …}` or `{"refused": …}`; for POP3
 and IMAP a granted one brings a stream whose other end is at the account's session host already, so that a
 front gets to a mailbox only with a right password. `{"secret": path}` gives the file's content, for the
-paths named at construction and no others (TLS keys, read again when they change).
+paths named at construction and no others (TLS keys, read again when they change). `{"lookup": name}`
+and `{"names": true}` say who exists, since the passwd-file with its hashes is not a front's to read.
 A crash costs the attempts under way: their fronts answer "temporary".
 """
 
@@ -13,7 +14,7 @@ import socket
 from collections.abc import Callable, Collection
 from typing import Final
 
-from mailserver.accounts.account import Account
+from mailserver.accounts.account import Account, AccountDirectory, TemporaryAccountFailure
 from mailserver.accounts.codec import account_message, attempt_from, refused_message
 from mailserver.accounts.login import Refused
 from mailserver.accounts.verdict import Judge
@@ -31,11 +32,13 @@ class Helper:
     def __init__(
         self,
         judge: Judge,
+        accounts: AccountDirectory,
         attach: Callable[[Message, int], None],
         log: MailLog,
         secrets: Collection[str] = (),
     ) -> None:
         self._judge = judge
+        self._accounts = accounts
         self._attach = attach
         self._log = log
         self._secrets = frozenset(secrets)
@@ -45,6 +48,8 @@ class Helper:
         close_all(descriptors)  # nobody sends us any
         if "secret" in message:
             return self._secret(message["secret"])
+        if "lookup" in message or "names" in message:
+            return self._who_exists(message)
         attempt = attempt_from(message.get("attempt", {}))
         verdict = self._judge.judge(attempt)
         if isinstance(verdict.answer, Refused):
@@ -67,6 +72,15 @@ class Helper:
                 self._log.write("auth", f"Error: {service}({account.name}): {error}")
                 return None
         return (front.detach(),)
+
+    def _who_exists(self, message: Message) -> Answer:
+        try:
+            if "names" in message:
+                return Answer({"names": list(self._accounts.names())})
+            account = self._accounts.lookup(str(message["lookup"]))
+        except TemporaryAccountFailure as failure:
+            return Answer({"temporary": str(failure)})
+        return Answer({"found": None if account is None else account_message(account)})
 
     def _secret(self, path: object) -> Answer:
         if path not in self._secrets:

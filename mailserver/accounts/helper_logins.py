@@ -7,7 +7,6 @@ that were under way then, and those while nobody listens, are refused as tempora
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from mailserver.accounts.codec import account_from, attempt_message, refused_from
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.rights.listeners import connect_channel
-from mailserver.rights.messages import BadMessage, Message, close_all, receive, send, to_octets
+from mailserver.rights.messages import Message, close_all
 from mailserver.rights.reactor_channel import ReactorChannel
 
 _LONGEST: Final = 1024  # of a name or password; longer ones are wrong anyway, and must fit in a packet
@@ -68,16 +67,3 @@ class HelperLogins:
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             answer.callback(Refused(temporary=True, reason="the helper was restarted"))
-
-
-def read_secret(path: str, secret: str) -> bytes:
-    """The content of a secret file, from the helper at `path`. Blocking. Raises OSError."""
-    try:
-        with connect_channel(path) as connection:
-            send(connection, {"id": 1, "secret": secret})
-            received = receive(connection)
-    except BadMessage as error:
-        raise OSError(f"the helper's answer: {error}") from error
-    if received is None or "content" not in received[0]:
-        raise PermissionError(f"the helper does not give {os.path.basename(secret)}")
-    return to_octets(received[0]["content"])

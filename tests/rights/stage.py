@@ -19,11 +19,13 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.basic import LineReceiver
 
+from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.helper import Helper
-from mailserver.accounts.helper_logins import HelperLogins, read_secret
+from mailserver.accounts.helper_client import HelperDirectory, read_secret
+from mailserver.accounts.helper_logins import HelperLogins
 from mailserver.accounts.login import Attempt, Granted, Peer
 from mailserver.accounts.passwd_file import MailOwner, PasswdFile
 from mailserver.accounts.throttle import Throttle
@@ -85,6 +87,17 @@ class ToyFront(LineReceiver):
         deferToThread(lambda: attempted(lambda: read_secret(f"{self._directory}/helper", path))).addCallback(
             self.say
         )
+
+    def do_WHO(self, name: str) -> None:
+        directory = HelperDirectory(f"{self._directory}/helper")
+
+        def ask() -> str:
+            try:
+                return f"{directory.lookup(name)} of {sorted(directory.names())}"
+            except TemporaryAccountFailure:
+                return "temporary"
+
+        deferToThread(ask).addCallback(self.say)
 
     def do_ATTACH(self) -> None:
         self.say(attempted(lambda: attach(f"{self._directory}/zygote", {"name": "alice"}, 0)))
@@ -179,9 +192,11 @@ class Stage:
     def helper(self) -> None:
         self.note_pid("helper")
         source = PasswdFile(f"{self.directory}/users", MailOwner(FRONT.uid, FRONT.gid))
-        judge = Judge(SourcePasswordCheck(SourceDirectory([source])), Throttle(time.monotonic), self.log)
+        accounts = SourceDirectory([source])
+        judge = Judge(SourcePasswordCheck(accounts), Throttle(time.monotonic), self.log)
         helper = Helper(
             judge,
+            accounts,
             lambda account, stream: attach(f"{self.directory}/zygote", account, stream),
             self.log,
             [f"{self.directory}/key.pem"],

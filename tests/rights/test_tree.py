@@ -237,6 +237,20 @@ def test_secrets_are_those_that_were_named(tree: Tree) -> None:
         assert client.ask(f"SECRET {path}") == "PermissionError"
 
 
+def test_a_front_learns_who_exists_and_no_hash(tree: Tree) -> None:
+    """The passwd-file is not a front's to read; where the helper cannot read it, nobody is unknown."""
+    client = tree.client()
+    assert client.ask(f"TRY {tree.directory}/users") == "PermissionError"
+    answer = client.ask("WHO alice")
+    assert answer.startswith("Account(name='alice', uid=64001") and "['alice', 'bob', 'virtual']" in answer
+    assert "$6$" not in answer
+    assert client.ask("WHO nobody-here").startswith("None of")
+    users = tree.directory / "users"
+    users.rename(tree.directory / "away")
+    assert client.ask("WHO nobody-here") == "temporary"
+    (tree.directory / "away").rename(users)
+
+
 @pytest.mark.parametrize(("uid", "becomes"), [(64001, 64001), (0, 65534)])
 def test_deliveries_are_done_as_the_recipient(tree: Tree, uid: int, becomes: int) -> None:
     """B6: every id is the owner's, no group, no capability; uid 0 becomes nobody."""

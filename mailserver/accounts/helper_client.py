@@ -1,0 +1,63 @@
+"""What a role without rights asks the helper for: who exists, and secret files that were named to it.
+
+Blocking, one connection a question; safe from any thread. A helper that does not answer is a
+temporary failure, never "no such user".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.codec import account_from
+from mailserver.rights.listeners import connect_channel
+from mailserver.rights.messages import BadMessage, Message, close_all, receive, send, to_octets
+
+
+def _ask(path: str, question: Message) -> Message:
+    """The helper's answer. Raises OSError."""
+    try:
+        with connect_channel(path) as connection:
+            send(connection, {"id": 1, **question})
+            received = receive(connection, large=True)
+    except BadMessage as error:
+        raise OSError(f"the helper's answer: {error}") from error
+    if received is None:
+        raise OSError("the helper ended before it answered")
+    answer, descriptors = received
+    close_all(descriptors)
+    return answer
+
+
+class HelperDirectory:
+    """`AccountDirectory` by way of the helper's channel at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def _ask(self, question: Message) -> Message:
+        try:
+            answer = _ask(self._path, question)
+        except OSError as error:
+            raise TemporaryAccountFailure(f"the helper does not answer: {error}") from error
+        if "temporary" in answer or "error" in answer:
+            raise TemporaryAccountFailure(str(answer.get("temporary", "the helper failed")))
+        return answer
+
+    def lookup(self, name: str) -> Account | None:
+        """See `AccountDirectory.lookup`."""
+        found = self._ask({"lookup": name})["found"]
+        return None if found is None else account_from(found)
+
+    def names(self) -> Iterator[str]:
+        """See `AccountDirectory.names`."""
+        return iter(self._ask({"names": True})["names"])
+
+
+def read_secret(path: str, secret: str) -> bytes:
+    """The content of a secret file, from the helper at `path`. Raises OSError."""
+    answer = _ask(path, {"secret": secret})
+    if "content" not in answer:
+        raise PermissionError(f"the helper does not give {os.path.basename(secret)}")
+    return to_octets(answer["content"])
