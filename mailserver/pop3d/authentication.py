@@ -1,4 +1,4 @@
-"""From USER and PASS, or AUTH, to a name and a password; and the log lines of a login.
+"""From USER and PASS, or AUTH, to a name and a password.
 
 Who may log in is `accounts.login.Logins`' question. RFC 1939 §7, RFC 5034 (AUTH),
 RFC 4616 (PLAIN); LOGIN as old clients speak it.
@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
-
-from mailserver.accounts.login import Peer
 
 MECHANISMS: Final = (b"PLAIN", b"LOGIN")
 LONGEST_NAME: Final = 255
@@ -82,23 +80,3 @@ def is_loopback(address: str) -> bool:
     except ValueError:
         return address == "local"
     return parsed.is_loopback or bool(getattr(parsed, "ipv4_mapped", None) and parsed.ipv4_mapped.is_loopback)  # type: ignore[union-attr]
-
-
-def loggable(name: str) -> str:
-    """The name as log readers can take it: no `<`, `>` or control characters."""
-    return "".join(["?" if letter in "<>" or not letter.isprintable() else letter for letter in name])[:255]
-
-
-def connection_fields(peer: Peer, session: str, name: str = "", method: str = "", pid: int = 0) -> str:
-    """`user=<…>, method=…, rip=…, …` as Dovecot's log readers know them."""
-    fields = [f"user=<{loggable(name)}>"]
-    if method:
-        fields.append(f"method={method}")
-    fields += [f"rip={peer.address}", f"lip={peer.local_address}"]
-    if pid:
-        fields.append(f"mpid={pid}")
-    if peer.is_tls:
-        fields.append("TLS")
-    elif peer.is_secure:
-        fields.append("secured")
-    return ", ".join([*fields, f"session=<{session}>"])

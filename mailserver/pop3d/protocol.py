@@ -36,14 +36,13 @@ from mailserver.pop3d.authentication import (
     AuthenticationAborted,
     Credentials,
     challenge_line,
-    connection_fields,
     from_auth,
     is_loopback,
-    loggable,
     name_of,
 )
 from mailserver.pop3d.lines import LineQueue, LineTooLong
 from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
+from mailserver.pop3d.record import LOGGED_OUT_EARLY, ConnectionRecord
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.transaction import BadCommand, Transaction
 from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
@@ -85,26 +84,20 @@ class Pop3Server(POP3):
         self._logins = logins
         self._registry = registry
         self._threads = threads
-        self._mail_log = log
         self._tls = tls
         self._handover = handover
         self._clock = reactor
-        self._peer = Peer("local", 0, "local", 0, False, False)
-        self._session = secrets.token_urlsafe(9)
+        self._record = ConnectionRecord(log, secrets.token_urlsafe(9))
         self._started = reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
         self._user: bytes | None = None
-        self._last_name = self._last_method = ""
-        self._account: Account | None = None
         self._maildrop: Maildrop | None = None
         self._transaction: Transaction | None = None
         self._input = LineQueue()
         self._wanted: Deferred[bytes] | None = None  # AUTH waits for the client's next line
-        self._failures = self._bad_commands = 0
-        self._reason = "Connection closed"
-        self._may_not_log_in = False
+        self._bad_commands = 0
         self._is_busy = self._is_blocked = self._is_closing = self._is_lost = self._is_advancing = False
-        self._is_reading_paused = self._is_handed_over = False
+        self._is_reading_paused = False
 
     def callLater(self, period: float, function: Callable[[], None]) -> Any:
         """TimeoutMixin's clock."""
@@ -127,12 +120,12 @@ class Pop3Server(POP3):
         self.setTimeout(self._settings.login_timeout)
         if self._resumed is not None:
             account, preamble = self._resumed
-            self._peer = Peer(**preamble["peer"])
-            self._session = preamble["session"]
-            self._last_method = preamble["method"]
+            self._record.peer = Peer(**preamble["peer"])
+            self._record.session = preamble["session"]
+            self._record.method = preamble["method"]
             self._start(self._enter(account))
             return
-        self._peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+        self._record.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
         self._write(b"+OK %b\r\n" % self._settings.greeting.encode("ascii", "replace"))
 
     def _peer_of(self, is_tls: bool) -> Peer:
@@ -166,7 +159,7 @@ class Pop3Server(POP3):
         if self._is_busy and not self._is_blocked and self._wanted is None:
             self.setTimeout(self.timeOut or self._settings.idle_timeout)
             return
-        self._reason = "Inactivity"
+        self._record.reason = "Inactivity"
         if self._is_blocked:
             self._is_closing = True
             self.transport.unregisterProducer()
@@ -242,7 +235,7 @@ class Pop3Server(POP3):
         try:
             return self._input.take(limit)
         except LineTooLong:
-            self._reason = "Too long line"
+            self._record.reason = "Too long line"
             self._close(b"-ERR Line too long.\r\n")
             return None
 
@@ -265,7 +258,7 @@ class Pop3Server(POP3):
             return
         problem = failure.value
         if isinstance(problem, StoreError):
-            self._mail_log.write(self._service, f"Error: {problem}")
+            self._record.trouble(str(problem))
             self._write(_refusal(problem))
             return
         _log.failure("A POP3 command failed", failure)
@@ -302,7 +295,7 @@ class Pop3Server(POP3):
         most = settings.most_bad_commands if is_logged_in else settings.most_bad_commands_before_login
         self._write(b"-ERR %b\r\n" % text.encode("ascii", "replace"))
         if self._bad_commands >= most:
-            self._reason = "Too many invalid commands"
+            self._record.reason = "Too many invalid commands"
             self._close(b"-ERR Too many invalid commands.\r\n")
 
     async def _capa(self, argument: bytes) -> None:
@@ -323,16 +316,16 @@ class Pop3Server(POP3):
 
     @property
     def _offers_tls(self) -> bool:
-        return self._tls is not None and not self._peer.is_tls
+        return self._tls is not None and not self._record.peer.is_tls
 
     @property
     def _may_log_in(self) -> bool:
-        return self._peer.is_secure or self._settings.allow_plaintext
+        return self._record.peer.is_secure or self._settings.allow_plaintext
 
     async def _quit(self, argument: bytes) -> None:
-        self._reason = "Logged out"
+        self._record.reason = "Logged out"
         if self._maildrop is None or self._transaction is None:
-            self._reason = "Aborted login by logging out"
+            self._record.reason = LOGGED_OUT_EARLY
             self._close(b"+OK Logging out.\r\n")
             return
         done = b", messages deleted" if self._maildrop.deleted else b""
@@ -341,7 +334,7 @@ class Pop3Server(POP3):
             await self._threads.run(self._maildrop.update)
             self._transaction.is_updated = True
         except StoreError as problem:
-            self._reason = f"Mailbox not updated: {problem}"
+            self._record.reason = f"Mailbox not updated: {problem}"
             last_words = b"-ERR [SYS/TEMP] Some deleted messages were not removed.\r\n"
         await self._let_go()
         self._close(last_words)
@@ -351,13 +344,13 @@ class Pop3Server(POP3):
         if argument or not self._offers_tls:
             raise BadCommand("TLS is not available.")
         if self._input.held:
-            self._reason = "Command pipelined behind STLS"
+            self._record.reason = "Command pipelined behind STLS"
             self._close(b"-ERR Nothing may follow STLS.\r\n")
             return
         self._write(b"+OK Begin TLS negotiation now.\r\n")
         self.transport.startTLS(self._tls)
         self._user = None
-        self._peer = self._peer_of(is_tls=True)
+        self._record.peer = self._peer_of(is_tls=True)
 
     async def _utf8(self, argument: bytes) -> None:
         self._write(b"+OK UTF8 enabled.\r\n")
@@ -397,7 +390,7 @@ class Pop3Server(POP3):
         """Whether passwords may travel here; else the client is told, and none is checked."""
         if self._may_log_in:
             return True
-        self._may_not_log_in = True
+        self._record.was_plaintext_refused = True
         self._write(
             b"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.\r\n"
         )
@@ -411,15 +404,15 @@ class Pop3Server(POP3):
     # Login.
 
     async def _log_in(self, credentials: Credentials) -> None:
-        self._last_name, self._last_method = credentials.name, credentials.mechanism
+        self._record.name, self._record.method = credentials.name, credentials.mechanism
         answer = await self._logins.login(
             Attempt(
                 "pop3",
                 credentials.mechanism,
                 credentials.name,
                 credentials.password,
-                self._peer,
-                self._session,
+                self._record.peer,
+                self._record.session,
             )
         )
         if isinstance(answer, Refused):
@@ -436,9 +429,9 @@ class Pop3Server(POP3):
         if refused.temporary:
             self._write(b"-ERR [SYS/TEMP] Temporary authentication failure.\r\n")
             return
-        self._failures += 1
+        self._record.failures += 1
         self._write(b"-ERR [AUTH] Authentication failed.\r\n")
-        if self._failures >= self._settings.most_login_failures:
+        if self._record.failures >= self._settings.most_login_failures:
             self._close()
 
     def _hand_over(self, granted: Granted) -> None:
@@ -446,82 +439,54 @@ class Pop3Server(POP3):
         if self._handover is None:
             os.close(granted.stream)
             raise RuntimeError("a stream was granted, but there is no handover")
-        self._log_login(granted.account)
-        preamble = {"session": self._session, "method": self._last_method, "peer": asdict(self._peer)}
+        self._record.account = granted.account.name
+        self._record.login()
+        preamble = {
+            "session": self._record.session,
+            "method": self._record.method,
+            "peer": asdict(self._record.peer),
+        }
         pending = self._input.take_all()
-        self._is_closing = self._is_handed_over = True
+        self._is_closing = True
         self.setTimeout(None)
         self.transport.unregisterProducer()
         self._handover(self, granted, preamble, pending)
 
     async def _enter(self, account: Account) -> None:
         """The session is in the TRANSACTION state, or ends."""
+        self._record.account = account.name
         try:
             maildrop = await self._threads.run(
                 open_maildrop, self._registry, account, self._settings.marks_seen
             )
         except MaildropInUse:
-            self._end_login(account, "Mailbox in use", _IN_USE + b"\r\n")
+            self._end_login("Mailbox in use", _IN_USE + b"\r\n")
             return
         except StoreError as problem:
-            self._end_login(account, f"Mailbox not available: {problem}", _refusal(problem))
+            self._end_login(f"Mailbox not available: {problem}", _refusal(problem))
             return
-        self._maildrop, self._account = maildrop, account
+        self._maildrop = maildrop
         self._transaction = Transaction(maildrop, self._threads, self._settings.uidl_format)
         self._bad_commands = 0
         if self._resumed is None:
-            self._log_login(account)
+            self._record.login()
         self.setTimeout(None if self._is_lost else self._settings.idle_timeout)
         self._write(b"+OK Logged in.\r\n")
 
-    def _end_login(self, account: Account, reason: str, last_words: bytes) -> None:
-        self._account, self._reason = account, reason
-        self._log_session(reason)
+    def _end_login(self, reason: str, last_words: bytes) -> None:
+        self._record.no_maildrop(reason)
         self._close(last_words)
 
     def _let_go(self) -> Deferred[None]:
         """The maildrop goes back to the store, and the log has the session's line."""
         maildrop, self._maildrop = self._maildrop, None
         if maildrop is None or self._transaction is None:
-            if self._account is None and not self._is_handed_over:
-                self._log_refused_connection()
+            if not self._record.account:
+                self._record.no_login(int(self._clock.seconds() - self._started))
             return succeed(None)
-        deleted = len(maildrop.deleted) if self._transaction.is_updated else 0
-        self._log_session(
-            f"{self._reason} top={maildrop.topped.messages}/{maildrop.topped.octets}, "
-            f"retr={maildrop.retrieved.messages}/{maildrop.retrieved.octets}, "
-            f"del={deleted}/{len(maildrop.uids)}, size={sum(maildrop.sizes)}"
-        )
+        self._record.session_ended(maildrop, self._transaction.is_updated)
         released = self._threads.run(maildrop.release)
         return released.addErrback(lambda failure: _log.failure("A maildrop was not released", failure))
-
-    # The log.
-
-    def _log_login(self, account: Account) -> None:
-        fields = connection_fields(self._peer, self._session, account.name, self._last_method, os.getpid())
-        self._mail_log.write("pop3-login", f"Login: {fields}")
-
-    def _log_session(self, text: str) -> None:
-        self._mail_log.write(self._service, f"Disconnected: {text}")
-
-    @property
-    def _service(self) -> str:
-        name = loggable(self._account.name) if self._account else ""
-        return f"pop3({name})<{os.getpid()}><{self._session}>"
-
-    def _log_refused_connection(self) -> None:
-        """A connection that ended without a login, in the words that fail2ban's filter knows."""
-        seconds = int(self._clock.seconds() - self._started)
-        fields = connection_fields(self._peer, self._session, self._last_name, self._last_method)
-        if self._failures:
-            what = f"Disconnected: {self._reason} (auth failed, {self._failures} attempts in {seconds} secs)"
-        elif self._may_not_log_in:
-            what = "Aborted login (tried to use disallowed plaintext auth)"
-        elif self._reason == "Aborted login by logging out":
-            what = f"Aborted login by logging out (no auth attempts in {seconds} secs)"
-        else:
-            what = f"Disconnected: {self._reason} (no auth attempts in {seconds} secs)"
-        self._mail_log.write("pop3-login", f"{what}: {fields}")
 
 
 def _refusal(problem: StoreError) -> bytes:
