@@ -33,7 +33,7 @@ def check(config: Config) -> list[str]:
             warnings += _check_settings(view, {name: view.settings[name] for name in row.overrides})
     _check_protocols(config)
     check_mail_location(config)
-    return warnings
+    return warnings + list(_second_certificate(config))
 
 
 def _check_settings(config: Config, settings: Mapping[str, Setting]) -> Iterator[str]:
@@ -100,6 +100,15 @@ def _check_value(config: Config, parameter: Parameter) -> None:
 def _undefined(config: Config, parameter: Parameter) -> Iterator[str]:
     for name in sorted(config.undefined(parameter.name)):
         yield f"{config.where(parameter.name)}: undefined parameter: {name}"
+
+
+def _second_certificate(config: Config) -> Iterator[str]:
+    used, other = config.string("smtpd_tls_cert_file"), config.string("ssl_cert")
+    if other and other != used:
+        yield (
+            f"{config.where('ssl_cert')}: ssl_cert: smtpd_tls_cert_file of"
+            f" {config.where('smtpd_tls_cert_file')} is the certificate of all services: remove one"
+        )
 
 
 def _check_protocols(config: Config) -> None:

@@ -10,9 +10,10 @@ of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Type(Enum):
@@ -60,17 +61,22 @@ class Parameter:
         return match[1] if match and self.type is Type.SECONDS else "s"
 
 
-def honoured(
-    name: str,
-    type: Type,  # noqa: A002 - the word of the declaration
-    default: str,
-    documentation: str,
-    source: str = "postfix",
-    foreign: tuple[str, ...] = (),
-    choices: tuple[str, ...] = (),
-) -> Parameter:
-    """A parameter that this program uses."""
-    return Parameter(name, Kind.HONOURED, type, default, documentation, source, foreign, choices)
+Declare = Callable[..., Parameter]
+
+
+def _of_kind(kind: Kind) -> Declare:
+    """Declares `name, type, default, documentation` and perhaps source, foreign, choices."""
+
+    def declare(name: str, *facts: Any, **more: Any) -> Parameter:
+        return Parameter(name, kind, *facts, **more)
+
+    return declare
+
+
+honoured = _of_kind(Kind.HONOURED)
+harmless = _of_kind(Kind.HARMLESS)
+refused = _of_kind(Kind.REFUSED)
+inert = _of_kind(Kind.INERT)
 
 
 def group(kind: Kind, documentation: str, settings: str, source: str = "postfix") -> Iterator[Parameter]:

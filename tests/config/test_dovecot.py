@@ -37,9 +37,10 @@ def test_version_2_3(tmp_path: Path) -> None:
         "mail_location = mbox:~/mail:INBOX=/var/mail/%u\n"
         'login_greeting = "Hello # there"\n'
         "ssl_cert = </etc/ssl/x.pem\n"
+        "ssl_key = </etc/ssl/x.key\n"
         "disable_plaintext_auth = no\n"
-        "login_trusted_networks = 10.0.0.0/8 \\\n"
-        "  192.0.2.0/24\n"
+        "auth_mechanisms = plain \\\n"
+        "  login\n"
         "namespace inbox {\n  inbox = yes\n  mailbox Drafts {\n    special_use = \\Drafts\n  }\n}\n"
         "passdb {\n  driver = passwd-file\n  args = scheme=CRYPT username_format=%u /etc/dovecot/users\n}\n"
         "passdb {\n  driver = pam\n}\n"
@@ -48,9 +49,10 @@ def test_version_2_3(tmp_path: Path) -> None:
     )
     assert config.words("protocols") == ("imap", "pop3")
     assert config.string("login_greeting") == "Hello # there"
-    assert config.string("ssl_cert") == "/etc/ssl/x.pem"
+    assert config.string("smtpd_tls_cert_file") == "/etc/ssl/x.pem"
+    assert config.string("smtpd_tls_key_file") == "/etc/ssl/x.key"
     assert config.boolean("disable_plaintext_auth") is False
-    assert config.words("login_trusted_networks") == ("10.0.0.0/8", "192.0.2.0/24")
+    assert config.words("auth_mechanisms") == ("plain", "login")
     assert config.words("account_sources") == ("passwd-file", "system")
     assert config.string("passwd_file") == "/etc/dovecot/users"
     assert config.warnings == ()
@@ -71,7 +73,7 @@ def test_version_2_4(tmp_path: Path) -> None:
     )
     assert config.string("mail_location") == "mbox:~/mail:INBOX=/var/mail/%{user}"
     assert config.boolean("disable_plaintext_auth") is False
-    assert config.string("ssl_cert") == "/c.pem"
+    assert config.string("smtpd_tls_cert_file") == config.string("smtpd_tls_key_file") == "/c.pem"
     assert config.words("protocols") == ("imap",)
     assert config.string("passwd_file") == "/etc/dovecot/users"
     assert config.warnings == ()
@@ -84,6 +86,13 @@ def test_main_cf_wins(tmp_path: Path) -> None:
     assert config.warnings == (
         f"{tmp_path}/dovecot.conf:1: ssl: {tmp_path}/main.cf:3 says otherwise, and counts",
     )
+
+
+def test_one_certificate_for_all(tmp_path: Path) -> None:
+    """Two that differ are said, since only one is served."""
+    config = written(tmp_path, MAIN + "smtpd_tls_cert_file = /a.pem\n", "", "ssl_cert = </b.pem\n")
+    assert config.string("smtpd_tls_key_file") == "/a.pem"
+    assert [warning.partition(": ")[0] for warning in config.warnings] == [f"{tmp_path}/dovecot.conf:1"]
 
 
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:

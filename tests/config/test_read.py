@@ -79,7 +79,7 @@ def test_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "biff = maybe",
+        "smtpd_delay_reject = maybe",
         "queue_run_delay = 5x",
         "message_size_limit = 10M",
         "smtpd_tls_security_level = perhaps",

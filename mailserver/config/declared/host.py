@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, honoured
+from mailserver.config.declaration import Type, harmless, honoured, inert, refused
 
 _LEVEL: Final = "${{$compatibility_level} <level {%s} ? {%s} : {%s}}"
 
@@ -44,7 +44,7 @@ PARAMETERS: Final = (
              "Where the accounts' mailbox state and caches lie, on a local disk.", "ours"),
     honoured("mail_owner", Type.STRING, "mailserver",
              "The user that owns the queue and runs whatever talks to the network.", foreign=("postfix",)),
-    honoured("setgid_group", Type.STRING, "maildrop",
+    inert("setgid_group", Type.STRING, "maildrop",
              "The group of the directory into which local users drop mail.", foreign=("postdrop",)),
     honoured("default_privs", Type.STRING, "nobody",
              "The user that runs commands and writes files for aliases that root owns."),
@@ -52,46 +52,46 @@ PARAMETERS: Final = (
              "Parameters that may be set although this program does not honour them and mail may go "
              "another way.",
              "ours"),
-    honoured("workers", Type.STRING, "auto",
+    harmless("workers", Type.STRING, "auto",
              "How many processes take connections: auto for one a processor, or a number.", "ours"),
     honoured("syslog_name", Type.STRING, "${multi_instance_name?{$multi_instance_name}:{postfix}}",
              "The first word of the log lines of mail transfer; fail2ban and pflogsumm look for postfix."),
     honoured("retrieval_syslog_name", Type.STRING, "dovecot",
              "The first word of the log lines of POP3 and IMAP; fail2ban looks for dovecot.", "ours"),
-    honoured("syslog_facility", Type.STRING, "mail",
+    harmless("syslog_facility", Type.STRING, "mail",
              "The syslog facility of the log."),
     honoured("maillog_file", Type.STRING, "",
              "Where the log goes instead of syslog: a file, or /dev/stdout."),
-    honoured("maillog_file_prefixes", Type.LIST, "/var, /dev/stdout",
+    inert("maillog_file_prefixes", Type.LIST, "/var, /dev/stdout",
              "Where maillog_file may lie."),
     honoured("multi_instance_name", Type.STRING, "",
              "The name of this instance, where several run on one host."),
-    honoured("import_environment", Type.LIST,
+    inert("import_environment", Type.LIST,
              "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LANG=C",
              "The environment variables that the server keeps."),
     honoured("export_environment", Type.LIST, "TZ MAIL_CONFIG LANG",
              "The environment variables that commands are given."),
     honoured("default_database_type", Type.STRING, "hash",
              "The type of a table that is named without one, in postmap and postalias."),
-    honoured("lmdb_map_size", Type.OCTETS, "16777216",
+    inert("lmdb_map_size", Type.OCTETS, "16777216",
              "The least size of a new index; it grows as it must."),
     honoured("stress", Type.STRING, "",
              "Set under overload; the defaults of several limits depend on it."),
-    honoured("append_dot_mydomain", Type.BOOLEAN, _LEVEL % ("1", "yes", "no"),
+    refused("append_dot_mydomain", Type.BOOLEAN, _LEVEL % ("1", "yes", "no"),
              "Whether `user@host` becomes `user@host.$mydomain`."),
-    honoured("append_at_myorigin", Type.BOOLEAN, "yes",
+    refused("append_at_myorigin", Type.BOOLEAN, "yes",
              "Whether `user` becomes `user@$myorigin`."),
-    honoured("remote_header_rewrite_domain", Type.STRING, "",
+    refused("remote_header_rewrite_domain", Type.STRING, "",
              "The domain for incomplete addresses in the header of mail from elsewhere; empty leaves "
              "them alone."),
     honoured("recipient_delimiter", Type.STRING, "",
              "The characters that part a user name from an address extension, as in alice+lists."),
-    honoured("owner_request_special", Type.BOOLEAN, "yes",
+    inert("owner_request_special", Type.BOOLEAN, "yes",
              "Whether owner-LIST and LIST-request are whole names even where `-` is a delimiter."),
     honoured("parent_domain_matches_subdomains", Type.LIST,
              "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps",
              "The parameters in which `domain` matches its subdomains too."),
-    honoured("known_tcp_ports", Type.LIST, "lmtp=24, smtp=25, smtps=submissions=465, submission=587",
+    inert("known_tcp_ports", Type.LIST, "lmtp=24, smtp=25, smtps=submissions=465, submission=587",
              "Names of ports, before the system's own."),
 )
 # fmt: on

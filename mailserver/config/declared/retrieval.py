@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, honoured
+from mailserver.config.declaration import Type, harmless, honoured, inert, refused
 
 # fmt: off
 PARAMETERS: Final = (
@@ -17,26 +17,25 @@ PARAMETERS: Final = (
     honoured("ssl", Type.STRING, "yes",
              "yes offers TLS, required demands it before a login, no does without.",
              "dovecot", choices=("yes", "no", "required")),
-    honoured("ssl_cert", Type.STRING, "$smtpd_tls_cert_file",
-             "The certificate of the retrieval services.", "dovecot"),
-    honoured("ssl_key", Type.STRING,
-             "${{$ssl_cert} == {$smtpd_tls_cert_file} ? {$smtpd_tls_key_file} : {$ssl_cert}}",
+    honoured("ssl_cert", Type.STRING, "",
+             "The certificate of all services, where smtpd_tls_cert_file names none.", "dovecot"),
+    honoured("ssl_key", Type.STRING, "$ssl_cert",
              "The key of ssl_cert.", "dovecot"),
-    honoured("ssl_min_protocol", Type.STRING, "TLSv1.2",
+    refused("ssl_min_protocol", Type.STRING, "TLSv1.2",
              "The oldest TLS version of the retrieval services.",
              "dovecot", choices=("TLSv1.2", "TLSv1.3", "TLSv1", "TLSv1.1", "ANY")),
     honoured("disable_plaintext_auth", Type.BOOLEAN, "yes",
              "Whether passwords are refused before TLS, loopback and login_trusted_networks aside.",
              "dovecot"),
-    honoured("login_trusted_networks", Type.LIST, "",
+    harmless("login_trusted_networks", Type.LIST, "",
              "The clients whose passwords are taken without TLS.", "dovecot"),
     honoured("login_greeting", Type.STRING, "Dovecot ready.",
              "The text of the greeting.", "dovecot"),
-    honoured("auth_mechanisms", Type.LIST, "plain login",
+    inert("auth_mechanisms", Type.LIST, "plain login",
              "The SASL mechanisms that are offered.", "dovecot"),
-    honoured("auth_username_format", Type.STRING, "%Lu",
+    refused("auth_username_format", Type.STRING, "%Lu",
              "How a login name becomes an account's; lower case always.", "dovecot"),
-    honoured("auth_failure_delay", Type.SECONDS, "2s",
+    harmless("auth_failure_delay", Type.SECONDS, "2s",
              "How long a failed login is kept waiting.", "dovecot"),
     honoured("auth_cache_ttl", Type.SECONDS, "10m",
              "How long a right password is remembered, keyed, in memory.", "dovecot"),
@@ -52,13 +51,13 @@ PARAMETERS: Final = (
              "Where mail is read; the default follows home_mailbox and mail_spool_directory.", "dovecot"),
     honoured("mail_uid", Type.STRING, "",
              "The owner of all mail of accounts that name none.", "dovecot"),
-    honoured("mail_gid", Type.STRING, "",
+    harmless("mail_gid", Type.STRING, "",
              "Its group.", "dovecot"),
     honoured("mail_home", Type.STRING, "",
              "The home of accounts that name none.", "dovecot"),
-    honoured("mbox_lock_timeout", Type.SECONDS, "5m",
+    harmless("mbox_lock_timeout", Type.SECONDS, "5m",
              "How long a session waits for the lock of an mbox.", "dovecot"),
-    honoured("mail_max_userip_connections", Type.INTEGER, "10",
+    harmless("mail_max_userip_connections", Type.INTEGER, "10",
              "The most sessions of one account from one address.", "dovecot"),
     honoured("imap_idle_notify_interval", Type.SECONDS, "2m",
              "How often an idle client is told that the server is there.", "dovecot"),
@@ -75,7 +74,7 @@ PARAMETERS: Final = (
     honoured("mbox_quoting", Type.STRING, "mboxo",
              "How lines that start with From are quoted: mboxo as Postfix does, or mboxrd.",
              "ours", choices=("mboxo", "mboxrd")),
-    honoured("expunge_grace", Type.SECONDS, "7d",
+    harmless("expunge_grace", Type.SECONDS, "7d",
              "How long expunged mail of a maildir can be brought back; 0 is never.", "ours"),
 )
 # fmt: on

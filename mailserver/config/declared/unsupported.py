@@ -45,18 +45,14 @@ PARAMETERS: Final = (
         "Delivers mail some other way than to a mailbox of this host, which this program does not do.",
         """
         best_mx_transport =
-        fallback_transport =
         fallback_transport_maps =
-        mailbox_transport =
         mailbox_transport_maps =
         sender_dependent_default_transport_maps =
         use_srv_lookup =
-        virtual_transport = virtual
         """,
     ),
     *group(Kind.REFUSED, "Places mail of virtual domains by other means than the passwd-file.", """
         virtual_gid_maps =
-        virtual_mailbox_maps =
         virtual_maps =
         virtual_uid_maps =
     """),
