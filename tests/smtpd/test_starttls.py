@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
+from mailserver.prompt import make_prompt
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.threads import PooledThreads
 from mailserver.tls import ServerTls, self_signed
@@ -77,6 +78,7 @@ class StartTls(TestCase):
     def listen(self, factory: Any) -> None:
         """The factory listens on a free port."""
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        make_prompt(self.port)
         self.addCleanup(self.port.stopListening)
         self.addCleanup(self.house.factory.shut_down)
 
@@ -186,6 +188,7 @@ class StartTls(TestCase):
         """Port 465, RFC 8314 §3.3: no STARTTLS, AUTH at once."""
         factory = SmtpFactory(self.house.services, is_tls=True)
         port = reactor.listenTCP(0, TLSMemoryBIOFactory(TLS, False, factory), interface="127.0.0.1")  # type: ignore[attr-defined]
+        make_prompt(port)
         self.addCleanup(port.stopListening)
         self.addCleanup(factory.shut_down)
 

@@ -1,0 +1,81 @@
+"""The transport that sends at once, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailserver.prompt import PromptServer, make_prompt
+
+MEGABYTES = 8
+
+
+class Talker(Protocol):
+    """Writes what it is told to, by a script."""
+
+    def connectionMade(self) -> None:
+        self.factory.connected.callback(self)  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.factory.lost.callback(None)  # type: ignore[union-attr]
+
+
+class Prompt(TestCase):
+    """A listening port made prompt."""
+
+    def setUp(self) -> None:
+        self.factory = Factory.forProtocol(Talker)
+        self.factory.connected = Deferred()  # type: ignore[attr-defined]
+        self.factory.lost = Deferred()  # type: ignore[attr-defined]
+        self.port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        make_prompt(self.port)
+        self.addCleanup(self.port.stopListening)
+
+    async def connect(self) -> tuple[Any, socket.socket]:
+        """The server's protocol and the client's socket."""
+        client = await deferToThread(socket.create_connection, ("127.0.0.1", self.port.getHost().port), 10)
+        server = await self.factory.connected  # type: ignore[attr-defined]
+        self.assertIsInstance(server.transport, PromptServer)
+        return server, client
+
+    async def test_it_is_sent_before_write_returns(self) -> None:
+        """No turn of the reactor is needed."""
+        server, client = await self.connect()
+        server.transport.write(b"250 Ok\r\n")
+        client.setblocking(False)
+        self.assertEqual(client.recv(100), b"250 Ok\r\n")
+        client.close()
+        await self.factory.lost  # type: ignore[attr-defined]
+
+    async def test_order_and_wholeness_past_a_full_socket(self) -> None:
+        """What the socket does not take is sent later, in order, before the connection ends."""
+        server, client = await self.connect()
+        for number in range(MEGABYTES * 16):
+            server.transport.write(bytes([number]) * 65_536)
+        server.transport.loseConnection()
+
+        def read() -> bytes:
+            pieces = []
+            while piece := client.recv(1 << 20):
+                pieces.append(piece)
+            client.close()
+            return b"".join(pieces)
+
+        received = await deferToThread(read)
+        self.assertEqual(received, b"".join(bytes([number]) * 65_536 for number in range(MEGABYTES * 16)))
+        await self.factory.lost  # type: ignore[attr-defined]
+
+    async def test_a_vanished_client_is_noticed(self) -> None:
+        """A write to a reset connection ends it in the usual way."""
+        server, client = await self.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        server.transport.write(b"x")
+        server.transport.write(b"y")
+        await self.factory.lost  # type: ignore[attr-defined]
