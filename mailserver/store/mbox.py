@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -52,6 +52,7 @@ from mailserver.store.mbox_fields import (
     with_flags,
 )
 from mailserver.store.mbox_lines import from_line, quoted, unquoted
+from mailserver.store.mbox_messages import foreign_uids, found_message, merged_flags, named_messages
 from mailserver.store.mbox_open import create_mailbox, open_mailbox
 from mailserver.store.mbox_rewrite import make_draft, plan, rewritten
 from mailserver.store.mbox_scan import Mark, Scanned, pread_all, scan, tail_digest
@@ -85,6 +86,8 @@ class MboxFormat(MailboxFormat):
         self._places: dict[str, Place] = {}
         self._waiting: dict[str, Flags] = {}  # flags that the file does not have yet
         self._mark: Mark | None = None
+        self._before: tuple[dict[str, Place], dict[str, Flags], Mark | None, Iterable[str]]
+        self._times_due = False  # flags changed in place: whether there is new mail is to be settled
         self._elsewhere: tuple[Mark, dict[str, Place]] | None = None  # for `read` ahead of `poll`
 
     def load(self, known: Sequence[Known], token: str) -> None:
@@ -160,7 +163,18 @@ class MboxFormat(MailboxFormat):
         with locking.exclusive(self._path, open_it, self._rules) as held:
             undo_unfinished(held)
             mbox_journal.recover(held, self._journal)
-            yield held
+            self._before = self._places, dict(self._waiting), self._mark, ()
+            try:
+                yield held
+            except BaseException:
+                self._forget_catch_up()
+                raise
+
+    def _forget_catch_up(self) -> None:
+        """What was noticed before a write failed was not reported: it will be news again."""
+        self._places, self._waiting, self._mark, added = self._before
+        for key in added:
+            self._places.pop(key, None)
 
     def _shared(self) -> AbstractContextManager[int]:
         return locking.shared(self._path, partial(open_mailbox, self._path, os.O_RDONLY), self._rules)
@@ -180,8 +194,10 @@ class MboxFormat(MailboxFormat):
         if messages and not (is_locked or self._is_whole(descriptor, found)):
             end = messages.pop().place.offset
         is_first = self._mark is None and not self._places
+        self._before = self._places, dict(self._waiting), self._mark, ()
         self._mark = Mark.of(descriptor, end)
         delta = self._added(messages) if begin else self._compared(messages, is_first)
+        self._before = (*self._before[:3], tuple(found.key for found in delta.added))
         return replace(delta, token=self._mark.encode())
 
     def _grown_from(self, descriptor: int, size: int) -> int:
@@ -197,35 +213,26 @@ class MboxFormat(MailboxFormat):
         is_ended = os.pread(descriptor, 1, found.st_size - 1) == b"\n"
         return is_ended or self._now() - found.st_mtime > _UNFINISHED
 
-    def _named(self, messages: Iterable[Scanned], taken: Mapping[str, object]) -> dict[str, Scanned]:
-        """The messages by key: `#2`, `#3` … tell equal ones apart."""
-        named: dict[str, Scanned] = {}
-        counts: dict[str, int] = {}
-        for message in messages:
-            key, count = message.digest, counts.get(message.digest, 1)
-            while key in named or key in taken:
-                count += 1
-                key = f"{message.digest}#{count}"
-            counts[message.digest] = count
-            named[key] = message
-        return named
-
     def _added(self, messages: Iterable[Scanned]) -> Delta:
-        named = self._named(messages, self._places)
+        named = named_messages(messages, self._places)
         self._places.update((key, message.place) for key, message in named.items())
-        return Delta(added=[_found(key, message) for key, message in named.items()])
+        return Delta(added=[found_message(key, message) for key, message in named.items()])
 
     def _compared(self, messages: Iterable[Scanned], is_first: bool) -> Delta:
         """What a complete scan shows to be different from what was known."""
-        named = self._named(messages, {})
+        named = named_messages(messages, known=self._places)
         old, self._places = self._places, {key: message.place for key, message in named.items()}
         both = [key for key in self._places if key in old]
         flags = {key: self._places[key].flags for key in both if self._places[key].flags != old[key].flags}
         for key in [key for key in self._waiting if key in flags or key not in self._places]:
             del self._waiting[key]
-        uids = _foreign_uids(named.values()) if is_first else {}
+        uids = foreign_uids(named.values()) if is_first else {}
         return Delta(
-            added=[_found(key, m, uids.get(m.place.offset, 0)) for key, m in named.items() if key not in old],
+            added=[
+                found_message(key, m, uids.get(m.place.offset, 0))
+                for key, m in named.items()
+                if key not in old
+            ],
             removed=[key for key in old if key not in named],
             flags=flags or None,
             places={k: self._places[k].encode() for k in both if self._places[k] != old[k]} or None,
@@ -264,7 +271,7 @@ class MboxFormat(MailboxFormat):
         with self._shared() as descriptor:
             found = os.fstat(descriptor)
             if self._elsewhere is None or not self._elsewhere[0].fits(found):
-                named = self._named(scan(descriptor, 0, found.st_size, self._mboxrd), {})
+                named = named_messages(scan(descriptor, 0, found.st_size, self._mboxrd), known=self._places)
                 places = {name: message.place for name, message in named.items()}
                 self._elsewhere = (Mark.of(descriptor, found.st_size), places)
             place = self._elsewhere[1].get(key)
@@ -297,10 +304,10 @@ class MboxFormat(MailboxFormat):
                     raise OSError(f"{len(messages)} messages were written, {len(written)} found")
             show_as_new(descriptor)
             self._mark = Mark.of(descriptor, end)
-        named = self._named(written, self._places)
+        named = named_messages(written, self._places)
         self._places.update((key, message.place) for key, message in named.items())
         founds = [
-            replace(_found(key, message), internal_date=date)
+            replace(found_message(key, message), internal_date=date)
             for (key, message), date in zip(named.items(), dates, strict=True)
         ]
         return founds, replace(noticed, token=self._mark.encode())
@@ -329,7 +336,7 @@ class MboxFormat(MailboxFormat):
                 theirs = dict(noticed.flags or {})
                 wanted = {key: flags[key] for key in before if key in self._places}
                 for key in wanted.keys() & theirs.keys():
-                    wanted[key] = theirs[key] = _merged(before[key], flags[key], theirs[key])
+                    wanted[key] = theirs[key] = merged_flags(before[key], flags[key], theirs[key])
                 places = self._write_in_place(held.descriptor, wanted)
                 self._mark = Mark.of(held.descriptor, os.fstat(held.descriptor).st_size)
         except FileNotFoundError:
@@ -381,8 +388,9 @@ class MboxFormat(MailboxFormat):
             places[key] = self._places[key].encode()
             self._waiting.pop(key, None)
         if places:
-            if not (was_new and self._has_unseen()):
+            if not was_new:
                 show_as_read(descriptor)
+            self._times_due = True
             os.fsync(descriptor)
         return places
 
@@ -393,9 +401,10 @@ class MboxFormat(MailboxFormat):
         changed = fitted(raw[start : start + header_length(raw[start:])], flags)
         return None if changed is None else (changed, place.offset + start)
 
-    def _has_unseen(self) -> bool:
-        """Shells say `You have new mail` while, and only while, there is a message not seen."""
-        return any(SEEN not in self._waiting.get(key, place.flags) for key, place in self._places.items())
+    def _has_unseen(self, gone: Container[str] = ()) -> bool:
+        """Whether there is a message not seen: shells say `You have new mail` then, and only then."""
+        places = self._places.items()
+        return any(key not in gone and SEEN not in self._waiting.get(key, p.flags) for key, p in places)
 
     def remove(self, keys: Sequence[str]) -> Delta | None:
         """See `MailboxFormat.remove`."""
@@ -432,12 +441,14 @@ class MboxFormat(MailboxFormat):
             if not gone:
                 return {}
             wanted = plan(held.descriptor, old, gone, {})  # in place a mailbox only shrinks
-        for key in gone:
-            self._waiting.pop(key, None)
-        is_new = looks_new(held.descriptor) and self._has_unseen()
+        is_new = looks_new(held.descriptor) and self._has_unseen(gone)
         with rewritten(self._path, held, draft, wanted, self._journal, is_new) as descriptor:
             self._places = dict(wanted.places)
-            self._waiting = {k: f for k, f in self._waiting.items() if self._places[k].flags != f}
+            self._waiting = {
+                key: flags
+                for key, flags in self._waiting.items()
+                if key in self._places and self._places[key].flags != flags
+            }
             if not is_new:
                 show_as_read(descriptor)
             self._mark = Mark.of(descriptor, wanted.size)
@@ -446,38 +457,28 @@ class MboxFormat(MailboxFormat):
     def settle(self) -> Delta | None:
         """See `MailboxFormat.settle`."""
         self._decode_known()
-        if not self._waiting:
+        if not (self._waiting or self._times_due):
             return None
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
-                if not self._waiting or os.fstat(held.descriptor).st_size > _SETTLE_LIMIT:
-                    return replace(noticed, token=self._token())
-                places = {**(noticed.places or {}), **self._rewrite(held, set())}
+                places = self._settle(held)
         except FileNotFoundError:
             return self._vanished()
+        places = {**(noticed.places or {}), **places}
         added = [replace(found, place=self._places[found.key].encode()) for found in noticed.added]
         return replace(noticed, added=added, places=places or None, token=self._token())
+
+    def _settle(self, held: locking.Held) -> dict[str, str]:
+        """Flags that waited are in the file, unless it is too large for that; the places that changed."""
+        self._times_due = False
+        if self._waiting and os.fstat(held.descriptor).st_size <= _SETTLE_LIMIT:
+            return self._rewrite(held, set())
+        if looks_new(held.descriptor) and not self._has_unseen():
+            show_as_read(held.descriptor)
+            self._mark = Mark.of(held.descriptor, os.fstat(held.descriptor).st_size)
+        return {}
 
     def watched_paths(self) -> Sequence[str]:
         """See `MailboxFormat.watched_paths`. A rename over the file shows in its directory only."""
         return (self._path,)
-
-
-def _found(key: str, message: Scanned, uid: int = 0) -> Found:
-    return Found(key, message.place.encode(), message.place.flags, message.internal_date, uid, message.size)
-
-
-def _foreign_uids(messages: Iterable[Scanned]) -> dict[int, int]:
-    """UIDs by offset, as far as they ascend; `adopted` tells whether they are this mailbox's."""
-    uids: dict[int, int] = {}
-    last = 0
-    for message in messages:
-        if message.fields.uid > last:
-            last = uids[message.place.offset] = message.fields.uid
-    return uids
-
-
-def _merged(before: Flags, after: Flags, theirs: Flags) -> Flags:
-    """Their flags, with what was changed from `before` to `after`."""
-    return (theirs | (after - before)) - (before - after)

@@ -209,6 +209,44 @@ def test_equal_messages_are_told_apart(path: Path, index: Index) -> None:
     assert index.subjects() == ["first", "first"]
 
 
+def test_second_of_two_equals_keeps_its_name(path: Path, index: Index) -> None:
+    """P6: when the first is gone, a complete scan knows the second again."""
+    put(path, FIRST, FIRST, SECOND)
+    index.poll()
+    one, two, three = keys(index)
+    index.remove(one)
+    rewrite_elsewhere(path, b"Subject: second\n", b"Subject: second\nStatus: RO\n")
+    delta = index.poll()
+    assert (list(delta.added), list(delta.removed)) == ([], [])
+    assert keys(index) == [two, three]
+    assert index.subjects() == ["first", "second"]
+
+
+@pytest.mark.parametrize("act", ["append", "remove", "flag"])
+def test_failed_write_hides_no_news(
+    path: Path, index: Index, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """What was noticed under the lock of a write that failed is reported by the next poll."""
+    (one,) = index.append(NewMessage(b"Subject: one\r\n\r\n"))
+    put(path, SECOND)
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", real)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        if act == "append":
+            index.append(NewMessage(b"Subject: three\r\n\r\n"))
+        elif act == "remove":
+            index.remove(one)
+        else:
+            index.format.write_flags({one: frozenset({SEEN})})
+    assert [found.size for found in index.poll().added] == [len(SECOND.replace(b"\n", b"\r\n"))]
+    assert index.subjects() == ["one", "second"]
+
+
 def test_removal_and_reordering_by_others(path: Path, index: Index) -> None:
     """Messages are known again by their content, wherever they went."""
     put(path, FIRST, SECOND, THIRD)
@@ -568,6 +606,14 @@ def test_you_have_new_mail(path: Path, index: Index) -> None:
     assert not is_new()
     put(path, THIRD)
     assert is_new()
+    index.poll()
+    index.remove(*keys(index))
+    (four,) = index.append(NewMessage(b"Subject: four\r\n\r\n"))
+    assert is_new()
+    index.flag({four: frozenset({SEEN})})
+    index.settle()
+    assert not is_new()
+    assert index.format.poll() is None
 
 
 def test_what_is_watched(path: Path, index: Index) -> None:
