@@ -77,8 +77,9 @@ class RealClients(unittest.TestCase):
             self.tls,
         )
         self.port = self._listen(self.factory)
+        self.addCleanup(self._until_quiet)  # the last one added is the first to run
 
-    def tearDown(self) -> Deferred[None]:
+    def _until_quiet(self) -> Deferred[None]:
         """Every session has given back its store before the registry is shut."""
         check = LoopingCall(lambda: self._is_quiet() and check.stop())
         return check.start(0.01).addCallback(lambda _: None)
