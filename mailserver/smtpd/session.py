@@ -180,7 +180,7 @@ class Session:
 
     def _about(self) -> str:
         words = self.mail.log_words()
-        words.append(f"proto={self.protocol if self.is_esmtp else 'SMTP'}")
+        words.append("proto=ESMTP" if self.is_esmtp else "proto=SMTP")
         if self.helo:
             words.append(f"helo=<{self.helo}>")
         return " ".join(words)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mailserver.smtpd.session import Session
 
 _log: Final = Logger()
+_RATES: Final = {"message": "Message delivery request", "recipient": "Recipient address"}
 _GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
 
 
@@ -102,9 +103,8 @@ class MailTransactions:
         if settings.tls_required and not session.wire.is_tls:
             raise SmtpError(530, "5.7.0", "Must issue a STARTTLS command first")
         if self._current is not None:
-            raise SmtpError(
-                503, "5.5.1", f"Error: {'MAIL after BDAT' if self._current.chunks else 'nested MAIL command'}"
-            )
+            what = "MAIL after BDAT" if self._current.chunks is not None else "nested MAIL command"
+            raise SmtpError(503, "5.5.1", f"Error: {what}")
         command = parse_mail(argument)
         self._require_room(command.size)
         self._require_rate("message", settings.client_message_rate_limit, "too much mail")
@@ -132,21 +132,28 @@ class MailTransactions:
     def _require_room(self, size: int) -> None:
         session, limit = self._session, self._session.settings.message_size_limit
         if limit and size > limit:
-            raise SmtpError(552, "5.3.4", "Message size exceeds fixed limit")
+            raise self._rejected(552, "5.3.4", "Message size exceeds fixed limit")
         try:
-            if session.services.queue.has_room(size):
-                return
+            has_room = session.services.queue.has_room(size)
         except OSError as error:
             session.log(f"warning: cannot tell the free space of the queue: {error}")
             raise SmtpError(451, "4.3.0", "Error: queue file write error") from None
-        session.log(f"NOQUEUE: reject: MAIL from {session.client}: 452 4.3.1 Insufficient system storage")
-        raise SmtpError(452, "4.3.1", "Insufficient system storage")
+        if not has_room:
+            raise self._rejected(452, "4.3.1", "Insufficient system storage")
+
+    def _rejected(self, code: int, dsn: str, text: str) -> SmtpError:
+        """The refusal of a MAIL command, already in the log."""
+        self._session.log_reject("reject", "MAIL", Verdict(code, dsn, text))
+        return SmtpError(code, dsn, text)
 
     def _require_rate(self, event: str, limit: int, complaint: str) -> None:
         session = self._session
-        if not limit or session.services.limits.count(event, session.request.address) <= limit:
-            return
-        if not session.is_trusted:
+        count = session.services.limits.count(event, session.request.address) if limit else 0
+        if count > limit and not session.is_trusted:
+            kind = _RATES[event]
+            session.log(
+                f"warning: {kind} rate limit exceeded: {count} from {session.client} for service smtp"
+            )
             raise SmtpError(450, "4.7.1", f"Error: {complaint} from {session.request.address}")
 
     # ------------------------------------------------------------ RCPT
