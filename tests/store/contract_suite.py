@@ -318,11 +318,14 @@ class MailboxContract:
 
     def test_moves_in_both_directions_do_not_deadlock(self, inbox: Mailbox, other: Mailbox) -> None:
         """Two mailboxes are locked in one order."""
-        append(inbox, *[FIRST] * 10)
-        append(other, *[SECOND] * 10)
+        append(inbox, *[FIRST] * 20)
+        append(other, *[SECOND] * 20)
+        together = threading.Barrier(2)
 
         def shuttle(source: Mailbox, target: Mailbox) -> None:
-            for uid in list(source.uids)[:10]:
+            uids = list(source.uids)[:20]
+            together.wait()
+            for uid in uids:
                 source.move([uid], target)
 
         threads = [
@@ -335,7 +338,7 @@ class MailboxContract:
             thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
         everything = [*contents(inbox).values(), *contents(other).values()]
-        assert sorted(everything) == [FIRST] * 10 + [SECOND] * 10
+        assert sorted(everything) == [FIRST] * 20 + [SECOND] * 20
 
     def test_many_threads(self, inbox: Mailbox) -> None:
         """Any number of threads may call: no UID twice, nothing lost."""
