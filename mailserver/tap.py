@@ -46,9 +46,9 @@ def makeService(options: Any) -> Any:
         for warning in config.warnings:
             log.write("master", f"warning: {warning}")
         if has_system_accounts(config):
-            from mailserver.roles import separated
+            from mailserver.roles.separated import run
 
-            separated.run(config, log)
+            run(config, log)
             sys.exit(0)
         from twisted.internet import reactor
 

@@ -42,6 +42,11 @@ class CertificateError(Exception):
     """The certificate or key cannot be used. The text says which file, why, and what to do."""
 
 
+def read_file(path: str) -> bytes:
+    """The file's content; raises OSError."""
+    return Path(path).read_bytes()
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A certificate chain, leaf first, and its private key, both PEM."""
@@ -58,18 +63,18 @@ class KeyPairFiles:
     key: str
 
     def stamp(self) -> tuple[int, ...]:
-        """A mark that changes when a file does; raises OSError."""
-        marks = [os.stat(path) for path in (self.certificate, self.key)]
-        return tuple(value for mark in marks for value in (mark.st_dev, mark.st_ino, mark.st_mtime_ns))
+        """A mark that changes when the certificate does; raises OSError. The key may be out of sight."""
+        mark = os.stat(self.certificate)
+        return mark.st_dev, mark.st_ino, mark.st_mtime_ns
 
-    def read(self) -> KeyPair:
-        """The files' content; raises CertificateError."""
+    def read(self, read_secret: Callable[[str], bytes] = read_file) -> KeyPair:
+        """The files' content, the key's by `read_secret`; raises CertificateError."""
         try:
-            return KeyPair(Path(self.certificate).read_bytes(), Path(self.key).read_bytes())
+            return KeyPair(read_file(self.certificate), read_secret(self.key))
         except OSError as error:
             raise CertificateError(
-                f"{error.filename}: {error.strerror}: point smtpd_tls_cert_file and smtpd_tls_key_file "
-                "at readable PEM files"
+                f"{error.filename or self.key}: {error.strerror}: point smtpd_tls_cert_file and "
+                "smtpd_tls_key_file at readable PEM files"
             ) from error
 
 
@@ -128,18 +133,21 @@ class ServerTls:
         self._read = read
         self._minimum = minimum
         self._warn = warn
-        self._seen = stamp()
+        self._seen = self._warned = stamp()
         self._context = make_context(read(), service, minimum)
 
     def getContext(self) -> SSL.Context:
-        """The context for the next handshake."""
+        """The context for the next handshake. A bad renewal is tried again at each one, and told once."""
+        seen: object = None
         try:
             seen = self._stamp()
             if seen != self._seen:
-                self._seen = seen
                 self._context = make_context(self._read(), self._service, self._minimum)
+                self._seen = seen
         except (OSError, CertificateError) as error:
-            self._warn(f"warning: TLS certificate not reloaded, the old one stays in use: {error}")
+            if seen != self._warned:
+                self._warned = seen
+                self._warn(f"TLS certificate not reloaded, the old one stays in use: {error}")
         return self._context
 
 

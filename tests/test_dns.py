@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from twisted.internet import reactor
@@ -55,10 +56,10 @@ class ResolverTests(TestCase):
         return self.ask(self._answers())
 
     async def _hosts(self) -> None:
-        path = self.mktemp()
-        with open(path, "w") as file:
+        with NamedTemporaryFile("w") as file:
             file.write("# ours\n192.0.2.50 Box.example box # both names\n")
-        resolver = Resolver(reactor, [self.server.address], hosts_file=path)
+            file.flush()
+            resolver = Resolver(reactor, [self.server.address], hosts_file=file.name)
         self.assertEqual(await resolver.addresses("BOX.example"), ("192.0.2.50",))
         self.assertEqual(await resolver.ptr("192.0.2.50"), ("box.example",))
         self.assertEqual(await resolver.ptr("192.0.2.1"), ("first.example.net",))

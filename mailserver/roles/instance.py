@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 from mailserver.config.config import Config
@@ -13,6 +14,12 @@ from mailserver.roles.listening import StartFailed
 def pid_file(config: Config) -> Path:
     """Where the running server's pid stands, as in Postfix: `queue_directory`/pid/master.pid."""
     return Path(config.string("queue_directory")) / "pid" / "master.pid"
+
+
+def runtime_directory(config: Config) -> str:
+    """Where the roles' channels lie: short, since a Unix socket's path has at most 107 octets."""
+    mark = zlib.crc32(os.path.abspath(config.string("queue_directory")).encode())
+    return f"/run/mailserver-{mark:08x}"
 
 
 def lock_queue(config: Config, uid: int, gid: int) -> int:

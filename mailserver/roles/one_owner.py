@@ -102,6 +102,7 @@ class OneOwnerServer(Service):
         await self._ports.close()
         await self._runner.stop()
         self._relay.close()
+        self._parts.queue.close()
         self._notices.stop()
         await self._threads.run(self._registry.shut)
         self._pool.stop()
@@ -113,7 +114,7 @@ def judge(parts: Parts) -> Judge:
     config = parts.config
     domains = {config.string("mydomain"), config.string("myhostname"), config.string("myorigin")}
     check = SourcePasswordCheck(
-        parts.accounts,
+        parts.account_sources,
         domains | {word for word in config.words("mydestination") if ":" not in word and "/" not in word},
         remember=config.seconds("auth_cache_ttl"),
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Final
 
-from mailserver.accounts.account import Account
+from mailserver.accounts.account import Account, AccountDirectory
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.passwd_file import MailOwner, PasswdFile
 from mailserver.accounts.source import AccountSource
@@ -32,7 +32,7 @@ from mailserver.store.locking import LockRules
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener
 from mailserver.tables.table import Table, TableError
-from mailserver.tls import CertificateError, KeyPairFiles, ServerTls
+from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, read_file
 
 _SOURCES: Final = ("passwd-file", "system")
 
@@ -59,9 +59,23 @@ def has_system_accounts(config: Config) -> bool:
 class Parts:
     """The objects of one process."""
 
-    def __init__(self, config: Config, log: MailLog) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: MailLog,
+        accounts: AccountDirectory | None = None,
+        read_secret: Callable[[str], bytes] = read_file,
+    ) -> None:
+        """A process that may not read accounts or keys itself is given who may (`separated`)."""
         self.config = config
         self.log = log
+        self._given_accounts = accounts
+        self._read_secret = read_secret
+
+    @property
+    def accounts(self) -> AccountDirectory:
+        """Who exists."""
+        return self._given_accounts or self.account_sources
 
     def warn(self, service: str) -> Callable[[str], None]:
         """A function that logs warnings under that service's name."""
@@ -129,8 +143,8 @@ class Parts:
         return MailOwner(entry.pw_uid, entry.pw_gid)
 
     @cached_property
-    def accounts(self) -> SourceDirectory:
-        """The accounts of `account_sources`, in that order."""
+    def account_sources(self) -> SourceDirectory:
+        """The accounts of `account_sources`, in that order, with their passwords."""
         return SourceDirectory([self._source(word) for word in self.config.words("account_sources")])
 
     def _source(self, word: str) -> AccountSource:
@@ -169,6 +183,7 @@ class Parts:
             relay_recipient_maps=relay_recipients or None,
             transport_maps=self.tables("transport_maps"),
             canonical_maps=(*self.tables("recipient_canonical_maps"), *self.tables("canonical_maps")),
+            sender_canonical_maps=(*self.tables("sender_canonical_maps"), *self.tables("canonical_maps")),
             relocated_maps=self.tables("relocated_maps"),
             relayhost=config.string("relayhost"),
             local_transport=config.string("local_transport"),
@@ -291,7 +306,7 @@ class Parts:
             return ServerTls(
                 service,
                 lambda: [pair.stamp() for pair in files],
-                lambda: [pair.read() for pair in files],
+                lambda: [pair.read(self._read_secret) for pair in files],
                 minimum=_lowest_version(config, "smtpd_tls_mandatory_protocols"),
                 warn=self.warn(f"{service}-tls"),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from mailserver.accounts.login import Logins
@@ -82,42 +83,38 @@ class RetrievalListeners:
         parts: Parts,
         threads: Threads,
         reactor: Any,
-        logins: Logins,
-        registry: StoreRegistry,
-        handover: Any = None,
+        logins: Logins | None,
+        registry: StoreRegistry | None,
+        handovers: Mapping[str, Any] | None = None,
     ) -> None:
+        """A front has no registry but `handovers`; a session host has a registry and no logins."""
         self._parts = parts
         self._threads = threads
         self._reactor = reactor
-        self._logins = logins
-        self._registry = registry
-        self._handover = handover
+        self._logins: Any = logins
+        self._registry: Any = registry
+        self._handovers = handovers or {}
 
     def imap(self, config: Config) -> ImapFactory:
         """The factory of one IMAP listener. Raises ConfigError."""
-        return ImapFactory(
-            imap_settings(config),
-            self._logins,
-            self._registry,
-            self._threads,
-            self._reactor,
-            self._parts.log,
-            self._tls("imap", config),
-            self._handover,
-        )
+        tls, handover = self._tls("imap", config), self._handovers.get("imap")
+        return ImapFactory(imap_settings(config), *self._common(), tls, handover)
 
     def pop3(self, config: Config) -> Pop3Factory:
         """The factory of one POP3 listener. Raises ConfigError."""
-        return Pop3Factory(
-            pop3_settings(config),
-            self._logins,
-            self._registry,
-            self._threads,
-            self._reactor,
-            self._parts.log,
-            self._tls("pop3", config),
-            self._handover,
-        )
+        tls, handover = self._tls("pop3", config), self._handovers.get("pop3")
+        return Pop3Factory(pop3_settings(config), *self._common(), tls, handover)
+
+    def imap_host(self, config: Config) -> ImapFactory:
+        """The factory of the IMAP sessions that fronts hand over: TLS stays in the front."""
+        return ImapFactory(imap_settings(config), *self._common())
+
+    def pop3_host(self, config: Config) -> Pop3Factory:
+        """The same for POP3."""
+        return Pop3Factory(pop3_settings(config), *self._common())
+
+    def _common(self) -> tuple[Any, Any, Any, Any, Any]:
+        return self._logins, self._registry, self._threads, self._reactor, self._parts.log
 
     def _tls(self, service: str, config: Config) -> Any:
         return self._parts.tls(service, config) if config.string("ssl") != "no" else None

@@ -1,0 +1,294 @@
+"""The roles in processes of their own: what root runs where mail has many owners. DESIGN decision 7.
+
+    supervisor   root; binds, starts, restarts; parses no remote octet
+    front        mail_owner, confined; SMTP, TLS, logins, queue commit; cannot read mail
+    queue        mail_owner, confined; schedule, expansion, remote delivery
+    helper       root; passwords, keys, who exists; answers the front and the queue
+    zygote       root; forks a session host per account, which is that account's user
+    agent        root, several; forks a child per delivery, which is the recipient
+
+Channels are Unix sockets in a directory that only root may write. Everything a role needs root for is
+done before it becomes somebody else, and before it reads its first octet from the network.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from mailserver.accounts.codec import account_from
+from mailserver.accounts.helper import Helper
+from mailserver.accounts.helper_client import HelperDirectory, read_secret
+from mailserver.accounts.helper_logins import HelperLogins
+from mailserver.config.config import Config
+from mailserver.config.listeners import Listener
+from mailserver.delivery.channel import ChannelAgents, handlers
+from mailserver.delivery.job import Action
+from mailserver.maillog import MailLog
+from mailserver.rights.agents import Agent, AgentClient
+from mailserver.rights.as_user import Identity, become_confined
+from mailserver.rights.handover import Handover
+from mailserver.rights.listeners import listen_channel
+from mailserver.rights.messages import Message
+from mailserver.rights.service import ChannelService
+from mailserver.rights.session_host import SessionHost
+from mailserver.rights.supervisor import Role, Supervisor
+from mailserver.rights.zygote import Zygote, attach
+from mailserver.roles.instance import lock_queue, runtime_directory
+from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
+from mailserver.roles.parts import Parts
+from mailserver.roles.python_home import unreachable_path
+
+AGENTS: Final = 4
+_CHANNELS: Final = ("helper", "zygote", "agents", "queue")
+
+
+def run(config: Config, log: MailLog) -> None:
+    """All roles run until SIGTERM. Raises StartFailed, ConfigError before the first one starts."""
+    parts = Parts(config, log)
+    identity = _front_identity(config, parts)
+    queue_lock = lock_queue(config, identity.uid, identity.gid)
+    bound = bind_all(config)
+    os.makedirs(os.path.join(config.string("state_directory"), "accounts"), mode=0o755, exist_ok=True)
+    directory = runtime_directory(config)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    channels = {name: _channel(directory, name, identity) for name in _CHANNELS}
+    server = _Server(config, log, identity, bound, channels, directory)
+    server.check()
+    listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
+    version = config.string("mail_version")
+    log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
+    try:
+        Supervisor(server.roles(), listeners, log).run()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(queue_lock)
+
+
+def _front_identity(config: Config, parts: Parts) -> Identity:
+    owner = parts.mail_owner
+    if owner.uid == 0 or owner.gid == 0:
+        raise config.error("mail_owner", "is root: name an unprivileged user that owns nothing else")
+    closed = unreachable_path()
+    if closed is not None:
+        raise StartFailed(
+            f"{closed}: Python lies below it and no user but root can pass: "
+            "install into a directory that everybody may pass (chmod o+x), or use the system's Python"
+        )
+    return Identity(config.string("mail_owner"), owner.uid, owner.gid)
+
+
+def _channel(directory: str, name: str, identity: Identity) -> socket.socket:
+    """A channel that the front's user may connect to; the zygote's is root's alone."""
+    uid = 0 if name == "zygote" else identity.uid
+    return listen_channel(f"{directory}/{name}", 0o600, uid)
+
+
+def _name(listener: Listener) -> str:
+    return f"{listener.address}:{listener.port}"
+
+
+class _Server:
+    """What the roles share: made before the first fork, changed by none."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: MailLog,
+        identity: Identity,
+        bound: Bound,
+        channels: Mapping[str, socket.socket],
+        directory: str,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._identity = identity
+        self._bound = bound
+        self._channels = channels
+        self._directory = directory
+
+    def check(self) -> None:
+        """Whatever a role would find wrong with the configuration is raised now."""
+        parts = Parts(self._config, self._log)
+        for listener, _ in self._bound:
+            for service in ("smtp", "imap", "pop3"):
+                parts.tls(service, listener.config)
+        _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times
+
+    def roles(self) -> list[Role]:
+        """Those that take mail first: they are told to stop first."""
+        public = frozenset(_name(listener) for listener, _ in self._bound)
+        return [
+            Role("front", self._front, public, signal.SIGTERM),
+            Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM),
+            Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
+            *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
+            Role("helper", self._helper, frozenset({"helper"})),
+        ]
+
+    def _path(self, channel: str) -> str:
+        return f"{self._directory}/{channel}"
+
+    # Root's roles.
+
+    def _helper(self) -> None:
+        from mailserver.roles.one_owner import judge
+
+        parts = Parts(self._config, self._log)
+        secrets = {pair.key for listener, _ in self._bound for pair in parts.key_pair_files(listener.config)}
+        to_host = partial(attach, self._path("zygote"))
+        helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets)
+        uids = {0, self._identity.uid}
+        ChannelService(self._channels["helper"], helper.handle, uids, self._log).run_as_role()
+
+    def _zygote(self) -> None:
+        from mailserver.roles import retrieval
+
+        _ = retrieval  # imported now, so that hosts need not
+        state = os.path.join(self._config.string("state_directory"), "accounts")
+        Zygote(self._channels["zygote"], self._host, state, self._log, self._host_groups).run()
+
+    def _agent(self) -> None:
+        from mailserver.roles.queueing import local_agents
+
+        agents = local_agents(Parts(self._config, self._log))
+        uids = {self._identity.uid}
+        Agent(self._channels["agents"], handlers(agents), uids, self._log, groups=self._job_groups).run()
+
+    def _host_groups(self, account: Message) -> tuple[int, ...]:
+        """The spool's group, where the account's INBOX lies there."""
+        inbox = Parts(self._config, self._log).layout_for(account_from(account)).inbox
+        return self._spool_group(os.path.dirname(inbox))
+
+    def _job_groups(self, request: Message) -> tuple[int, ...]:
+        """The spool's group for a delivery to the mailbox itself, never for commands and files."""
+        job = request.get("job")
+        if not isinstance(job, dict) or job.get("action") != Action.MAILBOX.value:
+            return ()
+        return self._spool_group(os.path.dirname(str(job["target"]).rstrip("/")))
+
+    def _spool_group(self, directory: str) -> tuple[int, ...]:
+        spool = self._config.string("mail_spool_directory").rstrip("/")
+        if os.path.realpath(directory) != os.path.realpath(spool):
+            return ()
+        found = os.stat(spool)
+        return (found.st_gid,) if found.st_mode & stat.S_IWGRP and found.st_gid != 0 else ()
+
+    # Others' roles.
+
+    def _front(self) -> None:
+        from twisted.internet import reactor
+
+        from mailserver.dns import Resolver
+        from mailserver.roles.listening import Ports
+        from mailserver.roles.queue_door import QueueNotifier
+        from mailserver.roles.retrieval import RetrievalListeners
+        from mailserver.roles.smtp import SmtpListeners
+
+        process = _Process(reactor)
+        secret = partial(read_secret, self._path("helper"))
+        parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")), secret)
+        become_confined(self._identity)
+        parts.queue.prepare()
+        logins = HelperLogins(reactor, self._path("helper"))
+        notifier = QueueNotifier(self._path("queue"), parts.warn("smtpd"))
+        smtp = SmtpListeners(parts, process.threads, reactor, Resolver(reactor), logins, notifier.accepted)
+        handovers = {name: Handover(reactor, name) for name in ("imap", "pop3")}
+        retrieval = RetrievalListeners(parts, process.threads, reactor, logins, None, handovers)
+        ports = Ports(parts, reactor)
+        ports.open(self._bound, smtp, retrieval)
+        process.run(ports.close)
+
+    def _queue(self) -> None:
+        from twisted.internet import reactor
+
+        from mailserver.dns import Resolver
+        from mailserver.roles.queue_door import QueueDoor
+        from mailserver.roles.queueing import make_runner
+
+        process = _Process(reactor)
+        parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")))
+        _ = parts.default_privs
+        become_confined(self._identity)
+        parts.queue.prepare()
+        agents = ChannelAgents(AgentClient(self._path("agents")))
+        resolver, ports = Resolver(reactor), smtp_ports(self._bound)
+        runner, relay = make_runner(
+            parts, process.threads, reactor, resolver, agents, lambda path: None, ports
+        )
+        QueueDoor(reactor, self._channels["queue"], runner, {0, self._identity.uid})
+        process.when_running(runner.start)
+
+        async def stop() -> None:
+            await runner.stop()
+            relay.close()
+            parts.queue.close()
+
+        process.run(stop)
+
+    def _host(self, account: Message, control: socket.socket) -> None:
+        from twisted.internet import reactor
+
+        from mailserver.roles.retrieval import RetrievalListeners, make_registry
+
+        process = _Process(reactor)
+        parts = Parts(self._config, self._log)
+        registry, notices = make_registry(parts, process.threads, reactor)
+        retrieval = RetrievalListeners(parts, process.threads, reactor, None, registry)
+        factories: dict[str, Any] = {
+            "imap": retrieval.imap_host(self._config),
+            "pop3": retrieval.pop3_host(self._config),
+        }
+
+        def build(account: Message, service: str, preamble: Mapping[str, Any]) -> Any:
+            return factories[service].resumed(account_from(account), preamble)
+
+        SessionHost(reactor, control, build, self._log, process.stop)
+        process.when_running(notices.start)
+
+        async def stop() -> None:
+            for factory in factories.values():
+                await factory.shut_down()
+            notices.stop()
+            await process.threads.run(registry.shut)
+
+        process.run(stop)
+
+
+class _Process:
+    """A role's reactor and threads, from its start to its orderly end."""
+
+    def __init__(self, reactor: Any) -> None:
+        from twisted.logger import globalLogBeginner
+        from twisted.python.threadpool import ThreadPool
+
+        from mailserver.commands.quiet_log import observer
+        from mailserver.threads import PooledThreads
+
+        globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=16, name="mail")
+        self.threads = PooledThreads(reactor, self._pool)
+
+    def when_running(self, function: Callable[[], object]) -> None:
+        """The function is called once the reactor runs."""
+        self._reactor.callWhenRunning(function)
+
+    def stop(self) -> None:
+        """The process ends in order."""
+        self._reactor.callLater(0, self._reactor.stop)
+
+    def run(self, stop: Callable[[], Any]) -> None:
+        """Runs until SIGTERM or `stop`; then `stop` is awaited."""
+        from twisted.internet.defer import Deferred
+
+        self._pool.start()
+        self._reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
+        self._reactor.run()
