@@ -21,7 +21,7 @@ from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Mailbox, MessageGone, Modseq, StoreMode, Uid
 from mailserver.wire.imap_fetch import Attribute, Fetch, Item, Section
-from mailserver.wire.imap_sequence import render_set
+from mailserver.wire.imap_sequence import render_set, within
 
 _INDEX_BATCH: Final = 1000  # messages: about a millisecond of rows
 _FACTS_BATCH: Final = 500
@@ -57,9 +57,8 @@ def _tell_vanished(session: Session, command: Fetch, uids: Sequence[Uid]) -> Non
     """RFC 7162 §3.2.6: of the UIDs that were asked for, those that went away."""
     selected = session.mailbox_in_use
     changes = selected.mailbox.changes_since(Modseq(command.changed_since or 0))
-    last = selected.uids[-1] if selected.uids else 1
-    spans = command.messages.spans(last)
-    gone = [uid for uid in changes.expunged if any(low <= uid <= high for low, high in spans)]
+    spans = command.messages.spans(max(1, selected.mailbox.uidnext - 1))
+    gone = within(changes.expunged, spans)
     if gone:
         session.output.line(b"* VANISHED (EARLIER) " + render_set(gone))
 

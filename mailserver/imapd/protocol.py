@@ -169,8 +169,10 @@ class ImapServer(IMAP4Server):
     async def _give_back(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            await session.close()
-            await self._entrance.close_store(session.store)
+            try:
+                await session.close()
+            finally:
+                await self._entrance.close_store(session.store)
 
     # Input.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.search_keys import Searcher
@@ -17,6 +18,8 @@ from mailserver.wire.imap_sequence import render_set
 async def search(session: Session, command: Search) -> Reply:
     """What was found is told; with SAVE it is kept as `$`."""
     selected = session.mailbox_in_use
+    if command.returns is None and session.is_rev2:
+        command = replace(command, returns=frozenset({"ALL"}))  # RFC 9051 §6.4.4: no SEARCH response
     if command.uses_modseq:
         session.enable_condstore()
     saves = command.returns is not None and "SAVE" in command.returns

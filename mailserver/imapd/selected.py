@@ -23,6 +23,7 @@ from mailserver.threads import Threads
 from mailserver.wire.imap_sequence import SequenceSet, render_set
 
 RECENT: Final = b"\\Recent"
+NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Selected:
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.keywords_told: tuple[bytes, ...] | None = None
+        self._has_recent = recent_from != NEVER_RECENT
         self._recent = [(int(recent_from), 2**32)]
         self._told: dict[Uid, Modseq] = {}
         self._gone: set[int] = set()
@@ -115,7 +117,14 @@ class Selected:
                 await self._claim_recent(threads)
             self._apply(changes, fresh, output, tell, options)
 
+    def forget_recent(self) -> None:
+        r"""No message is \Recent from now on, and no RECENT is told. RFC 9051 Appendix E."""
+        self._has_recent = False
+        self._recent = []
+
     async def _claim_recent(self, threads: Threads) -> None:
+        if not self._has_recent:
+            return
         if self.is_read_only:
             low = self.mailbox.peek_recent()
         else:
@@ -158,7 +167,8 @@ class Selected:
             low = self._recent[-1][0]
             self._recent[-1:] = [(low, self._next)] if low < self._next else []
         output.line(b"* %d EXISTS" % len(self.uids))
-        output.line(b"* %d RECENT" % self.recent_count)
+        if self._has_recent:
+            output.line(b"* %d RECENT" % self.recent_count)
 
     def _tell_flags(
         self, changed: Iterable[Uid], output: Output, tell: Callable[[int, Message], bytes]

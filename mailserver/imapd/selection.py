@@ -1,24 +1,26 @@
 """SELECT, EXAMINE and what ends them; NOOP, CHECK, ENABLE.
 
-RFC 3501 §6.3.1, §6.3.2, §6.4.1, §6.4.2; RFC 3691 (UNSELECT); RFC 5161 (ENABLE);
+RFC 3501 §6.3.1, §6.3.2, §6.4.1, §6.4.2; RFC 9051 §6.3.2 (IMAP4rev2); RFC 3691 (UNSELECT); RFC 5161 (ENABLE);
 RFC 7162 (CONDSTORE, QRESYNC); RFC 8474 (MAILBOXID).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from mailserver.imapd.replies import Rejection, Reply, ok
-from mailserver.imapd.selected import Selected
+from mailserver.imapd.selected import NEVER_RECENT, Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Mailbox, Modseq, Uid
 from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
-from mailserver.wire.imap_sequence import render_set
+from mailserver.wire.imap_sequence import render_set, within
 
-_EXTENSIONS: Final = {"CONDSTORE": b"CONDSTORE", "QRESYNC": b"QRESYNC", "UTF8=ACCEPT": b"UTF8=ACCEPT"}
+_EXTENSIONS: Final = {
+    "CONDSTORE": b"CONDSTORE", "QRESYNC": b"QRESYNC", "UTF8=ACCEPT": b"UTF8=ACCEPT",
+    "IMAP4REV2": b"IMAP4rev2",
+}  # fmt: skip
 _first_unseen: WeakKeyDictionary[Mailbox, tuple[Modseq, int]] = WeakKeyDictionary()
 
 
@@ -43,7 +45,9 @@ async def select(session: Session, command: Select) -> Reply:
 async def _open(session: Session, command: Select) -> Selected:
     mailbox = await session.open(command.mailbox)
     try:
-        if command.is_read_only:
+        if session.is_rev2:
+            recent = NEVER_RECENT
+        elif command.is_read_only:
             recent = mailbox.peek_recent()
         else:
             recent = await session.run(mailbox.claim_recent)
@@ -57,14 +61,22 @@ def _describe(session: Session, selected: Selected) -> None:
     mailbox, say = selected.mailbox, session.output.line
     session.tell_keywords()
     say(b"* %d EXISTS" % len(selected.uids))
-    say(b"* %d RECENT" % selected.recent_count)
-    unseen = first_unseen(selected)
-    if unseen:
-        say(b"* OK [UNSEEN %d] First unseen." % unseen)
+    if session.is_rev2:
+        say(b'* LIST () "/" ' + session.name(mailbox.name))  # RFC 9051 §6.3.2
+    else:
+        _describe_unseen(session, selected)
     say(b"* OK [UIDVALIDITY %d] UIDs valid" % mailbox.uidvalidity)
     say(b"* OK [UIDNEXT %d] Predicted next UID" % mailbox.uidnext)
     say(b"* OK [HIGHESTMODSEQ %d] Highest" % selected.modseq)
     say(b"* OK [MAILBOXID (%b)] Ok" % mailbox.mailbox_id.encode("ascii"))
+
+
+def _describe_unseen(session: Session, selected: Selected) -> None:
+    """What IMAP4rev2 left out."""
+    session.output.line(b"* %d RECENT" % selected.recent_count)
+    unseen = first_unseen(selected)
+    if unseen:
+        session.output.line(b"* OK [UNSEEN %d] First unseen." % unseen)
 
 
 def first_unseen(selected: Selected) -> int:
@@ -94,7 +106,7 @@ def _resynchronise(session: Session, selected: Selected, resync: Resync) -> None
     changed: Sequence[int] = changes.changed
     if resync.uids is not None:
         spans = resync.uids.spans(max(1, mailbox.uidnext - 1))
-        expunged, changed = _within(expunged, spans), _within(changed, spans)
+        expunged, changed = within(expunged, spans), within(changed, spans)
     if expunged:
         session.output.line(b"* VANISHED (EARLIER) " + render_set(expunged))
     for uid in changed:
@@ -115,10 +127,6 @@ def _last_match(selected: Selected, resync: Resync) -> int:
                 return last
             last = known
     return last
-
-
-def _within(uids: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:
-    return [uid for low, high in spans for uid in uids[bisect_left(uids, low) : bisect_right(uids, high)]]
 
 
 async def close(session: Session, command: Nothing) -> Reply:
@@ -158,5 +166,7 @@ async def enable(session: Session, command: Enable) -> Reply:
         if name in ("CONDSTORE", "QRESYNC"):
             session.enable_condstore()
         session.enabled.add(name)
+    if session.is_rev2 and session.selected is not None:
+        session.selected.forget_recent()
     session.output.line(b" ".join((b"* ENABLED", *(_EXTENSIONS[name] for name in dict.fromkeys(fresh)))))
     return ok("Enabled.")

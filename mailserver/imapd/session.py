@@ -84,7 +84,12 @@ class Session:
     @property
     def takes_utf8(self) -> bool:
         """Whether names travel as UTF-8. RFC 6855 §3, RFC 9051 §5.1."""
-        return "UTF8=ACCEPT" in self.enabled or "IMAP4REV2" in self.enabled
+        return "UTF8=ACCEPT" in self.enabled or self.is_rev2
+
+    @property
+    def is_rev2(self) -> bool:
+        """Whether the client enabled IMAP4rev2. RFC 9051 §6.3.1."""
+        return "IMAP4REV2" in self.enabled
 
     @property
     def mailbox_in_use(self) -> Selected:

@@ -105,6 +105,15 @@ def _number(text: bytes) -> int:
     return number
 
 
+def within(numbers: Sequence[int], spans: Iterable[tuple[int, int]]) -> list[int]:
+    """Those of the ascending numbers that lie in one of the spans."""
+    return [
+        number
+        for low, high in spans
+        for number in numbers[bisect_left(numbers, low) : bisect_right(numbers, high)]
+    ]
+
+
 def render_set(numbers: Sequence[int]) -> bytes:
     """Ascending or ordered numbers as a set in the same order, runs as `low:high`; b"" for none.
 

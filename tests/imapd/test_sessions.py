@@ -36,6 +36,7 @@ class Model:
         self.uids: list[int] = []
         self.flags: dict[int, set[bytes]] = {}
         self.count = 0
+        self.with_vanished = with_vanished
         if with_vanished:
             client.ask(b"q ENABLE QRESYNC")
         self.ask(b"SELECT INBOX")
@@ -46,6 +47,8 @@ class Model:
         said = self.client.ask(b"t%d %b" % (self.count, command))
         self.listen(said, may_expunge)
         assert re.search(rb"^t%d (OK|NO) " % self.count, said, re.MULTILINE), said
+        if self.with_vanished and 0 in self.uids:
+            self.learn()  # VANISHED speaks of UIDs: such a client asks for them at once
         return said
 
     def listen(self, said: bytes, may_expunge: bool = True) -> None:
@@ -104,6 +107,7 @@ def act(step: tuple[object, ...], model: Model, server: Server) -> None:
         case ("idle",):
             model.listen(model.client.ask(b"i IDLE"))
             model.listen(model.client.ask(b"DONE"))
+            model.learn()
         case ("fetch", int(number)) if number <= len(model.uids):
             model.ask(b"FETCH %d BODY[]" % number, may_expunge=False)
         case ("store", int(number), bytes(sign), bytes(flags)) if number <= len(model.uids):
