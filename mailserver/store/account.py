@@ -192,24 +192,27 @@ class FileAccountStore(AccountStore):
         with self._lock:
             box = self._find(name)
             box.users += 1
+            if box.users == 1:
+                self._watcher.watch(box)
         try:
             box.refresh()
         except BaseException:
-            with self._lock:
-                box.users -= 1
+            self._leave(box)
             raise
-        if box.users == 1:
-            self._watcher.watch(box)
         return box
+
+    def _leave(self, box: IndexedMailbox) -> bool:
+        """One user less; whether it was the last."""
+        with self._lock:
+            box.users -= 1
+            if box.users == 0:
+                self._watcher.unwatch(box)
+            return box.users == 0
 
     def close(self, mailbox: Mailbox) -> None:
         """See `AccountStore.close`."""
         assert isinstance(mailbox, IndexedMailbox)
-        with self._lock:
-            mailbox.users -= 1
-            is_idle = mailbox.users == 0
-        if is_idle:
-            self._watcher.unwatch(mailbox)
+        if self._leave(mailbox):
             self._settle(mailbox)
             with self._lock:
                 self._evict()

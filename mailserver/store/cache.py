@@ -92,14 +92,21 @@ class Cache:
             if self._db is None:
                 return
             try:
-                kinds = self._db.execute(
-                    "SELECT DISTINCT kind FROM fact WHERE mailbox=?", (mailbox,)
-                ).fetchall()
+                kinds = self._kinds(mailbox)
             except sqlite3.Error as error:
                 self._drop(error)
                 return
-        rows = [(mailbox, kind, uid) for (kind,) in kinds for uid in uids]
+        rows = [(mailbox, kind, uid) for kind in kinds for uid in uids]
         self._write("DELETE FROM fact WHERE mailbox=? AND kind=? AND uid=?", rows)
+
+    def _kinds(self, mailbox: str) -> list[str]:
+        """The kinds of facts of the mailbox, each found by one step into the index."""
+        assert self._db is not None
+        query = "SELECT kind FROM fact WHERE mailbox=? AND kind>? ORDER BY kind LIMIT 1"
+        kinds: list[str] = []
+        while found := self._db.execute(query, (mailbox, kinds[-1] if kinds else "")).fetchone():
+            kinds.append(found[0])
+        return kinds
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         with self._lock:
