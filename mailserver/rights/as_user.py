@@ -50,7 +50,7 @@ def become(identity: Identity) -> None:
 
     The signal that it gets when its parent dies stays, although the kernel drops it with the uid.
     """
-    if identity.uid == 0 or identity.gid == 0 or 0 in identity.groups:
+    if min(identity.uid, identity.gid, *identity.groups) <= 0:
         raise RightsError(f"{identity.name}: nothing here is done as root")
     parent, death_signal = os.getppid(), _death_signal()
     try:

@@ -1,14 +1,16 @@
 """The supervisor: starts the roles, restarts the dead, stops all. Parses no remote octet.
 
 Single-threaded, without a reactor: it sleeps in sigtimedwait(2) and does nothing but fork,
-wait and kill. A role that dies within `_SOON` seconds of its start waits before the next one, 1 s doubling to
-60 s; listening sockets stay open here meanwhile, so that clients wait and do not fail. SIGTERM and SIGINT
-stop everything: roles in the order given get SIGTERM, and after `stop_seconds` SIGKILL. SIGHUP is
-passed on. Roles die with the supervisor, however it ends (PR_SET_PDEATHSIG).
+wait and kill. A role that dies within `_SOON` seconds of its start waits before the next one,
+1 s doubling to 60 s; listening sockets stay open here meanwhile, so that clients wait and do
+not fail. SIGTERM and SIGINT stop everything: all roles get SIGTERM, and after `stop_seconds`
+SIGKILL. SIGHUP is passed on. A role with a heart that stops beating is killed. Roles die with
+the supervisor, however it ends (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -21,6 +23,7 @@ from typing import Final
 
 from mailserver.maillog import MailLog
 from mailserver.rights.as_user import die_with_parent
+from mailserver.rights.heart import Heart
 
 _SOON: Final = 10.0  # seconds
 _FIRST_WAIT: Final = 1.0
@@ -35,12 +38,14 @@ class Role:
     `main` runs in the child, as root; it takes the rights it needs and drops the others
     itself. `listeners` names the sockets it keeps: all others are closed before. `death_signal`
     is what it gets when the supervisor dies: SIGTERM for one that must finish what it does.
+    A role with a `heart` beats it about once a second.
     """
 
     name: str
     main: Callable[[], None]
     listeners: frozenset[str] = frozenset()
     death_signal: int = signal.SIGKILL
+    heart: Heart | None = None
 
 
 @dataclass(slots=True)
@@ -106,8 +111,9 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         while True:
             self._start_due()
-            received = signal.sigtimedwait(_WATCHED, self._seconds_to_next_start())
+            received = signal.sigtimedwait(_WATCHED, self._seconds_to_wait())
             self._reap()
+            self._kill_silent()
             if received is None:
                 continue
             if received.si_signo in (signal.SIGTERM, signal.SIGINT):
@@ -121,6 +127,8 @@ class Supervisor:
         for place in self._places:
             if place.pid == 0 and place.start_at <= now:
                 place.started = now
+                if place.role.heart is not None:
+                    place.role.heart.beat()
                 place.pid = self._fork(place.role)
 
     def _fork(self, role: Role) -> int:
@@ -134,9 +142,19 @@ class Supervisor:
 
         return fork_child(role.main, prepare)
 
-    def _seconds_to_next_start(self) -> float:
-        waiting = [place.start_at for place in self._places if place.pid == 0]
-        return max(min(waiting, default=self._clock() + _LONGEST_WAIT) - self._clock(), 0.0)
+    def _seconds_to_wait(self) -> float:
+        """Until the next start is due, or hearts are to be looked at."""
+        longest = 1.0 if any(place.role.heart for place in self._places) else _LONGEST_WAIT
+        due = min((place.start_at for place in self._places if place.pid == 0), default=math.inf)
+        return min(max(due - self._clock(), 0.0), longest)
+
+    def _kill_silent(self) -> None:
+        for place in self._places:
+            if place.pid and place.role.heart is not None and place.role.heart.has_stopped():
+                self._log.write(
+                    "master", f"warning: process {place.role.name} pid {place.pid} does not react"
+                )
+                os.kill(place.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         for place in self._places:
