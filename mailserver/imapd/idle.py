@@ -38,14 +38,10 @@ class _Watch:
         self._is_telling = self._is_stopped = self._has_more = False
         self._stopping: Deferred[None] | None = None
         self._done: Deferred[bytes] = Deferred()
-        self._poll = self._every(self._look, session.settings.poll_interval)
-        self._notify = self._every(self._still_here, session.settings.idle_notify_interval)
-
-    def _every(self, function: object, seconds: float) -> LoopingCall:
-        call = LoopingCall(function)  # type: ignore[arg-type]
-        call.clock = self._session.service.reactor
-        call.start(seconds, now=False)
-        return call
+        self._spoke = session.service.reactor.seconds()
+        self._poll = LoopingCall(self._look)
+        self._poll.clock = session.service.reactor
+        self._poll.start(session.settings.poll_interval, now=False)
 
     def until(self, line: Deferred[bytes]) -> Deferred[bytes]:
         """The client's line, or the fault that ends the session."""
@@ -58,9 +54,7 @@ class _Watch:
         """Nothing more is told; what was being told is finished."""
         self._is_stopped = True
         self._session.changed = None
-        for call in (self._poll, self._notify):
-            if call.running:
-                call.stop()
+        self._poll.stop()
         if self._is_telling:
             self._stopping = Deferred()
             await self._stopping
@@ -73,11 +67,13 @@ class _Watch:
         if not self._done.called:
             self._done.errback(failure)
 
-    def _still_here(self) -> None:
-        self._session.output.line(b"* OK Still here")
-        self._session.output.flush()
-
     def _look(self) -> None:
+        settings = self._session.settings
+        now = self._session.service.reactor.seconds()
+        if now - self._spoke >= settings.idle_notify_interval:
+            self._spoke = now
+            self._session.output.line(b"* OK Still here")
+            self._session.output.flush()
         self._start(with_refresh=True)
 
     def _changed(self) -> None:
