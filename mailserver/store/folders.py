@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mailserver.store.layout import Kind, Layout
-from mailserver.store.maildir import make_maildir, sync_directory
+from mailserver.store.maildir_deposit import make_maildir, sync_directory
 from mailserver.store.names import INBOX, dotted, from_dotted, from_plain, plain
 
 _TRASH: Final = "..removed-"  # no Maildir++ folder and no plain one begins with two dots

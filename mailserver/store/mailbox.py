@@ -1,9 +1,6 @@
-"""The Mailbox contract over any MailboxFormat: UIDs, modseqs, flags, change notices.
+"""The Mailbox contract over any MailboxFormat: reading and writing.
 
-state.db is the truth about UIDs and flags, the format about which messages exist. Each change
-goes through `_change`: one transaction that first takes in what other processes committed to
-state.db, then decides, writes and commits, and only then shows itself in memory and to the
-listeners. So a UID is durable before it is visible.
+`mailbox_index` has the half that numbers and notices; here is what a client asks for.
 
 Order of the two stores, so that a crash between them costs nothing:
 
@@ -12,442 +9,36 @@ Order of the two stores, so that a crash between them costs nothing:
     expunge        file first, then index: the next poll sees that it is gone
     move           copy durable in the target, then removal: a crash leaves a duplicate
 
-Locks: the mailbox's own (two of them always in the order of their ids), then the one of
-state.db, which is held for a transaction only.
+Two mailboxes' locks are always taken in one order, that of `id`.
 """
 
 from __future__ import annotations
 
-import errno
-import threading
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Final
 
-from mailserver.store.cache import Cache
 from mailserver.store.contract import (
     DELETED,
-    SEEN,
-    SYSTEM_FLAGS,
-    Changes,
     Flags,
     FlagsChanged,
     Mailbox,
     MailboxReplaced,
-    Message,
     MessageGone,
     Modseq,
     NewMessage,
-    OverQuota,
-    StoreFailure,
     StoreMode,
     Uid,
 )
-from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
-from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags, encode_flags
+from mailserver.store.format import Delta, Found
+from mailserver.store.mailbox_index import Change, MailboxIndex
 
-_REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
 _FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
-_FEW: Final = 50  # removals that are cheaper one by one
-_Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expunged
 _RECENT: Final = b"\\recent"
-_SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
 
 
-@dataclass
-class _Change:
-    """What one transaction does. Its modseq is given by `_change`."""
-
-    added: list[tuple[Found, Flags]] = field(default_factory=list)
-    flags: dict[Uid, Flags] = field(default_factory=dict)
-    expunged: list[Uid] = field(default_factory=list)
-    uids: list[Uid] = field(default_factory=list)  # of `added`, filled in
-    token: str | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.flags or self.expunged)
-
-
-class IndexedMailbox(Mailbox):
-    """See `Mailbox`. `users` counts the sessions that have it open; the AccountStore keeps it."""
-
-    def __init__(
-        self,
-        name: str,
-        form: MailboxFormat,
-        state: State,
-        cache: Cache,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.name = name
-        self.users = 0
-        self.lock = threading.RLock()
-        self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
-        self._format = form
-        self._state = state
-        self._cache = cache
-        self._warn = warn
-        self._listeners: list[Callable[[], None]] = []
-        self._replaced = False
-        self._state_version = -1
-        self._unwritten: dict[str, Flags] = {}
-        self._moved: dict[Uid, str] = {}  # places that wait for a token
-        self._token: str | None = None
-        self._counted: tuple[Modseq, int, int] | None = None
-        self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
-        self._empty()
-        with self.lock, self._faults():
-            self._open()
-
-    def _empty(self) -> None:
-        self.messages: dict[Uid, Message] = {}
-        self.uids: list[Uid] = []
-        self._keys: dict[Uid, str] = {}
-        self._uid_of: dict[str, Uid] = {}
-        self._places: dict[Uid, str] = {}
-        self._sizes: dict[Uid, int] = {}
-
-    # Opening.
-
-    def _open(self) -> None:
-        row = self._state.mailbox(self.name)
-        if row is None:
-            self._first_contact()
-            return
-        self._take_row(row)
-        self._spell_from(self._state.keywords(row.id))
-        self._state_version = self._state.version()
-        rows = self._state.messages(row.id)
-        self._show(rows)
-        flags = [message.flags for message in self.messages.values()]
-        known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
-        if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
-            self._start_again()
-            return
-        self._log_floor = self.highest_modseq
-        self._format.load(known, row.token)
-        self.refresh()
-
-    def _first_contact(self) -> None:
-        """A mailbox that we never saw: number it as another server did, or anew. One transaction."""
-        self._format.load([], "")
-        adopted = self._format.adopted()
-        delta = self._format.poll() or Delta()
-        with self._state.transaction():
-            is_adopted = self._state.may_adopt(self.name, adopted.uidvalidity)
-            if not is_adopted:
-                adopted = Adopted(keywords=adopted.keywords)
-            validity = self._state.next_uidvalidity(adopted.uidvalidity)
-            self._take_row(self._state.create_mailbox(self.name, validity, max(adopted.uidnext, 1)))
-            self._spell_from([])
-            self._keep_keywords(adopted.keywords)
-            change = self._absorbing(delta)
-            if is_adopted:
-                change.uids = list(_adopted_uids(delta.added))
-                if change.uids:
-                    self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
-            self._write(change)
-        self._log_floor = self.highest_modseq
-        self._state_version = self._state.version()
-        self._remember(change)
-
-    def _start_again(self) -> None:
-        """The rows contradict each other: a higher UIDVALIDITY, so that no UID moves. RELIABILITY §2.7."""
-        self._warn(f"mailbox {self.name}: its state contradicts itself; it gets a higher UIDVALIDITY")
-        with self._state.transaction():
-            self._state.delete_mailbox(self.name)
-        self._empty()
-        self._first_contact()
-
-    def _take_row(self, row: MailboxRow) -> None:
-        self._id = row.id
-        self.mailbox_id = row.mailbox_id
-        self.uidvalidity = row.uidvalidity
-        self.uidnext = row.uidnext
-        self.highest_modseq = row.modseq
-
-    def _spell_from(self, keywords: Sequence[bytes]) -> None:
-        self.keywords: list[bytes] = list(keywords)
-        self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
-
-    def _show(self, rows: Sequence[MessageTuple]) -> None:
-        messages, places, keys = {}, {}, {}
-        for uid, key, place, flags, modseq, date, size in rows:
-            messages[uid] = Message(uid, decode_flags(flags), modseq, date)
-            keys[uid] = key
-            places[uid] = place
-            if size is not None:
-                self._sizes[uid] = size
-        self._keys.update(keys)
-        self._uid_of.update(zip(keys.values(), keys, strict=True))
-        self._places.update(places)
-        self.messages.update(messages)
-        self.uids.extend(messages)
-
-    # Faults.
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.EDQUOT:
-                raise OverQuota("Quota exceeded") from error
-            self._warn(f"mailbox {self.name}: {error}")
-            raise StoreFailure("The mailbox cannot be read or written for now") from error
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        with self.lock, self._faults():
-            if self._replaced:
-                raise MailboxReplaced("The mailbox was deleted or replaced")
-            yield
-
-    def replace(self) -> None:
-        """The mailbox is no more: every later call raises MailboxReplaced, and listeners are told."""
-        with self.lock:
-            self._replaced = True
-            self._tell()
-
-    def renamed(self, name: str, form: MailboxFormat) -> None:
-        """The mailbox lies elsewhere now, under another name; sessions go on."""
-        with self._working():
-            self.name = name
-            self._format = form
-            self._reload_format()
-
-    def _reload_format(self) -> None:
-        """The format learns anew what the index knows; all is scanned at the next poll."""
-        known = [Known(self._keys[uid], self._places[uid], self.messages[uid].flags) for uid in self.uids]
-        self._format.load(known, "")
-
-    # Changes.
-
-    def _change(self, plan: Callable[[], _Change]) -> _Change:
-        """What `plan` decides is durable, visible and told. The plan sees the present state."""
-        with self._state.transaction():
-            self._catch_up()
-            change = plan()
-            self._write(change)
-        self._remember(change)
-        return change
-
-    def _write(self, change: _Change) -> None:
-        """The change is written, in the transaction; memory is untouched but for uids of the change."""
-        if not change and change.token is None:
-            return
-        modseq = Modseq(self.highest_modseq + 1) if change else self.highest_modseq
-        first = max(self.uidnext, change.uids[-1] + 1) if change.uids else self.uidnext
-        missing = len(change.added) - len(change.uids)
-        change.uids.extend(Uid(uid) for uid in range(first, first + missing))
-        uidnext = first + missing
-        self._state.add_messages(
-            self._id,
-            [
-                _row(uid, found, flags, modseq)
-                for uid, (found, flags) in zip(change.uids, change.added, strict=True)
-            ],
-        )
-        self._state.set_flags(self._id, modseq, change.flags)
-        if change.expunged:
-            self._state.expunge(self._id, modseq, change.expunged)
-        if change.token is not None:
-            self._state.set_places(self._id, self._moved)
-        self._state.update_mailbox(self._id, uidnext, modseq, change.token)
-
-    def _remember(self, change: _Change) -> None:
-        """The committed change is visible and told."""
-        if change.token is not None:
-            self._moved, self._token = {}, None
-        if not change:
-            return
-        modseq = Modseq(self.highest_modseq + 1)
-        added = zip(change.uids, change.added, strict=True)
-        self._show([_row(uid, found, flags, modseq) for uid, (found, flags) in added])
-        self._change_shown(change.flags, modseq)
-        self._hide(change.expunged)
-        if change.uids:
-            self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
-        self.highest_modseq = modseq
-        self._log.append((modseq, (*change.flags, *change.uids), tuple(change.expunged)))
-        self._tell()
-
-    def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
-        for uid, new in flags.items():
-            self.messages[uid] = Message(uid, new, modseq, self.messages[uid].internal_date)
-
-    def _hide(self, uids: Sequence[Uid]) -> None:
-        if not uids:
-            return
-        self.uids = _without(self.uids, uids)
-        for uid in uids:
-            self.messages.pop(uid, None)
-            self._uid_of.pop(self._keys.pop(uid, ""), None)
-            for known in (self._places, self._sizes, self._moved):
-                known.pop(uid, None)
-        self._cache.forget(self.mailbox_id, uids)
-
-    def _catch_up(self) -> None:
-        """What other processes committed to state.db is in memory. Raises MailboxReplaced."""
-        self._state_version = self._state.version()
-        row = self._state.mailbox_by_id(self._id)
-        if row is None or row.uidvalidity != self.uidvalidity:
-            self.replace()
-            raise MailboxReplaced("The mailbox was deleted or replaced")
-        if row.modseq == self.highest_modseq:
-            return
-        self._spell_from(self._state.keywords(self._id))
-        expunged = [
-            uid for uid in self._state.expunged(self._id, self.highest_modseq) if uid in self.messages
-        ]
-        if row.forgotten > self.highest_modseq:
-            left = {row[0] for row in self._state.messages(self._id)}
-            expunged = [uid for uid in self.uids if uid not in left]
-        changed = self._state.messages(self._id, self.highest_modseq)
-        self._show([message for message in changed if message[0] not in self.messages])
-        for uid, _, _, flags, number, *_ in changed:
-            self._change_shown({uid: decode_flags(flags)}, number)
-        self._hide(expunged)
-        self.uidnext, self.highest_modseq = row.uidnext, row.modseq
-        self._log.append((row.modseq, [message[0] for message in changed], expunged))
-        self._tell()
-
-    def _absorb(self, delta: Delta | None, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> None:
-        """What the format noticed, and what we did ourselves, is durable and visible.
-
-        One transaction: a token must not be durable before all that it stands for.
-        """
-        noticed = delta or Delta()
-        self._note_places(noticed)
-        if not (noticed.added or noticed.removed or noticed.flags or added or expunged):
-            return
-        try:
-            self._change(lambda: self._absorbing(noticed, added, expunged))
-        except BaseException:
-            self._reload_format()  # it believes that we know
-            raise
-
-    def _note_places(self, delta: Delta) -> None:
-        for key, place in (delta.places or {}).items():
-            uid = self._uid_of.get(key)
-            if uid is not None:
-                self._places[uid] = self._moved[uid] = place
-        if delta.token:
-            self._token = delta.token
-
-    def _absorbing(self, delta: Delta, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> _Change:
-        change = _Change(token=delta.token or None)
-        new = [found for found in delta.added if found.key not in self._uid_of]
-        change.added = [(found, self._spell(found.flags)) for found in (*new, *added)]
-        gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
-        gone.update(uid for uid in expunged if uid in self.messages)
-        change.expunged = sorted(gone)
-        for key, flags in (delta.flags or {}).items():
-            uid = self._uid_of.get(key)
-            if uid is not None and uid not in gone and self.messages[uid].flags != self._spell(flags):
-                change.flags[uid] = self._spell(flags)
-        return change
-
-    def _spell(self, flags: Collection[bytes]) -> Flags:
-        """The flags as first spelt; keywords that are new are kept. In a transaction."""
-        try:
-            return frozenset([self._spellings[flag.lower()] for flag in flags])
-        except KeyError:
-            self._keep_keywords([flag for flag in flags if not flag.startswith(b"\\")])
-            spelt = (self._spellings.get(flag.lower()) for flag in flags)
-            return frozenset(flag for flag in spelt if flag)
-
-    def _keep_keywords(self, keywords: Iterable[bytes]) -> None:
-        new = list({word.lower(): word for word in keywords if word.lower() not in self._spellings}.values())
-        if new:
-            self._state.add_keywords(self._id, len(self.keywords), new)
-            self._spell_from([*self.keywords, *new])
-
-    # Listeners.
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.subscribe`."""
-        with self._listening:
-            self._listeners = [*self._listeners, listener]
-
-    def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.unsubscribe`."""
-        with self._listening:
-            self._listeners = [other for other in self._listeners if other != listener]
-
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
-
-    def changes_since(self, modseq: Modseq) -> Changes:
-        """See `Mailbox.changes_since`."""
-        highest = self.highest_modseq
-        if modseq >= highest:
-            return Changes(highest)
-        log = list(self._log)
-        if not self._remembers(log, modseq):
-            return self._old_changes(modseq)
-        changed: set[Uid] = set()
-        expunged: set[Uid] = set()
-        for number, uids, gone in reversed(log):
-            if number <= modseq:
-                break
-            if number <= highest:
-                changed.update(uids)
-                expunged.update(gone)
-        return Changes(highest, sorted(changed - expunged), sorted(expunged))
-
-    def _remembers(self, log: Sequence[_Logged], modseq: Modseq) -> bool:
-        floor = self._log_floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
-        return modseq >= floor
-
-    def _old_changes(self, modseq: Modseq) -> Changes:
-        messages = sorted(self.messages.copy().items())
-        changed = [uid for uid, message in messages if message.modseq > modseq]
-        row = self._state.mailbox_by_id(self._id)
-        if row is not None and row.forgotten <= modseq:
-            return Changes(self.highest_modseq, changed, self._state.expunged(self._id, modseq))
-        missing = [Uid(uid) for uid in range(1, self.uidnext) if uid not in self.messages]
-        return Changes(self.highest_modseq, changed, missing, complete=False)
-
-    def refresh(self) -> bool:
-        """See `Mailbox.refresh`."""
-        with self._working():
-            before = self.highest_modseq
-            self._absorb(self._format.poll())
-            if self._state.version() != self._state_version:
-                with self._state.lock:
-                    self._catch_up()
-            return self.highest_modseq != before
-
-    # Recent.
-
-    def peek_recent(self) -> Uid:
-        """See `Mailbox.peek_recent`."""
-        row = self._state.mailbox_by_id(self._id)
-        return row.recent if row else self.uidnext
-
-    def claim_recent(self) -> Uid:
-        """See `Mailbox.claim_recent`."""
-        with self._working():
-            recent = self.peek_recent()
-            if recent < self.uidnext:
-                with self._state.transaction():
-                    recent = self.peek_recent()
-                    self._state.set_recent(self._id, self.uidnext)
-            return recent
-
-    def counts(self) -> tuple[int, int]:
-        """How many messages are unseen, and how many deleted."""
-        with self.lock:
-            if self._counted is None or self._counted[0] != self.highest_modseq:
-                flags = [message.flags for message in self.messages.values()]
-                unseen = sum(SEEN not in each for each in flags)
-                self._counted = (self.highest_modseq, unseen, sum(DELETED in each for each in flags))
-            return self._counted[1:]
+class IndexedMailbox(MailboxIndex):
+    """See `Mailbox`."""
 
     # Reading.
 
@@ -534,9 +125,9 @@ class IndexedMailbox(Mailbox):
         """See `Mailbox.change_flags`."""
         modified: list[Uid] = []
 
-        def plan() -> _Change:
+        def plan() -> Change:
             named = self._spell([flag for flag in flags if flag.lower() != _RECENT])
-            return _Change(flags=self._changed_flags(uids, named, mode, unchanged_since, modified))
+            return Change(flags=self._changed_flags(uids, named, mode, unchanged_since, modified))
 
         with self._working():
             change = self._change(plan)
@@ -656,7 +247,7 @@ class IndexedMailbox(Mailbox):
             self._absorb(delta)
             if self._token is not None or self._moved:
                 token = self._token or ""
-                self._change(lambda: _Change(token=token))
+                self._change(lambda: Change(token=token))
 
     def export(self) -> None:
         """Other servers' own index has our UIDs. *Blocking.*"""
@@ -666,24 +257,6 @@ class IndexedMailbox(Mailbox):
     def watched_paths(self) -> Sequence[str]:
         """Files and directories whose change means that `refresh` has news."""
         return self._format.watched_paths()
-
-
-def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageTuple:
-    text = encode_flags(flags)
-    return (uid, found.key, found.place, text, modseq, found.internal_date, found.size)
-
-
-def _without(uids: list[Uid], gone: Sequence[Uid]) -> list[Uid]:
-    """A new list; readers may hold the old one."""
-    if len(gone) > _FEW:
-        leaving = set(gone)
-        return [uid for uid in uids if uid not in leaving]
-    left = uids.copy()
-    for uid in gone:
-        position = bisect_left(left, uid)
-        if left[position : position + 1] == [uid]:
-            del left[position]
-    return left
 
 
 def _combine(old: Flags, named: Flags, mode: StoreMode) -> Flags:
@@ -697,13 +270,3 @@ def _without_recent(message: NewMessage) -> NewMessage:
         flags = frozenset(flag for flag in message.flags if flag.lower() != _RECENT)
         return NewMessage(message.content, flags, message.internal_date)
     return message
-
-
-def _adopted_uids(added: Sequence[Found]) -> Iterator[Uid]:
-    """The UIDs that another server gave, as long as they ascend; the rest is numbered anew."""
-    last = 0
-    for found in added:
-        if not last < found.uid < 2**32 - 1:
-            return
-        last = found.uid
-        yield Uid(last)

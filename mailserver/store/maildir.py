@@ -1,9 +1,6 @@
 """A maildir: one file per message, no lock; written here, and read and written by anybody.
 
-Delivery (`deposit`): write in `tmp`, fsync, rename to `new`, fsync `new`. The rename publishes
-the whole message, the last fsync its name: without it a power cut leaves the message in
-`tmp`, lost to every reader. A crash before the rename leaves a file in `tmp`, removed after
-36 hours. Names carry time, device and inode, so that none is given twice.
+How a message gets in is told in `maildir_deposit`.
 
 Reading: messages are named by the part before the colon, flags stand behind it
 (`maildir_names`). A message that we have seen stays in `new` until its flags change or the
@@ -16,172 +13,48 @@ cause a scan; since a foreign change in the very moment of ours would go unseen,
 read again VERIFY seconds later. A message that seems to be gone is looked for once more: a
 file renamed during readdir(3) may be missed.
 
-Files are stored with LF line ends, as Postfix and mutt do; what `read` gives has CRLF whatever
-is stored.
+What `read` gives has CRLF line ends, whatever is stored.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from mailserver.store.contract import Flags, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.maildir_deposit import (
+    Draft,
+    as_stored,
+    counter,
+    deposit,
+    harmless,
+    make_maildir,
+    sync_directory,
+    with_crlf,
+)
 from mailserver.store.maildir_names import (
     Keywords,
     arrival_order,
     key_of,
     letters_of,
-    unique_name,
     virtual_size,
 )
 from mailserver.store.uidlist import read_uidlist, write_uidlist
+
+__all__ = ["MaildirFormat", "as_stored", "deposit", "make_maildir", "with_crlf"]
 
 RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
 VERIFY: Final = 30.0  # seconds
 ABANDONED: Final = 36 * 3600  # seconds that a file may stay in tmp
-SUBDIRECTORIES: Final = ("tmp", "new", "cur")
-_CLUTTER: Final = 64  # so many seen messages may stay in new
-_counter = itertools.count()
-_LONE_LF: Final = re.compile(rb"(?<!\r)\n")
 
 _Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
-
-
-def with_crlf(content: bytes) -> bytes:
-    """The content with CRLF line ends, each LF a line end."""
-    if b"\r" in content:
-        content = content.replace(b"\r\n", b"\n")
-    return content.replace(b"\n", b"\r\n")
-
-
-def as_stored(content: bytes) -> bytes:
-    """The content with LF line ends, or unchanged where that could not be undone."""
-    if b"\r\r\n" in content:
-        return content
-    return content.replace(b"\r\n", b"\n")
-
-
-def make_maildir(directory: str) -> None:
-    """The directory and its tmp, new and cur are there; parents are not made. Durable."""
-    for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            continue
-        sync_directory(os.path.dirname(path) or ".")
-
-
-def sync_directory(path: str) -> None:
-    """The names in the directory are durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def deposit(directory: str, pieces: Iterable[bytes], hostname: str, size_limit: int = 0) -> str:
-    """A new message is durable in `new`; its path. The pieces have LF line ends and are written as they are.
-
-    Missing tmp, new and cur are made. Whatever goes wrong, nothing of it is left and OSError is
-    raised; EFBIG for a message above `size_limit` (0: none).
-    """
-    draft = _Draft(directory, hostname)
-    try:
-        for piece in pieces:
-            draft.write(piece)
-            if size_limit and draft.size > size_limit:
-                raise OSError(27, "File too large")
-        draft.finish()
-        path = draft.publish("new", draft.name())
-        sync_directory(os.path.join(directory, "new"))
-    except BaseException:
-        draft.discard()
-        raise
-    return path
-
-
-def _harmless(name: str) -> str:
-    return name.replace("/", "\\057").replace(":", "\\072")
-
-
-class _Draft:
-    """A file on its way through tmp."""
-
-    def __init__(self, directory: str, hostname: str) -> None:
-        self._directory = directory
-        self._hostname = hostname
-        self.size = 0
-        self._extra = 0  # octets that CRLF line ends add
-        self._last = b""
-        self._now = time.time_ns()
-        self._path = os.path.join(directory, "tmp", self._temporary_name())
-        self._descriptor = self._open()
-        self._unique = unique_name(
-            self._now // 10**9, self._now // 1000 % 10**6, os.fstat(self._descriptor), hostname
-        )
-
-    def _temporary_name(self) -> str:
-        return _harmless(f"{self._now // 10**9}.P{os.getpid()}Q{next(_counter)}.{self._hostname}")
-
-    def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(self._path, flags, 0o600)
-        except FileNotFoundError:
-            make_maildir(self._directory)
-            return os.open(self._path, flags, 0o600)
-
-    def write(self, piece: bytes) -> None:
-        """The piece is written, wholly."""
-        if not piece:
-            return
-        lone = piece.count(b"\n") if b"\r" not in piece else len(_LONE_LF.findall(piece))
-        if self._last == b"\r" and piece[:1] == b"\n":
-            lone -= 1
-        self._extra += lone
-        self._last = piece[-1:]
-        self.size += len(piece)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-
-    def finish(self, internal_date: int | None = None) -> None:
-        """The content is durable."""
-        if internal_date is not None:
-            os.utime(self._descriptor, (internal_date, internal_date))
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
-
-    def name(self) -> str:
-        """The key: unique part and sizes."""
-        return f"{self._unique},S={self.size},W={self.size + self._extra}"
-
-    def publish(self, subdirectory: str, name: str) -> str:
-        """The file is in the subdirectory, though not yet durably."""
-        path = os.path.join(self._directory, subdirectory, name)
-        os.rename(self._path, path)
-        self._path = path
-        return path
-
-    def discard(self) -> None:
-        """Nothing of the file is left."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass
 
 
 class MaildirFormat(MailboxFormat):
@@ -421,10 +294,10 @@ class MaildirFormat(MailboxFormat):
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
         """See `MailboxFormat.append`."""
         self._keywords.provide(flag for message in messages for flag in message.flags)
-        drafts: list[_Draft] = []
+        drafts: list[Draft] = []
         try:
             for message in messages:
-                draft = _Draft(self._directory, self._hostname)
+                draft = Draft(self._directory, self._hostname)
                 drafts.append(draft)
                 draft.write(as_stored(message.content))
                 draft.finish(message.internal_date)
@@ -440,7 +313,7 @@ class MaildirFormat(MailboxFormat):
             raise
         return [self._take(name, message.flags) for name, message in zip(names, messages, strict=True)], None
 
-    def _publish(self, draft: _Draft, flags: Flags) -> str:
+    def _publish(self, draft: Draft, flags: Flags) -> str:
         name = f"{draft.name()}:2,{self._keywords.letters(flags)}"
         draft.publish("cur", name)
         return name
@@ -476,8 +349,8 @@ class MaildirFormat(MailboxFormat):
     def _link(self, source: MaildirFormat, key: str, flags: Flags) -> str:
         now = time.time_ns()
         sizes = "".join(re.findall(r",[SW]=[0-9]+", key))
-        unique = f"{now // 10**9}.M{now // 1000 % 10**6:06}P{os.getpid()}Q{next(_counter)}.{self._hostname}"
-        name = f"{_harmless(unique)}{sizes}:2,{self._keywords.letters(flags)}"
+        unique = f"{now // 10**9}.M{now // 1000 % 10**6:06}P{os.getpid()}Q{next(counter)}.{self._hostname}"
+        name = f"{harmless(unique)}{sizes}:2,{self._keywords.letters(flags)}"
 
         def link(path: str) -> bytes:
             os.link(path, os.path.join(self._directory, "cur", name), follow_symlinks=False)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.store import maildir
+from mailserver.store import maildir, maildir_deposit
 from mailserver.store.contract import (
     DELETED,
     FLAGGED,
@@ -24,7 +24,8 @@ from mailserver.store.contract import (
     Uid,
 )
 from mailserver.store.format import Known
-from mailserver.store.maildir import MaildirFormat, as_stored, deposit, make_maildir, with_crlf
+from mailserver.store.maildir import MaildirFormat, deposit, make_maildir
+from mailserver.store.maildir_deposit import as_stored, with_crlf
 from mailserver.store.maildir_names import Keywords, key_of, letters_of, unique_name, virtual_size
 from tests.store.contract_suite import FIRST, SECOND, THIRD, append, contents, flags
 from tests.store.harness import MaildirHarness
@@ -119,7 +120,7 @@ def test_deposit_undoes_itself_when_the_directory_cannot_be_synced(
     def fails(path: str) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(maildir, "sync_directory", fails)
+    monkeypatch.setattr(maildir_deposit, "sync_directory", fails)
     with pytest.raises(OSError, match="Input/output"):
         deposit(str(box), [b"x\n"], "h")
     assert list((box / "new").iterdir()) == []

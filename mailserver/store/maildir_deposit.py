@@ -1,0 +1,154 @@
+"""Putting a message into a maildir: written in tmp, published by one rename.
+
+Write in `tmp`, fsync, rename to `new` (or `cur`), fsync that directory. The rename publishes the
+whole message, the last fsync its name: without it a power cut leaves the message in `tmp`,
+lost to every reader. A crash before the rename leaves a file in `tmp`, removed after 36 hours.
+Names carry time, device and inode, so that none is given twice.
+
+Files are stored with LF line ends, as Postfix and mutt do.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from mailserver.store.maildir_names import unique_name
+
+SUBDIRECTORIES: Final = ("tmp", "new", "cur")
+counter = itertools.count()  # of this process's names
+_LONE_LF: Final = re.compile(rb"(?<!\r)\n")
+
+
+def with_crlf(content: bytes) -> bytes:
+    """The content with CRLF line ends, each LF a line end."""
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    return content.replace(b"\n", b"\r\n")
+
+
+def as_stored(content: bytes) -> bytes:
+    """The content with LF line ends, or unchanged where that could not be undone."""
+    if b"\r\r\n" in content:
+        return content
+    return content.replace(b"\r\n", b"\n")
+
+
+def make_maildir(directory: str) -> None:
+    """The directory and its tmp, new and cur are there; parents are not made. Durable."""
+    for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        sync_directory(os.path.dirname(path) or ".")
+
+
+def sync_directory(path: str) -> None:
+    """The names in the directory are durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def deposit(directory: str, pieces: Iterable[bytes], hostname: str, size_limit: int = 0) -> str:
+    """A new message is durable in `new`; its path. The pieces have LF line ends and are written as they are.
+
+    Missing tmp, new and cur are made. Whatever goes wrong, nothing of it is left and OSError is
+    raised; EFBIG for a message above `size_limit` (0: none).
+    """
+    draft = Draft(directory, hostname)
+    try:
+        for piece in pieces:
+            draft.write(piece)
+            if size_limit and draft.size > size_limit:
+                raise OSError(errno.EFBIG, "File too large")
+        draft.finish()
+        path = draft.publish("new", draft.name())
+        sync_directory(os.path.join(directory, "new"))
+    except BaseException:
+        draft.discard()
+        raise
+    return path
+
+
+def harmless(name: str) -> str:
+    return name.replace("/", "\\057").replace(":", "\\072")
+
+
+class Draft:
+    """A file on its way through tmp."""
+
+    def __init__(self, directory: str, hostname: str) -> None:
+        self._directory = directory
+        self._hostname = hostname
+        self.size = 0
+        self._extra = 0  # octets that CRLF line ends add
+        self._last = b""
+        self._now = time.time_ns()
+        self._path = os.path.join(directory, "tmp", self._temporary_name())
+        self._descriptor = self._open()
+        self._unique = unique_name(
+            self._now // 10**9, self._now // 1000 % 10**6, os.fstat(self._descriptor), hostname
+        )
+
+    def _temporary_name(self) -> str:
+        return harmless(f"{self._now // 10**9}.P{os.getpid()}Q{next(counter)}.{self._hostname}")
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self._path, flags, 0o600)
+        except FileNotFoundError:
+            make_maildir(self._directory)
+            return os.open(self._path, flags, 0o600)
+
+    def write(self, piece: bytes) -> None:
+        """The piece is written, wholly."""
+        if not piece:
+            return
+        lone = piece.count(b"\n") if b"\r" not in piece else len(_LONE_LF.findall(piece))
+        if self._last == b"\r" and piece[:1] == b"\n":
+            lone -= 1
+        self._extra += lone
+        self._last = piece[-1:]
+        self.size += len(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def finish(self, internal_date: int | None = None) -> None:
+        """The content is durable."""
+        if internal_date is not None:
+            os.utime(self._descriptor, (internal_date, internal_date))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def name(self) -> str:
+        """The key: unique part and sizes."""
+        return f"{self._unique},S={self.size},W={self.size + self._extra}"
+
+    def publish(self, subdirectory: str, name: str) -> str:
+        """The file is in the subdirectory, though not yet durably."""
+        path = os.path.join(self._directory, subdirectory, name)
+        os.rename(self._path, path)
+        self._path = path
+        return path
+
+    def discard(self) -> None:
+        """Nothing of the file is left."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
