@@ -42,8 +42,9 @@ async def fetch(session: Session, command: Fetch) -> Reply:
         uids = [uid for uid in uids if (found := known.get(uid)) is not None and found.modseq > since]
     work = _Fetching(session, selected, _plan(command, selected))
     try:
-        while uids:
-            uids = uids[await work.batch(uids) :]
+        done = 0
+        while done < len(uids):
+            done += await work.batch(uids, done)
             await session.output.room()
     except CannotDecode:
         raise Refusal("The part's encoding is unknown.", b"UNKNOWN-CTE")
@@ -116,10 +117,10 @@ class _Fetching:
         self._plan = plan
         self.is_short = False
 
-    async def batch(self, uids: Sequence[Uid]) -> int:
-        """The first messages of the list are answered; how many."""
+    async def batch(self, uids: Sequence[Uid], start: int) -> int:
+        """The next messages of the list from `start` on are answered; how many."""
         plan, mailbox = self._plan, self._selected.mailbox
-        wanted = uids[: plan.batch]
+        wanted = uids[start : start + plan.batch]
         gathered = _Gathered(len(wanted), {}, frozenset())
         if plan.facts or plan.sections or plan.needs_sizes or plan.sets_seen:
             gathered = await self._session.run(_gather, mailbox, plan, wanted)

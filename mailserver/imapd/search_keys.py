@@ -1,6 +1,6 @@
 r"""Which messages a search key names.
 
-Sets of UIDs go down the tree of the program and come back smaller. An AND asks its cheap
+Lists of UIDs, ascending, go down the tree of the program and come back shorter. An AND asks its cheap
 keys first (flags, dates, sizes, numbers: the index knows), then those that need header fields
 (remembered as facts), then those that need content, and each only about what is left.
 Disk and decoding happen in threads, a batch at a time.
@@ -26,8 +26,8 @@ from mailserver.store.contract import Flags, Mailbox, Message, MessageGone, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_fetch import Attribute
 
-_BATCH: Final = 200
-Uids = set[Uid]
+_BATCH: Final = 200  # messages in one call in a thread
+_INDEX_BATCH: Final = 5000  # a few milliseconds
 
 
 class Searcher:
@@ -46,12 +46,9 @@ class Searcher:
 
     async def found(self, key: keys.Key) -> list[Uid]:
         """The messages that the key names, ascending."""
-        everything = self.everything
-        if isinstance(key, keys.Every) and not key.keys:
-            return everything
-        return sorted(await self._among(key, set(everything)))
+        return await self._among(key, self.everything)
 
-    async def _among(self, key: keys.Key, uids: Uids) -> Uids:
+    async def _among(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         if not uids:
             return uids
         match key:
@@ -60,25 +57,29 @@ class Searcher:
                     uids = await self._among(part, uids)
                 return uids
             case keys.Not(inner):
-                return uids - await self._among(inner, uids)
+                return _without(uids, await self._among(inner, uids))
             case keys.Either(first, second):
                 cheap, dear = sorted((first, second), key=_cost)
                 found = await self._among(cheap, uids)
-                return found | await self._among(dear, uids - found)
+                return sorted(found + await self._among(dear, _without(uids, found)))
+            case keys.Numbered(messages, by_uid):
+                chosen = set(self._selected.chosen(messages, by_uid))
+                return [uid for uid in uids if uid in chosen]
+            case keys.IsRecent():
+                return [uid for uid in uids if self._selected.is_recent(uid)]
         if _cost(key) == 0:
-            return self._by_index(key, uids)
+            return await self._by_index(key, uids)
         return await self._by_content(key, uids)
 
-    def _by_index(self, key: keys.Key, uids: Uids) -> Uids:
-        selected = self._selected
-        match key:
-            case keys.Numbered(messages, by_uid):
-                return uids.intersection(selected.chosen(messages, by_uid))
-            case keys.IsRecent():
-                return {uid for uid in uids if selected.is_recent(uid)}
+    async def _by_index(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         holds = self._test(key)
-        known = selected.mailbox.messages
-        return {uid for uid in uids if (found := known.get(uid)) is not None and holds(found)}
+        known = self._selected.mailbox.messages
+        found: list[Uid] = []
+        for start in range(0, len(uids), _INDEX_BATCH):
+            batch = uids[start : start + _INDEX_BATCH]
+            found += [uid for uid in batch if (message := known.get(uid)) is not None and holds(message)]
+            await self._session.output.room()
+        return found
 
     def _test(self, key: keys.Key) -> Callable[[Message], bool]:
         match key:
@@ -101,15 +102,19 @@ class Searcher:
         same = {known for known in self._selected.mailbox.keywords if known.lower() == flag.lower()}
         return frozenset(same | {flag})
 
-    async def _by_content(self, key: keys.Key, uids: Uids) -> Uids:
-        ordered = sorted(uids)
-        found: Uids = set()
+    async def _by_content(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
+        found: list[Uid] = []
         test = _batch_test(key)
-        for start in range(0, len(ordered), _BATCH):
-            batch = ordered[start : start + _BATCH]
-            found.update(await self._session.run(test, self._selected.mailbox, batch))
+        for start in range(0, len(uids), _BATCH):
+            batch = uids[start : start + _BATCH]
+            found += sorted(await self._session.run(test, self._selected.mailbox, batch))
             await self._session.output.room()
         return found
+
+
+def _without(uids: list[Uid], others: list[Uid]) -> list[Uid]:
+    gone = set(others)
+    return [uid for uid in uids if uid not in gone]
 
 
 def _cost(key: keys.Key) -> int:

@@ -171,3 +171,31 @@ def test_a_deleted_mailbox_is_not_selected_any_longer() -> None:
     assert first.ask(b"c DELETE x") == b"c OK Delete completed.\r\n"
     assert first.ask(b"d FETCH 1 FLAGS").startswith(b"d BAD ")
     assert second.ask(b"d NOOP").startswith(b"* BYE ")
+
+
+def test_search_answers_in_order_whatever_the_store_remembers() -> None:
+    """Facts may come in any order; numbers and sets are ascending."""
+    server = Server()
+    client = server.select()
+    inbox = server.registry.stores["alice"].inbox
+    inbox.deliver(*[message("same")] * 5)
+    client.ask(b"c NOOP")
+    facts = inbox.facts
+    inbox.facts = lambda *arguments: dict(reversed(facts(*arguments).items()))
+    assert client.ask(b"d SEARCH SUBJECT same") == b"* SEARCH 1 2 3 4 5\r\nd OK Search completed.\r\n"
+    assert b" ALL 1:5\r\n" in client.ask(b"e SEARCH RETURN (ALL) OR SUBJECT same SEEN")
+
+
+def test_a_long_search_lets_others_in() -> None:
+    """The index of a large mailbox is walked in slices."""
+    server = Server()
+    reader, other = server.select(), server.select()
+    server.registry.stores["alice"].inbox.deliver(*[message()] * 20_000)
+    reader.ask(b"c NOOP")
+    time = iter(range(10**6))
+    server.clock.seconds = lambda: next(time) * 0.011  # type: ignore[method-assign]
+    assert reader.ask(b"d SEARCH UNSEEN") == b""
+    assert other.ask(b"d NOOP").endswith(b"d OK NOOP completed.\r\n")
+    for _ in range(20):
+        server.clock.advance(0)
+    assert reader.read().endswith(b" 20000\r\nd OK Search completed.\r\n")
