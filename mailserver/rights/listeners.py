@@ -74,6 +74,17 @@ def listen_channel(path: str, mode: int = 0o600, uid: int = 0, gid: int = 0) -> 
     return listener
 
 
+def held_channel(path: str) -> str:
+    """A name under which this process can still connect to the channel after it has become another user.
+
+    For a channel in a directory that only root may enter: then the uid alone opens nothing, and of
+    two roles that run as one user only the one that took hold of the channel before can use it.
+    The name is good in this process only, and as long as it lives.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    return f"/proc/self/fd/{descriptor}"
+
+
 def connect_channel(path: str, timeout: float = 5.0) -> socket.socket:
     """A connection to a channel, blocking, with that time-out in seconds. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

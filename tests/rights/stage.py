@@ -34,7 +34,7 @@ from mailserver.maillog import FileLog
 from mailserver.rights.agents import Agent, AgentClient, AgentFailure
 from mailserver.rights.as_user import Identity, become_confined
 from mailserver.rights.handover import Handover
-from mailserver.rights.listeners import listen_channel, listen_tcp
+from mailserver.rights.listeners import connect_channel, held_channel, listen_channel, listen_tcp
 from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.session_host import SessionHost
@@ -99,6 +99,9 @@ class ToyFront(LineReceiver):
 
         deferToThread(ask).addCallback(self.say)
 
+    def do_CONNECT(self, path: str) -> None:
+        self.say(attempted(lambda: connect_channel(path).close()))
+
     def do_ATTACH(self) -> None:
         self.say(attempted(lambda: attach(f"{self._directory}/zygote", {"name": "alice"}, 0)))
 
@@ -106,9 +109,7 @@ class ToyFront(LineReceiver):
         def ask() -> str:
             owner = {"name": "someone", "uid": int(uid), "gid": int(uid)}
             try:
-                return str(
-                    AgentClient(f"{self._directory}/agents", 20).ask(verb, owner, {"text": text})["text"]
-                )
+                return str(AgentClient(self._reactor.toy_agents, 20).ask(verb, owner, {"text": text})["text"])
             except AgentFailure as failure:
                 return f"deferred: {failure}"
 
@@ -166,7 +167,7 @@ class Stage:
         self.listeners: dict[str, socket.socket] = {
             "helper": listen_channel(f"{directory}/helper", 0o660, 0, FRONT.gid),
             "zygote": listen_channel(f"{directory}/zygote"),
-            "agents": listen_channel(f"{directory}/agents", 0o660, 0, FRONT.gid),
+            "agents": listen_channel(f"{directory}/private/agents", 0o660, 0, FRONT.gid),
             "front": listen_tcp("127.0.0.1", 0),
         }
 
@@ -175,10 +176,12 @@ class Stage:
 
     def front(self) -> None:
         self.note_pid("front")
+        agents = held_channel(f"{self.directory}/private/agents")
         become_confined(FRONT)
         from twisted.internet import reactor
 
         toy: Any = reactor
+        toy.toy_agents = agents
         toy.toy_logins = HelperLogins(reactor, f"{self.directory}/helper")
 
         class ToyFactory(Factory):

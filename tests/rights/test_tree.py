@@ -63,7 +63,7 @@ class Tree:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="rights-"))
         self.directory.chmod(0o711)
-        for name, mode in (("accounts", 0o711), ("world", 0o777)):
+        for name, mode in (("accounts", 0o711), ("world", 0o777), ("private", 0o700)):
             (self.directory / name).mkdir()
             (self.directory / name).chmod(mode)
         hashed = stored("right")
@@ -260,6 +260,13 @@ def test_deliveries_are_done_as_the_recipient(tree: Tree, uid: int, becomes: int
     written = tree.directory / "world" / str(becomes)
     assert written.read_text() == "hi"
     assert written.stat().st_uid == becomes and written.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_channel_is_open_to_whom_it_was_given_only(tree: Tree) -> None:
+    """Front and queue share a uid: the agents hear the role that holds their channel, not the uid."""
+    client = tree.client()
+    assert client.ask(f"CONNECT {tree.directory}/private/agents") == "PermissionError"
+    assert "Uid=64001" in client.ask("DELIVER 64001 deliver hi")
 
 
 @pytest.mark.parametrize("verb", ["crash", "hang", "no-such-verb"])
