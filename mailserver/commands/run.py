@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         raise CommandError(str(error)) from error
     print("\n".join(lines), flush=True)
-    quiet = "--logger=mailserver.commands.quiet_log.observer"
+    quiet = "--logger=mailserver.roles.quiet_log.observer"
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", quiet, "mailserver", "-c", config.directory]
     twistd.run()
     return 0

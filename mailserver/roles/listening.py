@@ -10,6 +10,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
+from mailserver.prompt import make_prompt
 from mailserver.rights.listeners import CannotListen, listen_tcp
 from mailserver.roles.parts import Parts
 from mailserver.roles.retrieval import RetrievalListeners
@@ -70,6 +71,7 @@ class Ports:
         for (factory, served), taken, _ in made:
             self._factories.append(factory)
             port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, served)
+            make_prompt(port)
             taken.close()
             self._ports.append(port)
 
@@ -100,7 +102,8 @@ class Ports:
         for port in self._ports:
             await port.stopListening()
         for factory in self._factories:
-            await factory.shut_down()
+            if hasattr(factory, "shut_down"):
+                await factory.shut_down()
 
 
 def smtp_ports(bound: Sequence[tuple[Listener, object]]) -> frozenset[int]:

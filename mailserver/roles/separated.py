@@ -33,6 +33,7 @@ from mailserver.delivery.job import Action
 from mailserver.maillog import MailLog
 from mailserver.rights.agents import Agent, AgentClient
 from mailserver.rights.as_user import Identity, become_confined
+from mailserver.rights.fresh_reactor import fresh_reactor
 from mailserver.rights.handover import Handover
 from mailserver.rights.listeners import listen_channel
 from mailserver.rights.messages import Message
@@ -183,15 +184,14 @@ class _Server:
     # Others' roles.
 
     def _front(self) -> None:
-        from twisted.internet import reactor
-
         from mailserver.dns import Resolver
         from mailserver.roles.listening import Ports
         from mailserver.roles.queue_door import QueueNotifier
         from mailserver.roles.retrieval import RetrievalListeners
         from mailserver.roles.smtp import SmtpListeners
 
-        process = _Process(reactor)
+        process = _Process()
+        reactor = process.reactor
         secret = partial(read_secret, self._path("helper"))
         parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")), secret)
         become_confined(self._identity)
@@ -206,13 +206,12 @@ class _Server:
         process.run(ports.close)
 
     def _queue(self) -> None:
-        from twisted.internet import reactor
-
         from mailserver.dns import Resolver
         from mailserver.roles.queue_door import QueueDoor
         from mailserver.roles.queueing import make_runner
 
-        process = _Process(reactor)
+        process = _Process()
+        reactor = process.reactor
         parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")))
         _ = parts.default_privs
         become_confined(self._identity)
@@ -233,11 +232,10 @@ class _Server:
         process.run(stop)
 
     def _host(self, account: Message, control: socket.socket) -> None:
-        from twisted.internet import reactor
-
         from mailserver.roles.retrieval import RetrievalListeners, make_registry
 
-        process = _Process(reactor)
+        process = _Process()
+        reactor = process.reactor
         parts = Parts(self._config, self._log)
         registry, notices = make_registry(parts, process.threads, reactor)
         retrieval = RetrievalListeners(parts, process.threads, reactor, None, registry)
@@ -264,31 +262,31 @@ class _Server:
 class _Process:
     """A role's reactor and threads, from its start to its orderly end."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self) -> None:
         from twisted.logger import globalLogBeginner
         from twisted.python.threadpool import ThreadPool
 
-        from mailserver.commands.quiet_log import observer
+        from mailserver.roles.quiet_log import observer
         from mailserver.threads import PooledThreads
 
         globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
-        self._reactor = reactor
+        self.reactor = fresh_reactor()
         self._pool = ThreadPool(minthreads=0, maxthreads=16, name="mail")
-        self.threads = PooledThreads(reactor, self._pool)
+        self.threads = PooledThreads(self.reactor, self._pool)
 
     def when_running(self, function: Callable[[], object]) -> None:
         """The function is called once the reactor runs."""
-        self._reactor.callWhenRunning(function)
+        self.reactor.callWhenRunning(function)
 
     def stop(self) -> None:
         """The process ends in order."""
-        self._reactor.callLater(0, self._reactor.stop)
+        self.reactor.callLater(0, self.reactor.stop)
 
     def run(self, stop: Callable[[], Any]) -> None:
         """Runs until SIGTERM or `stop`; then `stop` is awaited."""
         from twisted.internet.defer import Deferred
 
         self._pool.start()
-        self._reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
-        self._reactor.run()
+        self.reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
+        self.reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
+        self.reactor.run()

@@ -94,7 +94,7 @@ class SmtpListeners:
         self._resolver = resolver
         self._logins = logins
         self._accepted = accepted
-        self._limits = ClientLimits(reactor.seconds)
+        self._limits = ClientLimits(reactor.seconds, parts.config.seconds("anvil_rate_time_unit"))
         self._recipients = RecipientDirectory(parts.routing, threads, reactor.seconds)
 
     def policy(self, config: Config) -> Policy:
