@@ -34,6 +34,7 @@ async def fetch(session: Session, command: Fetch) -> Reply:
     selected = session.mailbox_in_use
     if command.uses_modseq:
         session.enable_condstore()
+    session.tell_keywords()
     uids = selected.chosen(command.messages, command.by_uid)
     if command.with_vanished:
         _tell_vanished(session, command, uids)

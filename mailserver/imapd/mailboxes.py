@@ -29,8 +29,10 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
         return ok("List completed.")
     folders = await session.run(_folders_and_subscriptions, session)
     chosen = [folder for folder in folders if _is_selected(folder, command)]
-    for folder in _matching(chosen, command):
-        session.output.line(_list_line(session, folder, command, chosen))
+    above = _ancestors(chosen)
+    for folder in _matching(chosen, above, command):
+        session.output.line(_list_line(session, folder, command, folder.name in above))
+        await session.output.room()
         if command.status_items and folder.selectable:
             await _tell_status(session, folder.name, command.status_items)
     return ok("List completed.")
@@ -66,15 +68,13 @@ def _matcher(command: List) -> Callable[[str], bool]:
     return is_match
 
 
-def _matching(chosen: Sequence[Folder], command: List) -> Iterable[Folder]:
+def _matching(chosen: Sequence[Folder], above: set[str], command: List) -> Iterable[Folder]:
     is_match = _matcher(command)
-    names = set()
     for folder in chosen:
         if is_match(folder.name):
-            names.add(folder.name)
             yield folder
     if "RECURSIVEMATCH" in command.selection:
-        for name in sorted(_ancestors(chosen) - names - {folder.name for folder in chosen}):
+        for name in sorted(above - {folder.name for folder in chosen}):
             if is_match(name):
                 yield Folder(name, selectable=True, has_children=True)
 
@@ -89,7 +89,7 @@ def _ancestors(folders: Iterable[Folder]) -> set[str]:
     return found
 
 
-def _list_line(session: Session, folder: Folder, command: List, chosen: Sequence[Folder]) -> bytes:
+def _list_line(session: Session, folder: Folder, command: List, has_chosen_child: bool) -> bytes:
     attributes: list[bytes] = []
     if not folder.selectable:
         attributes.append(b"\\Noselect" if folder.has_children else b"\\NonExistent")
@@ -99,14 +99,10 @@ def _list_line(session: Session, folder: Folder, command: List, chosen: Sequence
     if folder.special_use:
         attributes.append(folder.special_use)
     line = b'* LIST (%b) "/" %b' % (b" ".join(attributes), session.name(folder.name))
-    if "RECURSIVEMATCH" in command.selection and _has_chosen_child(folder, chosen):
+    if "RECURSIVEMATCH" in command.selection and has_chosen_child:
         kind = b'"SUBSCRIBED"' if "SUBSCRIBED" in command.selection else b'"SPECIAL-USE"'
         line += b' ("CHILDINFO" (%b))' % kind
     return line
-
-
-def _has_chosen_child(folder: Folder, chosen: Sequence[Folder]) -> bool:
-    return any(other.name.startswith(folder.name + SEPARATOR) for other in chosen)
 
 
 async def list_subscribed(session: Session, command: List) -> Reply:

@@ -75,11 +75,12 @@ _CODES: dict[type[StoreError], bytes] = {
 
 
 def refusal_of(fault: StoreError, is_target: bool = False) -> Refusal:
-    """The answer to a fault of the store. `is_target`: a missing mailbox could be created (RFC 3501 §6.3.11).
+    """The answer to a fault of the store.
 
-    Raises Farewell where the mailbox lost its UIDs.
+    `is_target`: of a mailbox that is not the selected one, and if missing could be created
+    (RFC 3501 §6.3.11). Raises Farewell where the selected mailbox lost its UIDs.
     """
-    if isinstance(fault, MailboxReplaced):
+    if isinstance(fault, MailboxReplaced) and not is_target:
         raise Farewell("The mailbox was replaced; please select it again")
     code = _CODES.get(type(fault), b"UNAVAILABLE")
     if is_target and isinstance(fault, NoSuchMailbox):

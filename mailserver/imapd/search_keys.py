@@ -63,7 +63,7 @@ class Searcher:
                 found = await self._among(cheap, uids)
                 return sorted(found + await self._among(dear, _without(uids, found)))
             case keys.Numbered(messages, by_uid):
-                chosen = set(self._selected.chosen(messages, by_uid))
+                chosen = set(self._selected.chosen(messages, by_uid, is_strict=False))
                 return [uid for uid in uids if uid in chosen]
             case keys.IsRecent():
                 return [uid for uid in uids if self._selected.is_recent(uid)]

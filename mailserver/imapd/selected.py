@@ -63,21 +63,24 @@ class Selected:
         position = bisect_left(self.uids, uid)
         return position + 1 if position < len(self.uids) and self.uids[position] == uid else 0
 
-    def positions(self, messages: SequenceSet, by_uid: bool) -> Iterable[int]:
-        """Indexes into `uids`, ascending. A sequence number beyond the last is a Rejection."""
+    def positions(self, messages: SequenceSet, by_uid: bool, is_strict: bool = True) -> Iterable[int]:
+        """Indexes into `uids`, ascending.
+
+        A sequence number beyond the last is a Rejection where `is_strict`, else nothing.
+        """
         if messages.is_saved:
             return [number - 1 for uid in self.saved if (number := self.number(uid))]
         if by_uid:
             found = messages.uid_positions(self.uids)
         else:
-            if messages.has_number_above(len(self.uids)) or (not self.uids and messages.ranges):
+            if is_strict and (not self.uids or messages.has_number_above(len(self.uids))):
                 raise Rejection("Invalid message sequence number")
             found = messages.positions(len(self.uids))
         return found[0] if len(found) == 1 else [index for span in found for index in span]
 
-    def chosen(self, messages: SequenceSet, by_uid: bool) -> list[Uid]:
-        """The UIDs that the set names, ascending."""
-        return [Uid(self.uids[index]) for index in self.positions(messages, by_uid)]
+    def chosen(self, messages: SequenceSet, by_uid: bool, is_strict: bool = True) -> list[Uid]:
+        """The UIDs that the set names, ascending; see `positions`."""
+        return [Uid(self.uids[index]) for index in self.positions(messages, by_uid, is_strict)]
 
     # \Recent.
 
