@@ -4,8 +4,8 @@ Single-threaded, without a reactor: it sleeps in sigtimedwait(2) and does nothin
 wait and kill. A role that dies within `_SOON` seconds of its start waits before the next one,
 1 s doubling to 60 s; listening sockets stay open here meanwhile, so that clients wait and do
 not fail. SIGTERM and SIGINT stop everything: all roles get SIGTERM, and after `stop_seconds`
-SIGKILL. SIGHUP is passed on. A role with a heart that stops beating is killed. Roles die with
-the supervisor, however it ends (PR_SET_PDEATHSIG).
+SIGKILL. SIGHUP calls `reload` here and in every role. A role with a heart that stops beating
+is killed. Roles die with the supervisor, however it ends (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class _Place:
     wait: float = 0.0
 
 
+def _take_no_notice(number: int, frame: object) -> None:
+    """A signal handler that does nothing."""
+
+
 def fork_child(main: Callable[[], None], prepare: Callable[[], None]) -> int:
     """The pid of a child that runs `prepare` and `main` with ordinary signals, and ends with `os._exit`.
 
@@ -73,7 +77,8 @@ def fork_child(main: Callable[[], None], prepare: Callable[[], None]) -> int:
     try:
         for number in _WATCHED:
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to handle
+        for number in (signal.SIGINT, signal.SIGHUP):  # ^C is the parent's to handle, a reload no death
+            signal.signal(number, _take_no_notice)  # a handler, since ignored signals outlive exec
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         prepare()
@@ -97,12 +102,14 @@ class Supervisor:
         roles: Sequence[Role],
         listeners: Mapping[str, socket.socket],
         log: MailLog,
+        reload: Callable[[], None] = lambda: None,
         stop_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._places = [_Place(role) for role in roles]
         self._listeners = dict(listeners)
         self._log = log
+        self._reload = reload
         self._stop_seconds = stop_seconds
         self._clock = clock
 
@@ -119,8 +126,16 @@ class Supervisor:
             if received.si_signo in (signal.SIGTERM, signal.SIGINT):
                 break
             if received.si_signo == signal.SIGHUP:
+                self._hang_up()
                 self._signal_all(signal.SIGHUP)
         self._stop()
+
+    def _hang_up(self, *unused: object) -> None:
+        """What SIGHUP does, in the supervisor and in its roles; a role may set a handler of its own."""
+        try:
+            self._reload()
+        except OSError as error:
+            self._log.write("master", f"warning: reload: {error}")
 
     def _start_due(self) -> None:
         now = self._clock()
@@ -136,6 +151,7 @@ class Supervisor:
 
         def prepare() -> None:
             die_with_parent(supervisor, role.death_signal)
+            signal.signal(signal.SIGHUP, self._hang_up)
             for name, listener in self._listeners.items():
                 if name not in role.listeners:
                     listener.close()

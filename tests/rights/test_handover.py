@@ -118,6 +118,7 @@ class Client(Protocol):
         self.gone.callback(None)
 
 
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")  # Twisted's own use of it
 class Relayed(TestCase):
     """Real sockets on the loopback."""
 

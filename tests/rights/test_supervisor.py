@@ -100,18 +100,26 @@ def test_a_silent_heart_is_killed(tmp_path: Path) -> None:
         assert "does not react" in (tmp_path / "log").read_text()
 
 
-def test_hup_is_passed_on(tmp_path: Path) -> None:
-    """Logs are reopened in every process."""
+def test_hup_reloads_everywhere_and_ends_nothing(tmp_path: Path) -> None:
+    """Logs are reopened in every process; a role that knows nothing of it lives on."""
 
-    def wait_for_hup() -> None:
-        signal.signal(signal.SIGHUP, lambda number, frame: (tmp_path / "heard").touch())
-        (tmp_path / "ready").touch()
-        sleep()
+    def reload() -> None:
+        (tmp_path / f"reloaded.{os.getpid()}").touch()
+        raise OSError("no right to do that here")
 
-    with running(tmp_path, role(tmp_path, "listening", wait_for_hup)) as pid:
-        wait_for((tmp_path / "ready").exists)
+    def main() -> None:
+        Supervisor([role(tmp_path, "one", sleep)], {}, FileLog(str(tmp_path / "log")), reload, 0.5).run()
+
+    pid = fork_child(main, lambda: None)
+    try:
+        wait_for(lambda: noted(tmp_path, "one"))
         os.kill(pid, signal.SIGHUP)
-        wait_for((tmp_path / "heard").exists)
+        for reloaded in (pid, *noted(tmp_path, "one")):
+            wait_for((tmp_path / f"reloaded.{reloaded}").exists)
+        assert len(noted(tmp_path, "one")) == 1
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
 
 
 def test_a_role_has_its_own_listeners_only(tmp_path: Path) -> None:

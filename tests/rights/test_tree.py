@@ -308,6 +308,20 @@ def test_a_killed_zygote_takes_its_hosts_along_and_comes_back(tree: Tree) -> Non
     login(tree)
 
 
+def test_a_reload_ends_no_process(tree: Tree) -> None:
+    """SIGHUP reaches every role; sessions and roles go on."""
+    session, _ = login(tree)
+    roles = {name: tree.pid(name) for name in ("front", "helper", "zygote", "agent")}
+    tree.process.send_signal(signal.SIGHUP)
+    for pid in roles.values():
+        os.kill(pid, signal.SIGHUP)
+    assert session.ask("on") == "on"
+    assert "Uid=64001" in tree.client().ask("DELIVER 64001 deliver hi")
+    login(tree, "bob")
+    assert {name: tree.pid(name) for name in roles} == roles
+    assert all(is_alive(pid) for pid in roles.values())
+
+
 def test_hostile_packets_to_the_helper_cost_their_sender_only(tree: Tree) -> None:
     """The connection is closed; others go on, and the helper is the same process."""
     helper = tree.pid("helper")
