@@ -8,7 +8,7 @@ account's session host with it, so that a front can reach no mailbox without a r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -38,7 +38,7 @@ class Attempt:
     service: str
     mechanism: str
     name: str
-    password: bytes
+    password: bytes = field(repr=False)  # never in a log, a traceback or a test report
     peer: Peer
     session: str
 

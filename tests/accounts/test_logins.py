@@ -99,3 +99,8 @@ def test_networks_that_are_none_admit_nobody(tmp_path: Path, networks: str) -> N
     check = check_for(tmp_path / "users", f"eve:{stored('x')}::::::allow_nets={networks}")
     verdict = Judge(check, Throttle(lambda: 0.0), ListLog()).judge(attempt("eve", "x", "10.0.0.1"))
     assert isinstance(verdict.answer, Refused)
+
+
+def test_no_text_of_ours_shows_a_password() -> None:
+    """B25: not even a traceback that shows an attempt."""
+    assert "hush" not in repr(attempt("alice", "hush"))
