@@ -172,6 +172,7 @@ class RealClients(unittest.TestCase):
         client = imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=_unverified(), timeout=20)
         self.assertIn("AUTH=PLAIN", client.capabilities)
         client.authenticate("PLAIN", lambda challenge: b"\0alice\0secret")
+        self.assertIn(", TLS, session=<", self.log.lines[-1][1])
         body = message("large", "0123456789abcdef" * 64 * 9500 + "\r\n")
         for _ in range(2):
             self.assertEqual(client.append("INBOX", "", "", body)[0], "OK")
