@@ -35,7 +35,8 @@ from mailserver.rights.agents import Agent, AgentClient
 from mailserver.rights.as_user import Identity, become_confined
 from mailserver.rights.fresh_reactor import fresh_reactor
 from mailserver.rights.handover import Handover
-from mailserver.rights.listeners import listen_channel
+from mailserver.rights.heart import Heart
+from mailserver.rights.listeners import held_channel, listen_channel
 from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.session_host import SessionHost
@@ -48,6 +49,7 @@ from mailserver.roles.python_home import unreachable_path
 
 AGENTS: Final = 4
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
+_AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
 def run(config: Config, log: MailLog) -> None:
@@ -59,6 +61,7 @@ def run(config: Config, log: MailLog) -> None:
     os.makedirs(os.path.join(config.string("state_directory"), "accounts"), mode=0o755, exist_ok=True)
     directory = runtime_directory(config)
     os.makedirs(directory, mode=0o755, exist_ok=True)
+    os.makedirs(os.path.join(directory, _AGENTS_ONLY), mode=0o700, exist_ok=True)
     channels = {name: _channel(directory, name, identity) for name in _CHANNELS}
     server = _Server(config, log, identity, bound, channels, directory)
     server.check()
@@ -86,9 +89,17 @@ def _front_identity(config: Config, parts: Parts) -> Identity:
 
 
 def _channel(directory: str, name: str, identity: Identity) -> socket.socket:
-    """A channel that the front's user may connect to; the zygote's is root's alone."""
+    """A channel that the front's user may connect to.
+
+    The zygote's is root's alone. The agents' lies where only root may enter, and the queue takes hold of it
+    before it becomes the front's user: a captured front can deliver nothing as anybody.
+    """
     uid = 0 if name == "zygote" else identity.uid
-    return listen_channel(f"{directory}/{name}", 0o600, uid)
+    return listen_channel(_channel_path(directory, name), 0o600, uid)
+
+
+def _channel_path(directory: str, name: str) -> str:
+    return os.path.join(directory, _AGENTS_ONLY if name == "agents" else "", name)
 
 
 def _name(listener: Listener) -> str:
@@ -113,6 +124,7 @@ class _Server:
         self._bound = bound
         self._channels = channels
         self._directory = directory
+        self._heart = Heart()
 
     def check(self) -> None:
         """Whatever a role would find wrong with the configuration is raised now."""
@@ -126,7 +138,7 @@ class _Server:
         """Those that take mail first: they are told to stop first."""
         public = frozenset(_name(listener) for listener, _ in self._bound)
         return [
-            Role("front", self._front, public, signal.SIGTERM),
+            Role("front", self._front, public, signal.SIGTERM, self._heart),
             Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
@@ -134,7 +146,7 @@ class _Server:
         ]
 
     def _path(self, channel: str) -> str:
-        return f"{self._directory}/{channel}"
+        return _channel_path(self._directory, channel)
 
     # Root's roles.
 
@@ -203,6 +215,7 @@ class _Server:
         retrieval = RetrievalListeners(parts, process.threads, reactor, logins, None, handovers)
         ports = Ports(parts, reactor)
         ports.open(self._bound, smtp, retrieval)
+        process.beat(self._heart)
         process.run(ports.close)
 
     def _queue(self) -> None:
@@ -214,9 +227,9 @@ class _Server:
         reactor = process.reactor
         parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")))
         _ = parts.default_privs
+        agents = ChannelAgents(AgentClient(held_channel(self._path("agents"))))
         become_confined(self._identity)
         parts.queue.prepare()
-        agents = ChannelAgents(AgentClient(self._path("agents")))
         resolver, ports = Resolver(reactor), smtp_ports(self._bound)
         runner, relay = make_runner(
             parts, process.threads, reactor, resolver, agents, lambda path: None, ports
@@ -277,6 +290,11 @@ class _Process:
     def when_running(self, function: Callable[[], object]) -> None:
         """The function is called once the reactor runs."""
         self.reactor.callWhenRunning(function)
+
+    def beat(self, heart: Heart) -> None:
+        """The supervisor sees every second that the reactor turns."""
+        heart.beat()
+        self.reactor.callLater(1.0, self.beat, heart)
 
     def stop(self) -> None:
         """The process ends in order."""
