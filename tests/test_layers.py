@@ -14,7 +14,7 @@ ROOT = Path(mailserver.__file__).parent
 # From the bottom up; the parts of one row may import each other only where SIBLINGS says so.
 LAYERS = [
     {"envelope", "wire", "message"},
-    {"rights", "threads", "maillog", "tls", "dns", "prompt"},
+    {"rights", "threads", "maillog", "tls", "dns", "prompt", "open_sessions"},
     {"accounts", "tables", "store"},
     {"delivery"},
     {"queue"},

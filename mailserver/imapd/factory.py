@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
@@ -18,6 +19,7 @@ from mailserver.imapd.protocol import Handover, ImapServer
 from mailserver.imapd.session import Service
 from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import MailLog
+from mailserver.open_sessions import OpenSessions
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Threads
 
@@ -50,14 +52,25 @@ class ImapFactory(ServerFactory):
         self._log = log
         self._tls = tls
         self._handover = handover
+        self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> ImapServer:
         """A connection's protocol, not connected yet."""
         protocol = ImapServer(
-            self._service, self._logins, self._registry, self._log, self._tls, self._handover
+            self._service,
+            self._logins,
+            self._registry,
+            self._log,
+            self._sessions,
+            self._tls,
+            self._handover,
         )
         protocol.factory = self
         return protocol
+
+    def shut_down(self) -> Deferred[None]:
+        """Every client hears BYE; fires when all are gone."""
+        return self._sessions.shut_down()
 
     def resumed(self, account: Account, preamble: Preamble) -> ImapServer:
         """The protocol for a stream that a front handed over after login; for `makeConnection`."""

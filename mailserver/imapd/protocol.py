@@ -37,6 +37,7 @@ from mailserver.imapd.output import Output
 from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Rejection, Reply, ok, refusal_of
 from mailserver.imapd.session import Service, Session
 from mailserver.maillog import MailLog
+from mailserver.open_sessions import OpenSessions
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
 from mailserver.wire.imap_commands import BadCommand, Command, parse_command
 from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits, Refused
@@ -64,6 +65,7 @@ class ImapServer(IMAP4Server):
         logins: Logins,
         registry: StoreRegistry,
         log: MailLog,
+        sessions: OpenSessions,
         tls: Any = None,
         handover: Handover | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class ImapServer(IMAP4Server):
         self._service = service
         self._tls = tls
         self._handover = handover
+        self._sessions = sessions
         self._journal = Journal(log, service.reactor)
         self._entrance = Entrance(service, logins, registry, self._journal)
         self._session: Session | None = None
@@ -99,6 +102,7 @@ class ImapServer(IMAP4Server):
 
     def connectionMade(self) -> None:
         """The client is greeted, or its login answered where the front took it."""
+        self._sessions.add(self)
         self._output.attach(self.transport)
         if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
             self.transport.setTcpNoDelay(True)
@@ -126,6 +130,7 @@ class ImapServer(IMAP4Server):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Everything that the session held is given back."""
+        self._sessions.discard(self)
         self._time_out_after(None)
         self._is_closing = True
         self._output.stopProducing()
@@ -151,6 +156,11 @@ class ImapServer(IMAP4Server):
         self._say_goodbye(self._journal.reason + ".")
         if is_stuck:
             self.transport.abortConnection()
+
+    def shut_down(self) -> None:
+        """The server stops: BYE, but where a session host has the connection, which says it itself."""
+        self._journal.reason = "Server shutting down"
+        self._say_goodbye(self._journal.reason + ".")
 
     def _time_out_after(self, seconds: float | None) -> None:
         self.setTimeout(seconds)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Logins
 from mailserver.maillog import MailLog
+from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.protocol import Handover, Pop3Server, Preamble
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.store.contract import StoreRegistry
@@ -51,6 +53,7 @@ class Pop3Factory(ServerFactory):
         self._log = log
         self._tls = tls
         self._handover = handover
+        self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A connection's protocol, not connected yet."""
@@ -61,11 +64,16 @@ class Pop3Factory(ServerFactory):
             self._threads,
             self._reactor,
             self._log,
+            self._sessions,
             self._tls,
             self._handover,
         )
         protocol.factory = self
         return protocol
+
+    def shut_down(self) -> Deferred[None]:
+        """Every connection is closed; fires when all are gone."""
+        return self._sessions.shut_down()
 
     def resumed(self, account: Account, preamble: Preamble) -> Pop3Server:
         """The protocol for a stream that a front handed over after login; for `makeConnection`."""

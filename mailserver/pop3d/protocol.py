@@ -31,6 +31,7 @@ from zope.interface import implementer
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
 from mailserver.maillog import MailLog
+from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.authentication import (
     MECHANISMS,
     AuthenticationAborted,
@@ -77,6 +78,7 @@ class Pop3Server(POP3):
         threads: Threads,
         reactor: Any,
         log: MailLog,
+        sessions: OpenSessions,
         tls: Any = None,
         handover: Handover | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class Pop3Server(POP3):
         self._threads = threads
         self._tls = tls
         self._handover = handover
+        self._sessions = sessions
         self._clock = reactor
         self._record = ConnectionRecord(log, secrets.token_urlsafe(9))
         self._started = reactor.seconds()
@@ -114,6 +117,7 @@ class Pop3Server(POP3):
 
     def connectionMade(self) -> None:
         """The client is greeted, or its login answered where the front took it."""
+        self._sessions.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
@@ -142,6 +146,7 @@ class Pop3Server(POP3):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The maildrop is released, once no command uses it any more."""
+        self._sessions.discard(self)
         self.setTimeout(None)
         self._is_lost = self._is_closing = True
         self._input.take_all()
@@ -166,6 +171,14 @@ class Pop3Server(POP3):
             self.transport.abortConnection()
         else:
             self._close(b"-ERR Disconnected for inactivity.\r\n")
+
+    def shut_down(self) -> None:
+        """The server stops: the connection closes without QUIT, so that nothing is deleted. RFC 1939 §6."""
+        self._record.reason = "Server shutting down"
+        if self._is_busy:
+            self._close()
+        else:
+            self._close(b"-ERR [SYS/TEMP] Server shutting down.\r\n")
 
     def _close(self, last_words: bytes = b"") -> None:
         """The connection ends when what was written is sent."""

@@ -102,8 +102,7 @@ class Ports:
         for port in self._ports:
             await port.stopListening()
         for factory in self._factories:
-            if hasattr(factory, "shut_down"):
-                await factory.shut_down()
+            await factory.shut_down()
 
 
 def smtp_ports(bound: Sequence[tuple[Listener, object]]) -> frozenset[int]:

@@ -78,6 +78,25 @@ def test_two_servers_on_one_queue_are_refused(tmp_path: Path) -> None:
         assert "already running" in text
 
 
+def test_every_idle_client_hears_bye_at_the_end(tmp_path: Path) -> None:
+    """F11: SIGTERM with 50 clients in IDLE; the server is gone soon, and mail is as it was."""
+    with running(tmp_path / "home") as server:
+        before = uids(server, "alice")
+        clients = []
+        for _ in range(50):
+            client = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
+            client.login("alice", server.passwords["alice"])
+            client.select("INBOX")
+            client.send(b"i IDLE\r\n")
+            assert client.readline().startswith(b"+ ")
+            clients.append(client)
+        server.stop()
+        for client in clients:
+            assert client.readline().startswith(b"* BYE ")
+        server.start()
+        assert uids(server, "alice") == before
+
+
 @pytest.mark.parametrize("mail_format", ["mbox", "maildir"])
 def test_killed_during_ingest_nothing_acknowledged_is_lost(tmp_path: Path, mail_format: str) -> None:
     """F01 in small: SIGKILL the whole group under load, five times; P1, P2 and P3 hold."""
