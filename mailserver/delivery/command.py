@@ -1,7 +1,8 @@
 """Running `|command` destinations: what they get, how long they may take, what their exit means.
 
 A command made of harmless characters is run without a shell; any other text, which is the
-user's or the administrator's own, goes to `/bin/sh -c`. Nothing that came with the message is ever
+user's or the administrator's own, goes to `/bin/sh -c`; every text to local_command_shell, where that is
+set. Nothing that came with the message is ever
 part of it: addresses travel in the environment, with every character outside
 command_expansion_filter replaced by `_` (RELIABILITY B5). The command gets its own session and
 process group, no descriptor but its input and output, umask 077 and the home directory; after
@@ -21,7 +22,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,17 +76,22 @@ def environment(job: Job) -> dict[str, str]:
     return {name: value.replace("\0", "_") for name, value in (ours | given).items()}
 
 
-def arguments(command: str) -> list[str]:
-    """The command as it is executed: itself where no shell is needed and there is such a program."""
+def arguments(command: str, shell: Sequence[str] = ()) -> list[str]:
+    """The command as it is executed: itself where no shell is needed and there is such a program.
+
+    `shell` is the program that runs every command instead, with its arguments.
+    """
+    if shell:
+        return [*shell, command]
     words = command.split()
     if words and _HARMLESS.fullmatch(command) and shutil.which(words[0], path=PATH):
         return words
     return ["/bin/sh", "-c", command]
 
 
-def deliver(job: Job, pieces: Iterable[bytes]) -> Outcome:
+def deliver(job: Job, pieces: Iterable[bytes], shell: Sequence[str] = ()) -> Outcome:
     """The command has run on the message; what its end means for the recipient. Raises OSError."""
-    return judge(job.target, run(job, pieces))
+    return judge(job.target, run(job, pieces, shell))
 
 
 def judge(command: str, ended: Ended) -> Outcome:
@@ -110,10 +116,10 @@ def _by_class(dsn: str, text: str) -> Outcome:
     return Outcome.deferred(text, dsn) if dsn.startswith("4") else Outcome.failed(text, dsn)
 
 
-def run(job: Job, pieces: Iterable[bytes]) -> Ended:
+def run(job: Job, pieces: Iterable[bytes], shell: Sequence[str] = ()) -> Ended:
     """The command has ended, by itself or killed with its process group at the time limit. Raises OSError."""
     process = subprocess.Popen(
-        arguments(job.target),
+        arguments(job.target, shell),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ recipient waits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,9 +24,10 @@ from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.delivery.job import Forward, Owner
 from mailserver.delivery.lookups import LocalRules, Lookups, owner_of
 from mailserver.delivery.plan import Leaf, LeafKind, Plan, Step
-from mailserver.delivery.routing import AddressClass, Route, Routing
+from mailserver.delivery.routing import AddressClass, Match, Route, Routing, find_first
 from mailserver.envelope import Address
-from mailserver.tables.table import Entry
+from mailserver.tables.table import Entry, Table
+from mailserver.wire.address import parse_sender
 from mailserver.wire.aliases import (
     Destination,
     Include,
@@ -79,13 +80,15 @@ def expand(
     rules: LocalRules,
     lookups: Lookups,
     already_delivered_to: frozenset[str] = frozenset(),
+    sender: Address | None = None,
 ) -> Plan:
     """Where the mail of a PENDING leaf goes. *Blocking.*
 
-    `already_delivered_to` are the addresses in the content's Delivered-To: fields, in lower case.
+    `already_delivered_to` are the addresses in the content's Delivered-To: fields, in lower case;
+    `sender` is the message's, None the null sender.
     Raises CannotExpandNow, TableError, TemporaryAccountFailure, OSError: nothing is decided.
     """
-    return _Expansion(leaf, routing, rules, lookups, already_delivered_to).run()
+    return _Expansion(leaf, routing, rules, lookups, already_delivered_to, sender).run()
 
 
 class _Expansion:
@@ -98,12 +101,14 @@ class _Expansion:
         rules: LocalRules,
         lookups: Lookups,
         already_delivered_to: frozenset[str],
+        sender: Address | None,
     ) -> None:
         self._start = leaf
         self._routing = routing
         self._rules = rules
         self._lookups = lookups
         self._delivered = already_delivered_to
+        self._sender = sender
         self._leaves: list[Leaf] = []
         self._steps: list[Step] = []
         self._warnings: list[str] = []
@@ -184,7 +189,7 @@ class _Expansion:
             case Include(path):
                 self._include(node, path, source)
             case Unusable(text, reason):
-                self._warnings.append(f"warning: {source}: bad destination {text!r} ignored: {reason}")
+                self._warnings.append(f"{source}: bad destination {text!r} ignored: {reason}")
                 self._say(node, f"bad destination {text!r} ignored: {reason}", source)
 
     def _push(self, node: _Node, destinations: Iterable[tuple[Destination, str]]) -> None:
@@ -224,41 +229,52 @@ class _Expansion:
 
     def _address(self, node: _Node, address: Address) -> None:
         is_fresh = node.kind in ("recipient", "virtual")
-        address_class = self._routing.classify(address)
-        if is_fresh or address_class is not AddressClass.LOCAL:
-            entry = self._routing.find_virtual_alias(address)
-            if entry is not None and self._virtual_alias(node, address, entry):
+        if is_fresh or self._routing.classify(address) is not AddressClass.LOCAL:
+            match = self._routing.find_virtual_alias(address)
+            if match is not None and self._virtual_alias(node, address, match):
                 return
         moved = self._routing.relocated_to(address)
         if moved is not None:
             self._fail(node, address, "5.1.6", f"User has moved to {moved}", "relocated_maps")
-        elif address_class is AddressClass.LOCAL and not self._routing.transport_maps:
-            self._local(node, address)
         else:
-            self._routed(node, address, self._routing.resolve(address))
+            self._routed(node, address, self._routing.resolve(address, self._sender_at(node)))
 
-    def _virtual_alias(self, node: _Node, address: Address, entry: Entry) -> bool:
+    def _sender_at(self, node: _Node) -> Address | None:
+        """The envelope sender that mail has from here on."""
+        return self._sender if node.sender is None else parse_sender(node.sender)
+
+    def _virtual_alias(self, node: _Node, address: Address, match: Match) -> bool:
         """Whether the entry says something else than the address itself. virtual(5)."""
         key = f"virtual {str(address).lower()}"
         if node.alias == key or node.has_ancestor(key) or node.depth >= DEPTH_LIMIT:
             return False
+        entry, extension = match.entry, match.extension
         destinations = parse_destinations(entry.value)
         inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual", alias=key)
         self._say(node, f"{address}: virtual alias for {entry.value}", entry.source)
-        self._push(inner, ((self._matched(address, each), entry.source) for each in destinations))
+        found = (self._matched(address, each, extension) for each in destinations)
+        self._push(inner, ((each, entry.source) for each in found))
         return True
 
-    def _matched(self, address: Address, destination: Destination) -> Destination:
+    def _matched(self, address: Address, destination: Destination, extension: str) -> Destination:
         """`@domain` on the right keeps the local-part."""
         if isinstance(destination, Unusable) and destination.text.startswith("@"):
             return ToAddress(Address(address.local, destination.text[1:]))
+        return self._extended(destination, extension, "virtual")
+
+    def _extended(self, destination: Destination, extension: str, place: str) -> Destination:
+        """See `Routing.extended`; files and commands stay as they are."""
+        if isinstance(destination, ToAddress):
+            return ToAddress(self._routing.extended(destination.address, extension, place))
         return destination
 
     def _routed(self, node: _Node, address: Address, route: Route) -> None:
-        if route.transport == self._routing.local_transport:
+        if route.transport == "local":
             self._local(node, address)
-        elif route.transport == self._routing.virtual_transport:
+        elif route.transport == "virtual":
             self._virtual_mailbox(node, address)
+        elif route.transport == "retry":
+            raise CannotExpandNow(route.nexthop)
         elif route.transport == "error":
             code = _CODE.fullmatch(route.nexthop)
             dsn, text = (code[1], code[2]) if code else ("5.0.0", route.nexthop)
@@ -275,7 +291,7 @@ class _Expansion:
         if account is None:
             self._fail(node, address, "5.1.1", f'unknown user: "{address}"', "virtual_mailbox_maps")
         else:
-            self._mailbox(node, address, account)
+            self._deposit(node, address, account)
 
     # ------------------------------------------------------------ local(8)
 
@@ -287,7 +303,8 @@ class _Expansion:
         if node.delivered_to is None:
             node = replace(node, delivered_to=address)
         local = address.local.lower()
-        for name in dict.fromkeys((local, self._routing.split(local)[0])):
+        user = self._routing.split(local)[0]
+        for name in dict.fromkeys((local, user)):
             if name == node.alias:
                 continue  # the alias names itself: its mailbox is meant
             if node.has_ancestor(name) or node.depth > DEPTH_LIMIT:
@@ -306,16 +323,19 @@ class _Expansion:
         if not destinations:
             raise CannotExpandNow(f"{entry.source}: alias {name} is empty")
         self._say(node, f"{address}: alias {name} for {entry.value}", entry.source)
+        inherited = None if self._rules.reset_owner_alias else node.sender
         inner = _Node(
             parent=node,
             depth=node.depth + 1,
             kind="alias",
             alias=name,
-            sender=self._owner_sender(name, address) or node.sender,
+            sender=self._owner_sender(name, address) or inherited,
             delivered_to=node.delivered_to,
             source=entry.source,
         )
-        self._push(inner, ((each, entry.source) for each in destinations))
+        extension = address.local[len(name) :]
+        found = (self._extended(each, extension, "alias") for each in destinations)
+        self._push(inner, ((each, entry.source) for each in found))
 
     def _owner_sender(self, name: str, address: Address) -> str | None:
         """owner-NAME becomes the envelope sender, where there is such an alias. aliases(5)."""
@@ -347,7 +367,9 @@ class _Expansion:
             self._wait(node, address, str(error))
             return
         if destinations:
-            self._forward(node, account, address, destinations)
+            lacking = address.local[len(user) :] if extension else ""
+            found = [(self._extended(each, lacking, "forward"), source) for each, source in destinations]
+            self._forward(node, account, address, found)
         else:
             self._mailbox(node, address, account)
 
@@ -359,17 +381,26 @@ class _Expansion:
 
     def _unknown(self, node: _Node, address: Address, extension: str) -> None:
         rules = self._rules
-        if rules.fallback_transport:
-            self._transport(node, address, rules.fallback_transport, "fallback_transport")
+        user = self._routing.split(address.local)[0]
+        transport, source = self._chosen(
+            "fallback_transport", rules.fallback_transport_maps, user.lower(), rules.fallback_transport
+        )
+        if transport:
+            self._transport(node, address, transport, source)
         elif rules.luser_relay and node.kind != "luser":
-            values = {"user": self._routing.split(address.local)[0], "local": address.local}
+            values = {"user": user, "local": address.local}
             values |= {"recipient": str(address), "domain": address.domain, "extension": extension}
             text = substitute(rules.luser_relay, values)
             self._say(node, f"{address}: unknown user, luser_relay {text}", "luser_relay")
             inner = replace(node, parent=node, depth=node.depth + 1, kind="luser", alias="")
             self._push(inner, ((each, "luser_relay") for each in parse_destinations(text)))
         else:
-            self._fail(node, address, "5.1.1", f'unknown user: "{self._routing.split(address.local)[0]}"')
+            self._fail(node, address, "5.1.1", f'unknown user: "{user}"')
+
+    def _chosen(self, parameter: str, maps: Sequence[Table], user: str, value: str) -> tuple[str, str]:
+        """What `parameter`_maps says for the user, else `parameter` itself; and which one said it."""
+        entry = find_first(maps, user)
+        return (value, parameter) if entry is None else (entry.value, f"{parameter}_maps, {entry.source}")
 
     def _transport(self, node: _Node, address: Address, value: str, source: str) -> None:
         transport, _, nexthop = value.partition(":")
@@ -420,19 +451,29 @@ class _Expansion:
 
     def _mailbox(self, node: _Node, address: Address, account: Account) -> None:
         rules = self._rules
+        transport, source = self._chosen(
+            "mailbox_transport", rules.mailbox_transport_maps, account.name, rules.mailbox_transport
+        )
+        if transport:
+            if not self._is_met(node, "account", account.name):
+                self._transport(node, address, transport, source)
+            return
+        command, source = self._chosen(
+            "mailbox_command", rules.mailbox_command_maps, account.name, rules.mailbox_command
+        )
+        if not command:
+            self._deposit(node, address, account)
+        elif not self._is_met(node, "account", account.name):
+            self._say(node, f"{address}: command {command}, as {account.name}", source)
+            self._add(self._leaf(node, LeafKind.COMMAND, address, command, owner_of(account)))
+
+    def _deposit(self, node: _Node, address: Address, account: Account) -> None:
+        """Into the account's mailbox, whatever local(8) would do instead: virtual(8)'s way."""
         if self._is_met(node, "account", account.name):
             return
-        if rules.mailbox_transport:
-            self._transport(node, address, rules.mailbox_transport, "mailbox_transport")
-        elif rules.mailbox_command:
-            self._say(
-                node, f"{address}: command {rules.mailbox_command}, as {account.name}", "mailbox_command"
-            )
-            self._add(self._leaf(node, LeafKind.COMMAND, address, rules.mailbox_command, owner_of(account)))
-        else:
-            path, source = self._lookups.mailbox(account)
-            self._say(node, f"{address}: mailbox {path}, as {account.name}", source)
-            self._add(self._leaf(node, LeafKind.MAILBOX, address, path, owner_of(account)))
+        path, source = self._lookups.mailbox(account)
+        self._say(node, f"{address}: mailbox {path}, as {account.name}", source)
+        self._add(self._leaf(node, LeafKind.MAILBOX, address, path, owner_of(account)))
 
 
 def substitute(text: str, values: dict[str, str]) -> str:

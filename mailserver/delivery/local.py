@@ -16,7 +16,7 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from mailserver.delivery import command, user_files
@@ -45,8 +45,10 @@ def _to_standard_error(text: str) -> None:
 class LocalAgents:
     """`delivery.job.Agents` in this process. *Blocking*; may be called from any number of threads.
 
-    `forward_file_mode` is the only mode a .forward may have; None: Postfix's laxer rule. `report` gets the
-    traceback of what nobody expected.
+    `forward_file_mode` is the only mode a .forward may have; None: Postfix's laxer rule. Where it
+    `requires_home`, mail for a user whose home is missing waits. Without `strict_ownership` a
+    mailbox may belong to somebody else. `command_shell` runs all commands, where it is not empty.
+    `report` gets the traceback of what nobody expected.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class LocalAgents:
         mboxrd: bool = False,
         full_is_temporary: bool = False,
         rules: locking.LockRules = locking.USUAL_RULES,
+        requires_home: bool = False,
+        strict_ownership: bool = True,
+        command_shell: Sequence[str] = (),
         report: Callable[[str], None] = _to_standard_error,
     ) -> None:
         self._hostname = hostname
@@ -64,10 +69,15 @@ class LocalAgents:
         self._mboxrd = mboxrd
         self._full_is_temporary = full_is_temporary
         self._rules = rules
+        self._requires_home = requires_home
+        self._strict_ownership = strict_ownership
+        self._command_shell = tuple(command_shell)
         self._report = report
 
     def read_forward(self, owner: Owner, paths: tuple[str, ...]) -> tuple[Forward | None, tuple[str, ...]]:
         """See `Agents.read_forward`. The warnings do not begin with `warning: `."""
+        if self._requires_home:
+            os.stat(owner.home)
         return user_files.read_forward(owner, paths, self._forward_file_mode)
 
     def read_include(self, owner: Owner, path: str) -> bytes:
@@ -93,9 +103,8 @@ class LocalAgents:
     def _perform(self, job: Job, content: int) -> Outcome:
         if job.action is Action.COMMAND:
             first = from_line(job.sender, time.time())
-            return command.deliver(
-                job, command.message_for_command(first, job.prefix, _content(job, content))
-            )
+            message = command.message_for_command(first, job.prefix, _content(job, content))
+            return command.deliver(job, message, self._command_shell)
         if job.target.endswith("/"):
             maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
             return Outcome.delivered("delivered to maildir")
@@ -112,7 +121,7 @@ class LocalAgents:
             job.target,
             job.sender,
             _message(job, content),
-            owner=job.owner.uid if is_mailbox else None,
+            owner=job.owner.uid if is_mailbox and self._strict_ownership else None,
             size_limit=job.size_limit,
             mboxrd=self._mboxrd,
             rules=self._rules,

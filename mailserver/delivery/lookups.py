@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from mailserver.accounts.account import Account
 from mailserver.delivery.job import Agents, Forward, Owner
 from mailserver.delivery.routing import Routing, find_first
-from mailserver.tables.table import Entry
+from mailserver.tables.table import Entry, Table
 
 FORWARD_PATH: Final = "$home/.forward${recipient_delimiter}${extension}, $home/.forward"
 
@@ -23,8 +23,7 @@ FORWARD_PATH: Final = "$home/.forward${recipient_delimiter}${extension}, $home/.
 class LocalRules:
     """Parameters of local(8), each under its main.cf name.
 
-    `default_privs` is the user for commands and files of aliases. `mailbox_command_maps` and
-    the transport maps are not among them.
+    `default_privs` is the user for commands and files of aliases.
     """
 
     default_privs: Owner
@@ -32,13 +31,17 @@ class LocalRules:
     allow_mail_to_files: frozenset[str] = frozenset({"alias", "forward"})
     forward_path: str = FORWARD_PATH
     mailbox_transport: str = ""
+    mailbox_transport_maps: Sequence[Table] = ()
     mailbox_command: str = ""
+    mailbox_command_maps: Sequence[Table] = ()
     home_mailbox: str = ""
     mail_spool_directory: str = "/var/mail"
     virtual_mailbox_base: str = ""
     fallback_transport: str = ""
+    fallback_transport_maps: Sequence[Table] = ()
     luser_relay: str = ""
     expand_owner_alias: bool = False
+    reset_owner_alias: bool = False
 
 
 class Lookups(Protocol):

@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a recipient's mail goes, and why. `warnings` are for the log."""
+    """Where a recipient's mail goes, and why. `warnings` are for the log, without the word `warning:`."""
 
     leaves: tuple[Leaf, ...]
     steps: tuple[Step, ...] = ()

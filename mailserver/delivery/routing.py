@@ -17,6 +17,7 @@ from typing import Final
 
 from mailserver.accounts.account import AccountDirectory
 from mailserver.envelope import Address
+from mailserver.tables.access import asks_whole_key
 from mailserver.tables.table import Entry, Table
 from mailserver.wire.address import AddressError, parse_lenient
 
@@ -37,6 +38,14 @@ class AddressClass(Enum):
     VIRTUAL_MAILBOX = "virtual mailbox table"
     RELAY = "relay recipient table"
     REMOTE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An entry that was found, and the extension, delimiter first, that its key lacked."""
+
+    entry: Entry
+    extension: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,8 @@ class Routing:
     interfaces. Domain matchers take a name in lower case. An empty `local_recipient_maps` in
     main.cf is `accept_all_local`. `canonical_maps` and `sender_canonical_maps` are those for envelope
     recipients and senders, the specific tables first. `relay_recipient_maps` None accepts every
-    user of relay_domains.
+    user of relay_domains. `append_dot_mydomain` is the domain that a host name without a dot gets, ""
+    for none. Transports are `name` or `name:nexthop`.
     """
 
     my_origin: str
@@ -83,20 +93,29 @@ class Routing:
     relayhost: str = ""
     local_transport: str = "local"
     virtual_transport: str = "virtual"
+    relay_transport: str = "relay"
+    default_transport: str = "smtp"
+    sender_dependent_relayhost_maps: Sequence[Table] = ()
+    sender_dependent_default_transport_maps: Sequence[Table] = ()
+    propagate_unmatched_extensions: frozenset[str] = frozenset({"canonical", "virtual"})
+    append_dot_mydomain: str = ""
     luser_relay: str = ""
     accept_all_local: bool = False
 
     # ------------------------------------------------------------ classes
 
     def complete(self, address: Address) -> Address:
-        """The address with `myorigin` where it had no domain."""
-        return address if address.domain else Address(address.local, self.my_origin)
+        """The address with `myorigin` where it had no domain, and a host name with its domain."""
+        domain = address.domain
+        if not domain:
+            return Address(address.local, self.my_origin)
+        if self.append_dot_mydomain and "." not in domain and not domain.startswith("["):
+            return Address(address.local, f"{domain}.{self.append_dot_mydomain}")
+        return address
 
     def classify(self, address: Address) -> AddressClass:
-        """The class of the address's domain. An address without a domain is local."""
-        domain = address.domain.lower().removesuffix(".")
-        if not domain:
-            return AddressClass.LOCAL if self._is_local(self.my_origin) else AddressClass.REMOTE
+        """The class of the address's domain; without one it is that of `myorigin`."""
+        domain = self.complete(address).domain.lower().removesuffix(".")
         if self._is_local(domain):
             return AddressClass.LOCAL
         if self.is_virtual_alias_domain(domain):
@@ -169,10 +188,8 @@ class Routing:
 
     # ------------------------------------------------------------ tables of whole addresses
 
-    def find_virtual_alias(self, address: Address) -> Entry | None:
+    def find_virtual_alias(self, address: Address) -> Match | None:
         """The address's entry in virtual_alias_maps. *Blocking.* virtual(5). Raises TableError."""
-        if not self.virtual_alias_maps:
-            return None
         return self._find_address(self.virtual_alias_maps, address, catch_all=True)
 
     def canonical_recipient(self, address: Address) -> Address:
@@ -185,51 +202,76 @@ class Routing:
 
     def _canonical(self, tables: Sequence[Table], address: Address) -> Address:
         """The table's address, completed; `@domain` keeps the local-part. Unusable values change nothing."""
-        entry = self._find_address(tables, address, catch_all=True) if tables else None
-        if entry is None:
+        match = self._find_address(tables, address, catch_all=True)
+        if match is None:
             return address
-        if entry.value.startswith("@"):
-            return Address(address.local, entry.value[1:].strip())
+        value = match.entry.value.strip()
+        if value.startswith("@"):
+            return Address(address.local, value[1:])
         try:
-            return self.complete(parse_lenient(entry.value))
+            return self.extended(self.complete(parse_lenient(value)), match.extension, "canonical")
         except AddressError:
             return address
 
+    def extended(self, address: Address, extension: str, place: str) -> Address:
+        """The result of a table with the extension that its key lacked, where `place` says so.
+
+        `place` is a word of propagate_unmatched_extensions.
+        """
+        if not extension or place not in self.propagate_unmatched_extensions:
+            return address
+        return Address(address.local + extension, address.domain)
+
     def relocated_to(self, address: Address) -> str | None:
         """Where relocated_maps says the user went: `550 5.1.6 User has moved to ...`. *Blocking.*"""
-        tables = self.relocated_maps
-        entry = self._find_address(tables, address, catch_all=True) if tables else None
-        return entry.value if entry is not None else None
+        match = self._find_address(self.relocated_maps, address, catch_all=True)
+        return match.entry.value if match is not None else None
+
+    def find_by_address(self, tables: Sequence[Table], address: Address) -> Entry | None:
+        """The entry of `user+ext@domain`, `user@domain` or `@domain`: bcc maps. *Blocking.*"""
+        match = self._find_address(tables, address, catch_all=True)
+        return match.entry if match is not None else None
 
     def _find_address(
         self, tables: Sequence[Table], address: Address, catch_all: bool = False
-    ) -> Entry | None:
-        for key in self._address_keys(address, catch_all):
+    ) -> Match | None:
+        if not tables:
+            return None
+        for key, extension in self._address_keys(address, catch_all):
             entry = find_first(tables, key)
             if entry is not None:
-                return entry
+                return Match(entry, extension)
+            tables = [table for table in tables if not asks_whole_key(table)]
         return None
 
-    def _address_keys(self, address: Address, catch_all: bool) -> Iterator[str]:
-        """user+ext@domain, user@domain, then user+ext, user where the domain is ours, then @domain."""
+    def _address_keys(self, address: Address, catch_all: bool) -> Iterator[tuple[str, str]]:
+        """user+ext@domain, user@domain, then user+ext, user where the domain is ours, then @domain.
+
+        With each key goes the extension that it lacks, delimiter first.
+        """
         address = self.complete(address)
-        domain = address.domain.lower()
-        locals_ = tuple(dict.fromkeys((address.local.lower(), self.split(address.local.lower())[0])))
-        for local in locals_:
-            yield f"{local}@{domain}"
+        domain, local = address.domain.lower(), address.local.lower()
+        user = self.split(local)[0]
+        lacking = address.local[len(user) :]
+        locals_ = ((local, ""), (user, lacking)) if lacking else ((local, ""),)
+        yield from ((f"{name}@{domain}", rest) for name, rest in locals_)
         if domain == self.my_origin.lower() or self._is_local(domain):
             yield from locals_
         if catch_all:
-            yield f"@{domain}"
+            yield f"@{domain}", lacking
 
     # ------------------------------------------------------------ the way out
 
-    def resolve(self, address: Address) -> Route:
-        """The transport and next hop for the address. *Blocking.* Raises TableError."""
+    def resolve(self, address: Address, sender: Address | None = None) -> Route:
+        """The transport and next hop for the address; None is the null sender. *Blocking.*
+
+        Raises TableError.
+        """
         address = self.complete(address)
-        default = self._default_route(address)
+        default = self._default_route(address, sender)
+        tables = self.transport_maps
         for key in self._transport_keys(address):
-            entry = find_first(self.transport_maps, key)
+            entry = find_first(tables, key)
             if entry is not None:
                 transport, _, nexthop = entry.value.strip().partition(":")
                 return Route(
@@ -237,22 +279,44 @@ class Routing:
                     nexthop or (address.domain if transport else default.nexthop),
                     f"transport_maps, {entry.source}",
                 )
+            tables = [table for table in tables if not asks_whole_key(table)]
         return default
 
-    def _default_route(self, address: Address) -> Route:
+    def _default_route(self, address: Address, sender: Address | None) -> Route:
         match self.classify(address):
             case AddressClass.LOCAL:
-                return Route(self.local_transport, address.domain, "mydestination")
+                return self._over(self.local_transport, address.domain, "mydestination")
             case AddressClass.VIRTUAL_ALIAS:
                 text = "5.1.1 User unknown in virtual alias table"
                 return Route("error", text, "virtual_alias_domains")
             case AddressClass.VIRTUAL_MAILBOX:
-                return Route(self.virtual_transport, address.domain, "virtual_mailbox_domains")
+                return self._over(self.virtual_transport, address.domain, "virtual_mailbox_domains")
             case AddressClass.RELAY:
-                return Route("relay", self.relayhost or address.domain, "relay_domains")
-        if self.relayhost:
-            return Route("smtp", self.relayhost, "relayhost")
-        return Route("smtp", address.domain, "the domain's MX records")
+                nexthop, source = self._next_hop(address, sender, "relay_domains")
+                return self._over(self.relay_transport, nexthop, source)
+        own = self._of_sender(self.sender_dependent_default_transport_maps, sender)
+        nexthop, source = self._next_hop(address, sender, "the domain's MX records")
+        if own is not None:
+            return self._over(own.value, nexthop, f"sender_dependent_default_transport_maps, {own.source}")
+        return self._over(self.default_transport, nexthop, source)
+
+    def _over(self, transport: str, nexthop: str, source: str) -> Route:
+        """By `transport` or `transport:nexthop`; local and virtual mail is always for the domain."""
+        name, _, own = transport.strip().partition(":")
+        return Route(name, nexthop if name in ("local", "virtual") else own or nexthop, source)
+
+    def _next_hop(self, address: Address, sender: Address | None, source: str) -> tuple[str, str]:
+        own = self._of_sender(self.sender_dependent_relayhost_maps, sender)
+        if own is not None:
+            return own.value, f"sender_dependent_relayhost_maps, {own.source}"
+        return (self.relayhost, "relayhost") if self.relayhost else (address.domain, source)
+
+    def _of_sender(self, tables: Sequence[Table], sender: Address | None) -> Entry | None:
+        """What a table says for `user@domain` or `@domain` of the sender; DUNNO is nothing."""
+        if not tables:
+            return None
+        found = find_first(tables, "<>") if sender is None else self.find_by_address(tables, sender)
+        return None if found is None or found.value.strip().upper() == "DUNNO" else found
 
     def _transport_keys(self, address: Address) -> Iterator[str]:
         """transport(5), TABLE SEARCH ORDER."""

@@ -25,11 +25,12 @@ from mailserver.envelope import Outcome, Recipient, Status
 from mailserver.queue.bounce import Sent, sender_of
 from mailserver.queue.directory import State
 from mailserver.queue.file import QueueFile
-from mailserver.queue.local import ACTIONS, LocalWork, parse_sender
+from mailserver.queue.local import ACTIONS, LocalWork
 from mailserver.queue.progress import Progress
 from mailserver.queue.record import Record
 from mailserver.queue.schedule import is_expired, next_attempt, wants_warning
 from mailserver.queue.services import Services
+from mailserver.wire.address import parse_sender
 
 _LOCAL_KINDS = frozenset(ACTIONS) | {LeafKind.FORWARD}
 

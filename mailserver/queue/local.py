@@ -22,7 +22,7 @@ from mailserver.queue.progress import Progress, expanded_record, outcome_record
 from mailserver.queue.record import Record
 from mailserver.queue.services import Services
 from mailserver.tables.table import TableError
-from mailserver.wire.address import AddressError, parse_lenient
+from mailserver.wire.address import parse_sender
 
 ACTIONS: Final = {
     LeafKind.MAILBOX: Action.MAILBOX,
@@ -75,6 +75,7 @@ class LocalWork:
                     rules=self._services.rules,
                     lookups=self._services.lookups,
                     already_delivered_to=already,
+                    sender=self._progress.sender,
                 )
             except (CannotExpandNow, TableError, TemporaryAccountFailure, OSError) as error:
                 self._defer(number, error, "temporary lookup failure")
@@ -84,7 +85,7 @@ class LocalWork:
                 self._defer(number, error, "internal error")
                 continue
             for warning in plan.warnings:
-                self._services.log.write("local", warning)
+                self._services.log.write("local", f"warning: {warning}")
             self._replace(number, plan.leaves)
 
     def _rewrite_sender(self, pending: Sequence[int]) -> bool:
@@ -266,13 +267,3 @@ def _prefix(sender: str, original: str, own: str) -> bytes:
 def _field_text(value: str) -> bytes:
     """Text in a header field of one line, whoever chose it (B12)."""
     return re.sub(r"[\x00-\x1f\x7f]", "?", value).encode("utf-8", "surrogateescape")
-
-
-def parse_sender(text: str) -> Address | None:
-    """The envelope sender of that text; None, the null sender, where it is empty or no address."""
-    if not text:
-        return None
-    try:
-        return parse_lenient(text)
-    except AddressError:
-        return None

@@ -182,15 +182,29 @@ class Parts:
             virtual_mailbox_maps=self.tables("virtual_mailbox_maps"),
             relay_recipient_maps=relay_recipients or None,
             transport_maps=self.tables("transport_maps"),
-            canonical_maps=(*self.tables("recipient_canonical_maps"), *self.tables("canonical_maps")),
-            sender_canonical_maps=(*self.tables("sender_canonical_maps"), *self.tables("canonical_maps")),
+            canonical_maps=self.canonical_tables("recipient", "envelope_recipient"),
+            sender_canonical_maps=self.canonical_tables("sender", "envelope_sender"),
             relocated_maps=self.tables("relocated_maps"),
             relayhost=config.string("relayhost"),
             local_transport=config.string("local_transport"),
             virtual_transport=config.string("virtual_transport"),
+            relay_transport=config.string("relay_transport"),
+            default_transport=config.string("default_transport"),
+            sender_dependent_relayhost_maps=self.tables("sender_dependent_relayhost_maps"),
+            sender_dependent_default_transport_maps=self.tables("sender_dependent_default_transport_maps"),
+            propagate_unmatched_extensions=frozenset(config.words("propagate_unmatched_extensions")),
+            append_dot_mydomain=config.string("mydomain") if config.boolean("append_dot_mydomain") else "",
             luser_relay=config.raw("luser_relay"),
             accept_all_local=not config.string("local_recipient_maps"),
         )
+
+    def canonical_tables(self, side: str, place: str) -> tuple[Table, ...]:
+        """The canonical tables for `side` (sender, recipient) that its classes want used at `place`."""
+        names = (f"{side}_canonical", "canonical")
+        found = (
+            self.tables(f"{name}_maps") for name in names if place in self.config.words(f"{name}_classes")
+        )
+        return tuple(table for tables in found for table in tables)
 
     @cached_property
     def local_rules(self) -> LocalRules:
@@ -202,13 +216,17 @@ class Parts:
             allow_mail_to_files=frozenset(config.words("allow_mail_to_files")),
             forward_path=config.raw("forward_path"),
             mailbox_transport=config.string("mailbox_transport"),
+            mailbox_transport_maps=self.tables("mailbox_transport_maps"),
             mailbox_command=config.raw("mailbox_command"),
+            mailbox_command_maps=self.tables("mailbox_command_maps"),
             home_mailbox=config.string("home_mailbox"),
             mail_spool_directory=config.string("mail_spool_directory"),
             virtual_mailbox_base=config.string("virtual_mailbox_base"),
             fallback_transport=config.string("fallback_transport"),
+            fallback_transport_maps=self.tables("fallback_transport_maps"),
             luser_relay=config.raw("luser_relay"),
             expand_owner_alias=config.boolean("expand_owner_alias"),
+            reset_owner_alias=config.boolean("reset_owner_alias"),
         )
 
     @cached_property

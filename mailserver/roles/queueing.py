@@ -36,6 +36,9 @@ def local_agents(parts: Parts) -> LocalAgents:
         forward_file_mode=None if mode == "any" else int(mode, 8),
         mboxrd=config.string("mbox_quoting") == "mboxrd",
         rules=parts.lock_rules,
+        requires_home=config.boolean("require_home_directory"),
+        strict_ownership=config.boolean("strict_mailbox_ownership"),
+        command_shell=config.words("local_command_shell"),
         report=parts.warn("local"),
     )
 

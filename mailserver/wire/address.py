@@ -98,6 +98,16 @@ def parse_lenient(text: str) -> Address:
     return _address(found[1], found[2], LONGEST_PATH)
 
 
+def parse_sender(text: str) -> Address | None:
+    """The envelope sender of that text; None, the null sender, where it is empty or no address."""
+    if not text:
+        return None
+    try:
+        return parse_lenient(text)
+    except AddressError:
+        return None
+
+
 def _address(local: bytes, domain: bytes | None, longest_local: int) -> Address:
     if local[:1] == b'"':
         local = re.sub(rb"\\(.)", rb"\1", local[1:-1]) if b"\\" in local else local[1:-1]

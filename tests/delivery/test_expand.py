@@ -285,3 +285,56 @@ def test_explain_shows_each_step_with_its_line(tmp_path: Path) -> None:
         "no@example.org: local address: 451 4.3.0 temporary failure",
         "  inline:test: cannot be read",
     ]
+
+
+def test_single_users_have_their_own_way(tmp_path: Path) -> None:
+    """mailbox_command_maps, mailbox_transport_maps, fallback_transport_maps go before their parameters."""
+    world = World(tmp_path)
+    rules = {
+        "mailbox_command": "everyone",
+        "mailbox_command_maps": (DictTable({"alice": "procmail -a x"}),),
+        "mailbox_transport_maps": (DictTable({"bob": "lmtp:unix:/run/lmtp"}),),
+        "fallback_transport_maps": (DictTable({"old": "smtp:[old.test]"}),),
+    }
+    assert shown(plan_for(world, "alice@example.org", **rules)) == ["command procmail -a x as alice"]
+    assert shown(plan_for(world, "bob@example.org")) == ["remote unix:/run/lmtp bob@example.org"]
+    assert shown(plan_for(world, "carol@example.org")) == ["command everyone as carol"]
+    assert shown(plan_for(world, "old@example.org")) == ["remote [old.test] old@example.org"]
+    assert shown(plan_for(world, "new@example.org")) == ['failed unknown user: "new" new@example.org']
+
+
+def test_local_is_a_transport_like_any_other(tmp_path: Path) -> None:
+    """transport(5): `local:` in a table delivers here; `local_transport = error:...` nothing at all."""
+    table = DictTable({"alice@example.org": "local:", "far.test": "local:"})
+    assert shown(plan_for(World(tmp_path, transport_maps=(table,)), "alice@example.org")) == [
+        "mailbox alice as alice"
+    ]
+    closed = World(tmp_path, local_transport="error:5.1.1 not here")
+    assert shown(plan_for(closed, "alice@example.org")) == ["failed not here alice@example.org"]
+    with pytest.raises(CannotExpandNow, match="later"):
+        plan_for(World(tmp_path, local_transport="retry:later"), "alice@example.org")
+
+
+def test_an_alias_may_end_the_owner_of_the_one_around_it(tmp_path: Path) -> None:
+    """reset_owner_alias: without it a list within a list keeps the outer owner."""
+    world = World(tmp_path, {"outer": "inner", "owner-outer": "bob", "inner": "alice"})
+    senders = [leaf.sender for leaf in plan_for(world, "outer@example.org").leaves]
+    assert senders == ["owner-outer@example.org"]
+    assert [leaf.sender for leaf in plan_for(world, "outer@example.org", reset_owner_alias=True).leaves] == [
+        None
+    ]
+
+
+def test_extensions_reach_aliases_and_forwards(tmp_path: Path) -> None:
+    """propagate_unmatched_extensions = virtual, alias, forward."""
+    places = frozenset({"virtual", "alias", "forward"})
+    world = World(
+        tmp_path,
+        {"team": "bob"},
+        propagate_unmatched_extensions=places,
+        virtual_alias_maps=(DictTable({"info@example.org": "team@example.org"}),),
+    )
+    world.forward("alice", "carol@other.test")
+    plan = plan_for(world, "info+x@example.org")
+    assert [str(leaf.recipient) for leaf in plan.leaves] == ["bob+x@example.org"]
+    assert plan_for(world, "alice+x@example.org").leaves[0].addresses == (Address("carol+x", "other.test"),)

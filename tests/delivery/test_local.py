@@ -295,3 +295,23 @@ def test_the_unexpected_is_deferred_and_reported(content: int) -> None:
     assert (outcome.status, outcome.dsn) == (Status.DEFERRED, "4.3.0")
     assert "\n" not in outcome.text
     assert "Traceback" in reports[0]
+
+
+def test_a_missing_home_waits_where_homes_are_required(tmp_path: Path) -> None:
+    """require_home_directory: an unmounted home is no reason to deliver elsewhere."""
+    owner = Owner("alice", os.getuid(), os.getgid(), str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError):
+        LocalAgents("mx", requires_home=True).read_forward(owner, ("/nonexistent/.forward",))
+    assert LocalAgents("mx").read_forward(owner, ("/nonexistent/.forward",)) == (None, ())
+
+
+def test_the_shell_for_commands_may_be_chosen(tmp_path: Path, content: int) -> None:
+    """local_command_shell gets even what needs no shell, as one argument."""
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\necho "$1|$2" > "${0}.saw"; cat > /dev/null\n')
+    shell.chmod(0o755)
+    outcome = LocalAgents("mx", command_shell=(str(shell), "-c")).perform(
+        job(Action.COMMAND, "/bin/true now"), content
+    )
+    assert outcome.status is Status.DELIVERED
+    assert (tmp_path / "shell.saw").read_text() == "-c|/bin/true now\n"

@@ -9,6 +9,7 @@ import pytest
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.delivery.routing import AddressClass, Route, Routing
 from mailserver.envelope import Address
+from mailserver.tables.regexp import regexp_table
 from mailserver.tables.table import TableError
 from tests.queue.world import ORIGIN, Accounts, DictTable
 
@@ -155,3 +156,85 @@ def test_reserved_names_are_not_split(tmp_path: Path) -> None:
     assert own.split("+alice") == ("+alice", "")
     for name in ("owner-list", "list-request", "mailer-daemon", "double-bounce"):
         assert own.split(name) == (name, "")
+
+
+def test_extensions_go_on_where_they_are_wanted(tmp_path: Path) -> None:
+    """propagate_unmatched_extensions: what the key lacked is added to the result, canonical(5)."""
+    table = DictTable({"bob@example.org": "robert@other.test", "x+full@example.org": "y@other.test"})
+    own = routing(tmp_path, canonical_maps=(table,))
+    assert own.canonical_recipient(Address("bob+List", "example.org")) == Address("robert+List", "other.test")
+    assert own.canonical_recipient(Address("x+full", "example.org")) == Address("y", "other.test")
+    plain = routing(tmp_path, canonical_maps=(table,), propagate_unmatched_extensions=frozenset())
+    assert plain.canonical_recipient(Address("bob+list", "example.org")) == Address("robert", "other.test")
+
+
+def test_pattern_tables_see_whole_addresses_only(tmp_path: Path) -> None:
+    """regexp_table(5): user+foo@domain is not broken up, so `^@` or a bare domain never matches."""
+    path = tmp_path / "patterns"
+    path.write_text("/^@example.org$/ catch\n/^(bob)@example.org$/ found\n/^relay.test$/ smtp:[wrong]\n")
+    table = regexp_table(f"regexp:{path}", str(path))
+    own = routing(tmp_path, virtual_alias_maps=(table,), transport_maps=(table,))
+    assert own.find_virtual_alias(Address("ann", "example.org")) is None
+    match = own.find_virtual_alias(Address("bob", "example.org"))
+    assert match is not None and match.entry.value == "found"
+    assert own.find_virtual_alias(Address("bob+x", "example.org")) is None
+    assert own.resolve(Address("u", "relay.test")).nexthop == "relay.test"
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        (Address("alice", "example.org"), ("smtp", "[own.test]")),
+        (Address("Alice+x", "example.org"), ("smtp", "[own.test]")),
+        (Address("bob", "example.org"), ("smtp", "[domain.test]:26")),
+        (Address("bob", "other.test"), ("smtp", "[usual.test]")),
+        (Address("dunno", "example.org"), ("smtp", "[usual.test]")),
+        (Address("slow", "example.org"), ("slow", "[usual.test]")),
+        (None, ("smtp", "[bounces.test]")),
+    ],
+)
+def test_the_sender_may_choose_the_way(
+    tmp_path: Path, sender: Address | None, expected: tuple[str, str]
+) -> None:
+    """sender_dependent_relayhost_maps, sender_dependent_default_transport_maps; `<>`, DUNNO."""
+    hosts = DictTable(
+        {
+            "alice@example.org": "[own.test]",
+            "@example.org": "[domain.test]:26",
+            "dunno@example.org": "DUNNO",
+            "slow@example.org": "DUNNO",
+            "<>": "[bounces.test]",
+        }
+    )
+    own = routing(
+        tmp_path,
+        relayhost="[usual.test]",
+        sender_dependent_relayhost_maps=(hosts,),
+        sender_dependent_default_transport_maps=(DictTable({"slow@example.org": "slow:"}),),
+    )
+    route = own.resolve(Address("any", "far.test"), sender)
+    assert (route.transport, route.nexthop) == expected
+
+
+def test_transports_with_next_hops(tmp_path: Path) -> None:
+    """default_transport, relay_transport, local_transport as `name:nexthop`, as null clients have them."""
+    own = routing(
+        tmp_path,
+        relayhost="[mx.test]",
+        default_transport="smtp:[gate.test]:27",
+        relay_transport="relay",
+        local_transport="error:5.1.1 mail is not kept here",
+    )
+    assert own.resolve(Address("a", "far.test")).nexthop == "[gate.test]:27"
+    assert own.resolve(Address("a", "relay.test")) == Route("relay", "[mx.test]", "relayhost")
+    route = own.resolve(Address("alice", "example.org"))
+    assert (route.transport, route.nexthop) == ("error", "5.1.1 mail is not kept here")
+
+
+def test_host_names_are_completed_where_asked(tmp_path: Path) -> None:
+    """append_dot_mydomain: `user@host` is `user@host.$mydomain`; literals stay."""
+    own = routing(tmp_path, append_dot_mydomain="example.net")
+    assert own.complete(Address("a", "host")) == Address("a", "host.example.net")
+    assert own.complete(Address("a", "host.test")) == Address("a", "host.test")
+    assert own.complete(Address("a", "[192.0.2.1]")) == Address("a", "[192.0.2.1]")
+    assert routing(tmp_path).complete(Address("a", "host")) == Address("a", "host")

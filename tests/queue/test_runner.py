@@ -446,3 +446,14 @@ def test_a_large_local_list_is_linear(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "mail")) == 3000
     assert world.queued() == []
     assert time.process_time() - began < 5
+
+
+def test_warnings_of_an_expansion_are_logged_as_such(tmp_path: Path) -> None:
+    """The word `warning:` once, whoever warns: .forward files, bad destinations."""
+    world = World(tmp_path, {"team": "alice, b a d"})
+    world.send("team@example.org")
+    assert world.lines("bad destination") == [
+        "local: warning: aliases:1: bad destination 'b a d' ignored: " + line.rpartition(": ")[2]
+        for line in world.lines("bad destination")
+    ]
+    assert len(world.lines("bad destination")) == 1

@@ -77,7 +77,7 @@ PARAMETERS: Final = (
              "The least size of a new index; it grows as it must."),
     honoured("stress", Type.STRING, "",
              "Set under overload; the defaults of several limits depend on it."),
-    refused("append_dot_mydomain", Type.BOOLEAN, _LEVEL % ("1", "yes", "no"),
+    honoured("append_dot_mydomain", Type.BOOLEAN, _LEVEL % ("1", "yes", "no"),
              "Whether `user@host` becomes `user@host.$mydomain`."),
     refused("append_at_myorigin", Type.BOOLEAN, "yes",
              "Whether `user` becomes `user@$myorigin`."),

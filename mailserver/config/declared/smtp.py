@@ -119,7 +119,5 @@ PARAMETERS: Final = (
              "The SASL library of Postfix; here there is one of our own."),
     refused("smtp_sender_dependent_authentication", Type.BOOLEAN, "no",
              "Whether the password depends on the sender."),
-    refused("sender_dependent_relayhost_maps", Type.LIST, "",
-             "Tables from senders to relay hosts."),
 )
 # fmt: on

@@ -45,9 +45,6 @@ PARAMETERS: Final = (
         "Delivers mail some other way than to a mailbox of this host, which this program does not do.",
         """
         best_mx_transport =
-        fallback_transport_maps =
-        mailbox_transport_maps =
-        sender_dependent_default_transport_maps =
         use_srv_lookup =
         """,
     ),
@@ -61,10 +58,7 @@ PARAMETERS: Final = (
         sender_bcc_maps =
     """),
     *group(Kind.REFUSED, "Rewrites addresses, which this program does not do.", """
-        canonical_classes = envelope_sender, envelope_recipient, header_sender, header_recipient
         masquerade_domains =
-        recipient_canonical_classes = envelope_recipient, header_recipient
-        sender_canonical_classes = envelope_sender, header_sender
         smtp_generic_maps =
     """),
     *group(Kind.REFUSED, "Decides over clients and recipients in a way that this program does not know.", """
