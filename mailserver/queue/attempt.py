@@ -64,8 +64,9 @@ class Attempt:
         """
         try:
             self._log_active()
-            await self._expand()
-            await self._deliver()
+            if not self._progress.is_forced_to_expire:
+                await self._expand()
+                await self._deliver()
             return await self._conclude()
         except Exception as error:  # one poison message never stops the others (P9)
             for line in "".join(traceback.format_exception(error)).splitlines():
@@ -252,15 +253,18 @@ class Attempt:
         accepted, progress = self._progress.accepted, self._progress
         is_bounce = accepted.envelope.sender is None
         now = self._services.clock()
-        if not is_expired(accepted.arrival, progress.last_attempt, now, is_bounce, self._services.retry):
-            return
+        status, reason = "force-expired", "message is administratively expired"
+        if not progress.is_forced_to_expire:
+            if not is_expired(accepted.arrival, progress.last_attempt, now, is_bounce, self._services.retry):
+                return
+            status, reason = "expired", "delivery time expired"
         open_leaves = progress.open_leaves()
         if open_leaves:
             sender = accepted.envelope.sender or ""
-            line = f"{self._message.queue_id}: from=<{sender}>, status=expired, returned to sender"
+            line = f"{self._message.queue_id}: from=<{sender}>, status={status}, returned to sender"
             self._services.log.write("qmgr", line)
         for number in open_leaves:
-            last = progress.outcomes[number] or Outcome.deferred("delivery time expired", "4.4.7")
+            last = progress.outcomes[number] or Outcome.deferred(reason, "4.4.7")
             progress.settle(number, replace(last, status=Status.FAILED))
 
     def _report(self) -> list[Sent]:

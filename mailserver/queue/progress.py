@@ -9,6 +9,7 @@ order they came to be, so a journal record names a leaf by its number:
     ["attempt", when, next]                 all leaves were tried; next attempt
     ["reported", [leaf, ...]]               the sender knows about these failures or successes
     ["warned"]                              the sender knows that the message is delayed
+    ["expire"]                              an operator wants it returned, whatever its age
 
 Unknown records are skipped: a later release may have written them.
 """
@@ -46,6 +47,7 @@ class Progress:
         self.last_attempt = 0.0
         self.next_attempt = 0.0
         self.is_warned = False
+        self.is_forced_to_expire = False
         for record in records:
             try:
                 self.apply(record)
@@ -106,6 +108,8 @@ class Progress:
                 self.reported.update(leaves)
             case ["warned"]:
                 self.is_warned = True
+            case ["expire"]:
+                self.is_forced_to_expire = True
 
     def _expand(self, leaf: int, leaves: Sequence[Leaf]) -> None:
         self.settle(leaf, _EXPANDED)

@@ -18,6 +18,8 @@ import heapq
 import resource
 import traceback
 from collections import Counter, deque
+from collections.abc import Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -91,6 +93,12 @@ class Runner:
         self._waiting.pop(queue_id, None)
         self._ready.append(queue_id)
         self._begin_ready()
+
+    def hurry(self, queue_ids: Iterable[str]) -> None:
+        """Those messages are due now, whatever is known of their next hops (`postqueue -i`, `-s`)."""
+        self._services.suspensions.clear()
+        for queue_id in queue_ids:
+            self.accept_id(queue_id)
 
     def flush(self) -> None:
         """Every deferred message is due now (`postqueue -f`)."""

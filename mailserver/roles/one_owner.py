@@ -23,11 +23,14 @@ from mailserver.config.config import Config
 from mailserver.dns import Resolver
 from mailserver.maillog import MailLog
 from mailserver.rights.as_user import Identity, become
+from mailserver.roles.hangup import reopen_log_on_hangup
 from mailserver.roles.instance import lock_queue
 from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
+from mailserver.roles.local_side import LocalSide
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.queueing import local_agents, make_runner
+from mailserver.roles.ready import announce
 from mailserver.roles.retrieval import RetrievalListeners, make_registry
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.threads import PooledThreads
@@ -52,6 +55,7 @@ class OneOwnerServer(Service):
         parts, reactor, threads = self._parts, self._reactor, self._threads
         self._lock = lock_queue(parts.config, parts.mail_owner.uid, parts.mail_owner.gid)
         bound = bind_all(parts.config)
+        is_shared = os.geteuid() == 0
         self._drop_root()
         parts.queue.prepare()
         self._resolver = Resolver(reactor)
@@ -65,6 +69,7 @@ class OneOwnerServer(Service):
             self._notices.nudge,
             smtp_ports(bound),
         )
+        self._local = LocalSide(parts, threads, reactor, self._runner, is_shared)
         logins = LocalLogins(judge(parts), threads, reactor)
         smtp = SmtpListeners(parts, threads, reactor, self._resolver, logins, self._runner.accept)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, self._registry)
@@ -92,6 +97,9 @@ class OneOwnerServer(Service):
         self._pool.start()
         self._notices.start()
         self._runner.start()
+        self._local.start()
+        reopen_log_on_hangup(self._parts.log, self._reactor)
+        announce()
 
     def stopService(self) -> Deferred[None]:
         """Clients were told, deliveries have ended, everything is closed."""
@@ -100,6 +108,7 @@ class OneOwnerServer(Service):
 
     async def _stop(self) -> None:
         await self._ports.close()
+        await self._local.stop()
         await self._runner.stop()
         self._relay.close()
         self._parts.queue.close()

@@ -1,0 +1,365 @@
+"""`sendmail`: hand a message to the mail system. sendmail(1), and Postfix's of the same name.
+
+Mail is written to `maildrop` under queue_directory (`queue.drop_file`), where the server picks it
+up at once, or when it is started next. The command needs no rights but to write there; who sends
+is whom the file belongs to.
+
+Options are parsed up to the first operand. As mailq it lists the queue, as newaliases it indexes
+the aliases. Every failure of its own ends with status 75, for the caller to try again; a
+bad address is no failure, it bounces. Where it differs from Postfix's: -bv prints its verdict at
+once instead of mailing a report, and -v is taken without effect.
+
+Only what a plain message needs is imported at the start.
+"""
+
+import os
+import sys
+
+from mailserver.commands import light_config
+from mailserver.queue import drop_file
+
+TEMPORARY_FAILURE = 75
+USAGE = "usage: sendmail [options] [recipient ...]"
+HELP = """\
+usage: sendmail [options] [recipient ...]
+
+Hands the message on standard input to the mail system.
+  -f SENDER, -r SENDER  the envelope sender (default: who you are)
+  -F NAME               the full name for a From: field that is missing
+  -t                    take recipients from To:, Cc: and Bcc: too
+  -i, -oi               a line with a single dot does not end the message
+  -N LIST, -R full|hdrs, -V ENVID   delivery status notifications
+  -B 8BITMIME|7BIT      the body's type
+  -bs                   speak SMTP on standard input
+  -bv                   say where mail for the recipients would go
+  -bp                   as mailq         -bi, -I  as newaliases
+  -q                    deliver the queue now       -qI ID, -qR SITE  a part of it
+  -bd                   start the mail system
+  -C DIR                the directory of main.cf
+Other options of Sendmail are taken and ignored.
+
+example:
+  printf 'Subject: hi\\n\\nhello\\n' | sendmail -i alice@example.org
+"""
+_WITH_VALUE = "ABCFLNORVXbdefhopqr"  # as one word, or with the value in the next one
+_MAY_STAND_ALONE = "qd"  # the value is in the same word, or there is none
+_IGNORED_BODIES = ("8BITMIME", "7BIT")
+_CHUNK = 1 << 16
+
+
+class Failure(Exception):
+    """The command cannot do its work. The text goes behind `fatal: `."""
+
+
+class Options:
+    """The command line. `sender` is None where none was given."""
+
+    def __init__(self) -> None:
+        self.mode = "m"
+        self.sender: bytes | None = None
+        self.full_name: bytes | None = None
+        self.extracts = False
+        self.dot_ends = True
+        self.config: str | None = None
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.flush = ""  # "all", "I…" or "R…"
+        self.recipients: list[bytes] = []
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    """Run the command; its exit status."""
+    program = os.path.basename(sys.argv[0]) if argv is None else "sendmail"
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--help"]:
+        sys.stdout.write(HELP)
+        return 0
+    try:
+        options = parse(arguments)
+        if program == "mailq":
+            options.mode = "p"
+        elif program == "newaliases":
+            options.mode = "i"
+        return _perform(options)
+    except (Failure, light_config.CannotRead) as error:
+        sys.stderr.write(f"sendmail: fatal: {error}\n")
+    except OSError as error:
+        sys.stderr.write(f"sendmail: fatal: {error.filename or 'cannot submit'}: {error.strerror}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("sendmail: fatal: interrupted\n")
+    return TEMPORARY_FAILURE
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def parse(arguments: "list[str]") -> Options:
+    """The options, and the recipients behind them. Raises Failure."""
+    options = Options()
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        if word == "--":
+            position += 1
+            break
+        if not word.startswith("-") or word == "-":
+            break
+        position += 1
+        while len(word) > 1:
+            letter, rest = word[1], word[2:]
+            if letter in _WITH_VALUE:
+                if not rest and letter not in _MAY_STAND_ALONE:
+                    if position >= len(arguments):
+                        raise Failure(f"option -{letter} needs a value: {USAGE}")
+                    rest = arguments[position]
+                    position += 1
+                _take(options, letter, rest)
+                break
+            _take(options, letter, "")
+            word = "-" + rest
+    options.recipients = [os.fsencode(each) for each in arguments[position:]]
+    return options
+
+
+def _take(options: Options, letter: str, value: str) -> None:
+    """One option is in `options`. Raises Failure."""
+    if letter in "fr":
+        options.sender = os.fsencode(value)
+    elif letter == "F":
+        options.full_name = os.fsencode(value)
+    elif letter == "t":
+        options.extracts = True
+    elif letter == "i" or (letter == "o" and value == "i"):
+        options.dot_ends = False
+    elif letter == "C":
+        options.config = os.path.dirname(value) or "." if os.path.isfile(value) else value
+    elif letter == "I":
+        options.mode = "i"
+    elif letter == "b":
+        _take_mode(options, value)
+    elif letter == "q":
+        _take_flush(options, value)
+    elif letter in "NRVB":
+        _take_notice(options, letter, value)
+    elif letter not in "AGLOUXcdehmnopsvx":
+        raise Failure(f"invalid option -- '{letter}': {USAGE}")
+
+
+def _take_mode(options: Options, value: str) -> None:
+    if value in ("m", "s", "p", "i", "v", "d"):
+        options.mode = value
+    elif value not in ("h", "H"):
+        raise Failure(f"unsupported: -b{value}: {USAGE}")
+
+
+def _take_flush(options: Options, value: str) -> None:
+    if not value:
+        options.flush = "all"
+    elif value[0] in "IR":
+        if not value[1:]:
+            raise Failure(f"specify: -q{value[0]}{'queueid' if value[0] == 'I' else 'sitename'}")
+        options.flush = value
+    elif not value[0].isdigit():
+        raise Failure(f"-q{value} is not implemented")
+
+
+def _take_notice(options: Options, letter: str, value: str) -> None:
+    """-N, -R, -V and -B: what is no value of theirs is warned about, or refused, as Postfix does."""
+    upper = value.upper()
+    if letter == "B":
+        if upper not in _IGNORED_BODIES:
+            raise Failure("-B option needs 8BITMIME or 7BIT")
+        options.fields.append((b"body", upper.encode()))
+    elif letter == "N":
+        words = upper.replace(" ", "").split(",")
+        if words == ["NEVER"] or set(words) <= {"SUCCESS", "FAILURE", "DELAY"}:
+            options.fields.append((b"notify", ",".join(words).encode()))
+        else:
+            _warn(f'bad -N option value "{value}": ignored')
+    elif letter == "R":
+        if upper in ("FULL", "HDRS"):
+            options.fields.append((b"ret", upper.encode()))
+        else:
+            _warn(f'bad -R option value "{value}": ignored')
+    elif len(value) > 100 or not (value.isascii() and value.isprintable()):
+        _warn("bad -V option value: ignored")
+    else:
+        options.fields.append((b"envid", value.encode()))
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"sendmail: warning: {text}\n")
+
+
+# ---------------------------------------------------------------- what to do
+
+
+def _perform(options: Options) -> int:
+    if options.flush or options.mode in ("p", "i", "v", "d"):
+        return _other_command(options)
+    directory = light_config.config_directory(options.config)
+    values = light_config.read(directory)
+    _check_user(directory, values["authorized_submit_users"])
+    limit = int(values["message_size_limit"]) if values["message_size_limit"].isdigit() else 0
+    if options.mode == "s":
+        from mailserver.commands.smtp_on_stdin import converse
+
+        return converse(lambda fields, content: submit(values, fields, content), limit)
+    if not options.recipients and not options.extracts:
+        raise Failure("Recipient addresses must be specified on the command line or via the -t option")
+    submit(values, *compose(options, read_content(sys.stdin.buffer, limit, options.dot_ends)))
+    return 0
+
+
+def _other_command(options: Options) -> int:
+    """What another command does under its own name."""
+    where = ["-c", options.config] if options.config else []
+    if options.flush or options.mode == "p":
+        from mailserver.commands import postqueue
+
+        choice = ["-p"] if not options.flush else _flush_choice(options.flush)
+        status = postqueue.main([*where, *choice])
+        return TEMPORARY_FAILURE if status else 0
+    if options.mode == "i":
+        from mailserver.commands import newaliases
+
+        return newaliases.main(where)
+    if options.mode == "d":
+        from mailserver.commands import postfix
+
+        return postfix.main([*where, "start"])
+    from mailserver.commands import verify
+
+    if not options.recipients:
+        raise Failure("Recipient addresses must be specified on the command line")
+    return verify.main(options.config, [os.fsdecode(each) for each in options.recipients])
+
+
+def _flush_choice(flush: str) -> list[str]:
+    if flush == "all":
+        return ["-f"]
+    return ["-i" if flush[0] == "I" else "-s", flush[1:]]
+
+
+def _check_user(directory: str, allowed: str) -> None:
+    """The server checks it again, by the owner of the file; here it is said in time. Raises Failure."""
+    if allowed == "static:anyone" or os.getuid() == 0:
+        return
+    from mailserver.config.read import ConfigError, read_config
+    from mailserver.maillog import ListLog
+    from mailserver.roles.parts import Parts
+    from mailserver.roles.permission import allowed_users
+
+    try:
+        may_submit = allowed_users(
+            Parts(read_config(directory, os.environ), ListLog()), "authorized_submit_users"
+        )
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    if not may_submit(os.getuid()):
+        raise Failure(f"User {_user_name()}({os.getuid()}) is not allowed to submit mail")
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        raise Failure(f"no login name found for user ID {os.getuid()}: give -f SENDER") from None
+
+
+# ---------------------------------------------------------------- the message
+
+
+def read_content(stream: "object", limit: int, dot_ends: bool) -> bytes:
+    """The message on the stream, LF line ends, its end as -i says. Raises Failure where it is too big.
+
+    A `From ` line at its start is left out.
+    """
+    read = stream.readline if dot_ends else stream.read1  # type: ignore[attr-defined]
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        piece = read(_CHUNK)
+        if not piece or (dot_ends and piece in (b".\n", b".\r\n", b".") and _begins_line(pieces)):
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if limit and size > limit:
+            raise Failure(f"message file too big: message_size_limit is {limit} octets")
+    content = b"".join(pieces)
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+    if content.lstrip(b">").startswith(b"From "):
+        content = content.partition(b"\n")[2]
+    return content
+
+
+def _begins_line(pieces: "list[bytes]") -> bool:
+    return not pieces or pieces[-1].endswith(b"\n")
+
+
+def compose(options: Options, content: bytes) -> "tuple[list[tuple[bytes, bytes]], bytes]":
+    """What goes into the drop file. Raises Failure."""
+    fields = list(options.fields)
+    sender = os.fsencode(_user_name()) if options.sender is None else options.sender
+    fields.append((b"sender", sender))
+    name = _full_name() if options.full_name is None else options.full_name
+    if name:
+        fields.append((b"full_name", name))
+    if options.extracts:
+        if not options.recipients and not names_recipients(content):
+            raise Failure(f"{_user_name()}({os.getuid()}): No recipient addresses found in message header")
+        fields.append((b"extract", b"yes"))
+    fields += [(b"recipient", recipient) for recipient in options.recipients]
+    return fields, content
+
+
+def _full_name() -> bytes:
+    """NAME in the environment, else what the account says."""
+    name = os.environ.get("NAME", "")
+    if name:
+        return os.fsencode(name)
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return b""
+    return os.fsencode(entry.pw_gecos.partition(",")[0].replace("&", entry.pw_name.capitalize()))
+
+
+def names_recipients(content: bytes) -> bool:
+    """Whether a field of the header names a recipient; the server reads them exactly."""
+    name = b""
+    for line in content.split(b"\n"):
+        if not line:
+            break
+        if line[:1] in b" \t":
+            value = line
+        else:
+            name, _, value = line.partition(b":")
+            name = name.strip().lower().removeprefix(b"resent-")
+        if name in (b"to", b"cc", b"bcc") and value.rpartition(b":")[2].strip(b"; ,\t"):
+            return True
+    return False
+
+
+def submit(values: "dict[str, str]", fields: "list[tuple[bytes, bytes]]", content: bytes) -> None:
+    """The message is the server's: durable, whether it runs or not. Raises Failure."""
+    directory = f"{values['queue_directory']}/maildrop"
+    try:
+        data = drop_file.encode(fields, content)
+    except ValueError as error:
+        raise Failure(f"{error}: leave it out") from error
+    try:
+        drop_file.write(directory, data)
+    except OSError as error:
+        raise Failure(
+            f"mail_queue_enter: create file {directory}: {error.strerror}: "
+            "start the mail system once, so that it makes the directory, and check its mode"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
