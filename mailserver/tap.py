@@ -22,7 +22,7 @@ from mailserver.tls import CertificateError
 class Options(usage.Options):
     """The command line of `twistd mailserver`."""
 
-    synopsis = "Usage: twistd [-n] mailserver [-c DIR]"
+    synopsis = "[-c DIR]"
     longdesc = (
         "SMTP, POP3 and IMAP for the classic Unix mail host. DIR holds main.cf and master.cf; "
         "`mailserver init DIR` writes them.\n\n"
