@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint type format render clients bench clean
+.PHONY: help run test check lint type format render clients thunderbird bench clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -54,6 +54,9 @@ render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters
 
 clients: ## install Debian's mail programs that the end-to-end tests drive (root)
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
+
+thunderbird: $(STAMP_TEST) ## drive a real Thunderbird (Debian's packages thunderbird and xvfb)
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/graphical
 
 bench: $(STAMP) ## measure the hot paths
 	@$(BIN)/python -m benchmarks
