@@ -40,9 +40,9 @@ class NameServer:
     def __init__(self, reactor: Any, zone: Zone) -> None:
         self.factory = server.DNSServerFactory(clients=[zone])
         self.factory.noisy = False
-        self.udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self.factory), interface="127.0.0.1")
-        port = self.udp.getHost().port
-        self.tcp = reactor.listenTCP(port, self.factory, interface="127.0.0.1")
+        self.tcp = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        port = self.tcp.getHost().port  # the crowded half first: few use UDP
+        self.udp = reactor.listenUDP(port, dns.DNSDatagramProtocol(self.factory), interface="127.0.0.1")
         self.address = ("127.0.0.1", port)
 
     def stop(self) -> defer.Deferred[Any]:

@@ -116,7 +116,7 @@ class Relay:
                 if failure.is_permanent or failure.may_be_sent:
                     raise
                 return False  # a server may close a session at any time: make a new one
-            self._note(answers, idle.client.relay, range(len(answers)), outcomes)
+            self._note(answers, idle.client, range(len(answers)), outcomes)
             self._keep(nexthop, idle.client, idle.messages + 1)
             return True
         return False
@@ -145,7 +145,7 @@ class Relay:
                     return
                 last = failure
             else:
-                self._note(answers, client.relay, pending, outcomes)
+                self._note(answers, client, pending, outcomes)
                 self._keep(nexthop, client, 1)
                 pending = [
                     i for i, answer in zip(pending, answers, strict=True) if answer.reply.code // 100 == 4
@@ -253,10 +253,15 @@ class Relay:
     # Outcomes.
 
     def _note(
-        self, answers: Sequence[Answer], peer: str, indices: Sequence[int], outcomes: list[Outcome | None]
+        self,
+        answers: Sequence[Answer],
+        client: SmtpClient,
+        indices: Sequence[int],
+        outcomes: list[Outcome | None],
     ) -> None:
+        peer, reports_itself = client.relay, "DSN" in client.session.extensions
         for index, answer in zip(indices, answers, strict=True):
-            outcomes[index] = _outcome(answer, peer)
+            outcomes[index] = _outcome(answer, peer, reports_itself)
 
     def _all(
         self, failure: SessionFailed, relay: str, indices: Sequence[int], outcomes: list[Outcome | None]
@@ -272,10 +277,11 @@ def _part_of(mail: Mail, indices: Sequence[int]) -> Mail:
     return replace(mail, recipients=tuple(mail.recipients[index] for index in indices))
 
 
-def _outcome(answer: Answer, relay: str) -> Outcome:
+def _outcome(answer: Answer, relay: str, reports_itself: bool) -> Outcome:
     reply = answer.reply
     if reply.code // 100 == 2:
-        return Outcome.delivered(str(reply), reply.dsn, relay, str(reply))
+        done = Outcome.delivered(str(reply), reply.dsn, relay, str(reply))
+        return replace(done, reports_itself=reports_itself)
     host = relay.rpartition(":")[0]
     text = f"host {host} said: {reply} (in reply to {answer.command} command)"
     make = Outcome.failed if reply.is_permanent else Outcome.deferred

@@ -151,6 +151,7 @@ class Attempt:
         else:
             is_ours = leaf.dsn in ("5.1.1", "5.4.6", "5.7.1")
             outcome = Outcome.failed(leaf.target, leaf.dsn, relay="local" if is_ours else "none")
+        outcome = self._services.judged(outcome)
         self._work.record_outcomes({number: outcome})
         self._note(number, outcome, self._services.clock())
 
@@ -179,7 +180,8 @@ class Attempt:
                 outcomes: Sequence[Outcome] = [suspended] * len(numbers)
             else:
                 mail = self._outgoing(transport, nexthop, sender, numbers)
-                outcomes = await self._services.transport.deliver(mail)
+                answers = await self._services.transport.deliver(mail)
+                outcomes = list(map(self._services.judged, answers))
                 self._suspend_unreachable(key, outcomes)
         finally:
             self._services.destination_slots.release(key)
@@ -227,8 +229,12 @@ class Attempt:
         return [
             number
             for number in self._progress.unreported(Status.DELIVERED)
-            if "SUCCESS" in self._progress.root(number).notify
+            if "SUCCESS" in self._progress.root(number).notify and not self._reports_itself(number)
         ]
+
+    def _reports_itself(self, number: int) -> bool:
+        outcome = self._progress.outcomes[number]
+        return outcome is not None and outcome.reports_itself
 
     async def _conclude(self) -> float | None:
         """The senders know what they must, and the message is removed or waits."""
@@ -258,7 +264,7 @@ class Attempt:
             if not is_expired(accepted.arrival, progress.last_attempt, now, is_bounce, self._services.retry):
                 return
             status, reason = "expired", "delivery time expired"
-        open_leaves = progress.open_leaves()
+        open_leaves = progress.open_leaves() if not self._services.soft_bounce else []
         if open_leaves:
             sender = accepted.envelope.sender or ""
             line = f"{self._message.queue_id}: from=<{sender}>, status={status}, returned to sender"

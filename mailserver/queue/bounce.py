@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mailserver.delivery.plan import LeafKind
 from mailserver.envelope import Address, Envelope, Outcome, Recipient, Status
@@ -23,6 +23,10 @@ from mailserver.wire.address import AddressError, parse_lenient
 
 _ORIGINS = {Kind.FAILED: "bounce", Kind.DELAYED: "delay"}
 _NAMES = {Kind.FAILED: "non-delivery", Kind.DELAYED: "delay"}
+_COPY_SUBJECTS = {
+    Kind.FAILED: "Postmaster Copy: Undelivered Mail",
+    Kind.DELAYED: "Postmaster Warning: Delayed Mail",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Reporter:
     return_limit: int = RETURN_LIMIT  # bounce_size_limit
     double_bounce_recipient: str = "postmaster"  # 2bounce_notice_recipient; "" drops double bounces
     my_origin: str = ""
+    copies: Mapping[Kind, str] = field(default_factory=dict)  # notify_classes: who else hears of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,16 @@ class Bounces:
     def failed(self, message: QueueFile, progress: Progress, leaves: Sequence[int]) -> list[Sent]:
         """Those who must know of these failures have a report each. Raises OSError."""
         wanted = [leaf for leaf in leaves if _wants(progress.root(leaf), "FAILURE")]
-        return self._report(message, progress, wanted, Kind.FAILED)
+        copies = self._copies(message, progress, leaves, Kind.FAILED)
+        return self._report(message, progress, wanted, Kind.FAILED) + copies
 
     def delayed(
         self, message: QueueFile, progress: Progress, leaves: Sequence[int], until: float
     ) -> list[Sent]:
         """Those who want to know that these recipients must wait have a report each. Raises OSError."""
         wanted = [leaf for leaf in leaves if _wants(progress.root(leaf), "DELAY")]
-        return self._report(message, progress, wanted, Kind.DELAYED, until)
+        copies = self._copies(message, progress, leaves, Kind.DELAYED, until)
+        return self._report(message, progress, wanted, Kind.DELAYED, until) + copies
 
     def succeeded(self, message: QueueFile, progress: Progress, leaves: Sequence[int]) -> list[Sent]:
         """Those who asked have a report for each way their message went. Raises OSError."""
@@ -73,6 +80,23 @@ class Bounces:
         return [
             sent for kind, group in kinds.items() for sent in self._report(message, progress, group, kind)
         ]
+
+    def _copies(
+        self,
+        message: QueueFile,
+        progress: Progress,
+        leaves: Sequence[int],
+        kind: Kind,
+        until: float | None = None,
+    ) -> list[Sent]:
+        """The postmaster's copy, where notify_classes has it: without the message's body."""
+        text = self._reporter.copies.get(kind, "")
+        to = _address(text, self._reporter.my_origin or self._reporter.host) if text else None
+        if to is None or not leaves or not sender_of(progress, leaves[0]) or progress.accepted.origin:
+            return []
+        made = self._commit(message, progress, leaves, kind, to, "double-bounce", until, is_copy=True)
+        name = _NAMES[kind]
+        return [Sent(made, f"{message.queue_id}: postmaster {name} notification: {made.queue_id}")]
 
     def _report(
         self,
@@ -113,6 +137,7 @@ class Bounces:
         to: Address,
         origin: str,
         until: float | None,
+        is_copy: bool = False,
     ) -> QueueFile:
         now = self._clock()
         accepted = progress.accepted
@@ -131,11 +156,11 @@ class Bounces:
             now=now,
             message_id=f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}.{new.queue_id}@{host}",
             envid=envelope.envid,
-            return_full=envelope.ret != "HDRS" and kind is Kind.FAILED,
+            return_full=envelope.ret != "HDRS" and kind is Kind.FAILED and not is_copy,
             retry_until=until,
             return_limit=limit,
             zone_minutes=time.localtime(now).tm_gmtoff // 60,
-            subject="Postmaster Copy: Undelivered Mail" if origin == "double-bounce" else "",
+            subject=_COPY_SUBJECTS[kind] if origin == "double-bounce" else "",
         )
         new.write(received_field(host, self._reporter.mail_name, new.queue_id, now))
         new.write(build_report(report))

@@ -88,6 +88,7 @@ class Listed:
 class QueueDirectory:
     """The queue under `path`. `warn` gets texts for the log; `clock` is wall-clock seconds.
 
+    `complete` gives the envelope of mail from outside its last recipients (`queue.copies`).
     `worker` tells the processes that write to the same queue apart. Safe in threads.
     """
 
@@ -101,8 +102,10 @@ class QueueDirectory:
         long_ids: bool = False,
         minimum_free: int = 0,
         message_size_limit: int = 10_240_000,
+        complete: Callable[[Envelope], Envelope] | None = None,
     ) -> None:
         self.path = path
+        self._complete = complete
         self._warn = warn
         self._clock = clock
         self._ids = QueueIds(clock, worker, long_ids)
@@ -136,7 +139,8 @@ class QueueDirectory:
         `arrival` is wall-clock seconds, now where not given; for `origin` see `Accepted`.
         """
         accepted = Accepted(envelope, self._clock() if arrival is None else arrival, origin)
-        return IncomingMessage(self._ids.next(), accepted, self._create_file)
+        complete = None if origin else self._complete
+        return IncomingMessage(self._ids.next(), accepted, self._create_file, complete)
 
     def _create_file(self, queue_id: str, is_held: bool) -> tuple[str, int]:
         """Path and descriptor of a locked file, mode 0600; it may hold a struck-out message."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from zlib import crc32
 
+from mailserver.envelope import Envelope
 from mailserver.queue.file import COMPLETE, QueueFile, write_all
 from mailserver.queue.record import (
     HEADER_SIZE,
@@ -31,17 +32,23 @@ class IncomingMessage:
 
     `write` and the attributes never block; `flush`, `commit` and `discard` do. `envelope` and
     `is_held` may be changed until the commit. For one thread at a time.
-    `create` gives the path and the descriptor of a locked file, which may hold old octets.
+    `create` gives the path and the descriptor of a locked file, which may hold old octets;
+    `complete` gives the envelope its last recipients, and may block.
     """
 
     def __init__(
-        self, queue_id: str, accepted: Accepted, create: Callable[[str, bool], tuple[str, int]]
+        self,
+        queue_id: str,
+        accepted: Accepted,
+        create: Callable[[str, bool], tuple[str, int]],
+        complete: Callable[[Envelope], Envelope] | None = None,
     ) -> None:
         self.queue_id = queue_id
         self.envelope = accepted.envelope
         self.is_held = False
         self._accepted = accepted
         self._create = create
+        self._complete = complete
         self._path = ""
         self._descriptor = -1
         self._pieces: list[bytes] = []
@@ -81,6 +88,8 @@ class IncomingMessage:
         Raises OSError: all is undone. The answer's descriptor goes on to delivery.
         """
         with self._undone_on_error():
+            if self._complete is not None:
+                self.envelope = self._complete(self.envelope)
             if self.is_held and self._descriptor >= 0:
                 self._move_to_hold()
             end = self._write_rest()

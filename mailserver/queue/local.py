@@ -150,6 +150,7 @@ class LocalWork:
         except Exception as error:  # our own bug is never a permanent answer (P5)
             self._log_bug(error)
             outcome = Outcome.deferred("internal error", "4.3.0")
+        outcome = self._services.judged(outcome)
         if not (is_last and outcome.status is Status.DELIVERED and self._remove()):
             self.record_outcomes({number: outcome})
         return outcome

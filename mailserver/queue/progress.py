@@ -4,7 +4,7 @@ A message starts with one PENDING leaf for each envelope recipient. Leaves are n
 order they came to be, so a journal record names a leaf by its number:
 
     ["expanded", leaf, [leaf, ...]]         the leaf was replaced by those, appended in order
-    ["done", leaf, status, dsn, text, relay, remote]
+    ["done", leaf, status, dsn, text, relay, remote, (reports itself)]
     ["delayed", leaf, dsn, text, relay, remote]
     ["attempt", when, next]                 all leaves were tried; next attempt
     ["reported", [leaf, ...]]               the sender knows about these failures or successes
@@ -128,4 +128,5 @@ def outcome_record(leaf: int, outcome: Outcome) -> Record:
     values: list[Any] = [outcome.dsn, outcome.text, outcome.relay, outcome.remote]
     if outcome.status is Status.DEFERRED:
         return ["delayed", leaf, *values]
+    values += [True] if outcome.reports_itself else []
     return ["done", leaf, outcome.status.value, *values]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mailserver.delivery.job import Agents
 from mailserver.delivery.lookups import LocalRules, Lookups
 from mailserver.delivery.routing import Routing
 from mailserver.delivery.transport import NoRelay, Transport
+from mailserver.envelope import Outcome, Status
 from mailserver.maillog import MailLog
 from mailserver.queue.bounce import Bounces
 from mailserver.queue.directory import QueueDirectory
@@ -27,7 +28,8 @@ class Services:
 
     `delivered` is called in the reactor's thread with the path of a mailbox that got mail.
     `mailbox_size_limit` 0 means none; `command_time_limit` is in seconds.
-    `environment` is for commands (export_environment).
+    `environment` is for commands (export_environment). With `soft_bounce` nothing is returned: all
+    that fails waits, for as long as the parameter is set.
     """
 
     queue: QueueDirectory
@@ -46,7 +48,14 @@ class Services:
     mailbox_size_limit: int = 51_200_000
     command_time_limit: int = 1000
     environment: tuple[tuple[str, str], ...] = ()
+    soft_bounce: bool = False
     delivered: Callable[[str], None] = lambda path: None
     account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))
     destination_slots: Slots = field(default_factory=lambda: Slots(REMOTE_CONCURRENCY))
     suspensions: Suspensions = field(default_factory=Suspensions)
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """The outcome that counts: with soft_bounce a failure is a delay, 5.x.y becomes 4.x.y."""
+        if not self.soft_bounce or outcome.status is not Status.FAILED:
+            return outcome
+        return replace(outcome, status=Status.DEFERRED, dsn=f"4{outcome.dsn[1:]}")

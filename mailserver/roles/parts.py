@@ -25,6 +25,7 @@ from mailserver.delivery.lookups import LocalRules, owner_named
 from mailserver.delivery.routing import Routing
 from mailserver.maillog import FileLog, MailLog, SyslogLog
 from mailserver.queue.cleanup import CleanupRules
+from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
 from mailserver.store.layout import Layout, layout_for
@@ -35,6 +36,7 @@ from mailserver.tables.table import Table, TableError
 from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, read_file
 
 _SOURCES: Final = ("passwd-file", "system")
+_COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
 
 
 def mail_log(config: Config) -> MailLog:
@@ -260,6 +262,19 @@ class Parts:
             long_ids=config.boolean("enable_long_queue_ids"),
             minimum_free=config.octets("queue_minfree"),
             message_size_limit=config.octets("message_size_limit"),
+            complete=self.copies.added_to if any(map(config.string, _COPIES)) else None,
+        )
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The recipients that new mail gets besides its own."""
+        config = self.config
+        return Copies(
+            routing=self.routing,
+            always_bcc=config.string("always_bcc"),
+            sender_bcc_maps=self.tables("sender_bcc_maps"),
+            recipient_bcc_maps=self.tables("recipient_bcc_maps"),
+            warn=self.warn("cleanup"),
         )
 
     @cached_property

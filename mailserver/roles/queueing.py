@@ -15,6 +15,7 @@ from mailserver.delivery.relay import Relay, RelaySettings
 from mailserver.delivery.remote import RemoteTransport
 from mailserver.delivery.smtp_client import TimeLimits
 from mailserver.dns import Resolver
+from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
 from mailserver.queue.runner import Runner
 from mailserver.queue.services import Services
@@ -72,6 +73,7 @@ def make_runner(
         mailbox_size_limit=config.octets("mailbox_size_limit"),
         command_time_limit=config.seconds("command_time_limit"),
         environment=_environment(config),
+        soft_bounce=config.boolean("soft_bounce"),
         delivered=delivered,
         account_slots=Slots(config.integer("local_destination_concurrency_limit")),
         destination_slots=Slots(config.integer("default_destination_concurrency_limit")),
@@ -93,7 +95,18 @@ def reporter(config: Config) -> Reporter:
         return_limit=config.octets("bounce_size_limit"),
         double_bounce_recipient=config.string("2bounce_notice_recipient"),
         my_origin=config.string("myorigin"),
+        copies=_postmaster_copies(config),
     )
+
+
+def _postmaster_copies(config: Config) -> dict[Kind, str]:
+    """Who else hears of bounces and delays: those notices that notify_classes names."""
+    notices = {
+        "bounce": (Kind.FAILED, "bounce_notice_recipient"),
+        "delay": (Kind.DELAYED, "delay_notice_recipient"),
+    }
+    wanted = [notices[word] for word in config.words("notify_classes") if word in notices]
+    return {kind: config.string(name) for kind, name in wanted}
 
 
 def relay_settings(parts: Parts, smtp_ports: frozenset[int]) -> RelaySettings:

@@ -103,7 +103,8 @@ class RelayTests(TestCase):
             far = ExchangerFactory()
             port = self.listen(far)
             message = mail(is_8bit=True, smtputf8=True, ret="HDRS", envid="a+b")
-            await self.relay.deliver(f"[127.0.0.1]:{port}", message)
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{port}", message)
+            self.assertTrue(outcome.reports_itself)
             self.assertEqual(
                 far.commands[1],
                 b"MAIL FROM:<alice@example.org> SIZE=%d BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from twisted.internet.defer import Deferred
 
 from mailserver.delivery.transport import Outgoing
 from mailserver.envelope import Outcome
+from mailserver.message.report import Kind
+from mailserver.queue.bounce import Bounces, Reporter
 from mailserver.queue.directory import State
+from mailserver.queue.runner import Runner
 from mailserver.queue.schedule import RetryTimes
 from tests.queue.world import ORIGIN, DictTable, World, envelope, finish
 
@@ -457,3 +461,54 @@ def test_warnings_of_an_expansion_are_logged_as_such(tmp_path: Path) -> None:
         for line in world.lines("bad destination")
     ]
     assert len(world.lines("bad destination")) == 1
+
+
+def test_soft_bounce_returns_nothing(tmp_path: Path) -> None:
+    """soft_bounce: what would be returned waits, with 4.x.y, even past its time."""
+    world = World(tmp_path)
+    world.restart(soft_bounce=True)
+    queue_id = world.send("nosuch@example.org", sender="bob@example.org")
+    assert world.queued() == [f"deferred/{queue_id}"]
+    assert world.lines('dsn=4.1.1, status=deferred (unknown user: "nosuch")')
+    world.clock.pump([4000] * 120)
+    assert world.queued() == [f"deferred/{queue_id}"]
+    assert world.mailbox("bob") == []
+    world.restart()
+    world.clock.advance(4000)
+    assert world.queued() == []
+    assert len(world.mailbox("bob")) == 1
+
+
+def test_the_postmaster_is_told_where_notify_classes_says_so(tmp_path: Path) -> None:
+    """notify_classes = bounce, delay: a copy without the body, of mail that has a sender."""
+    world = World(tmp_path, retry=RetryTimes(warning=500))
+    copies = {Kind.FAILED: "carol", Kind.DELAYED: "carol@example.org"}
+    reporter = Reporter("mx.example.org", my_origin="example.org", copies=copies)
+    services = world.make_services(bounces=Bounces(world.queue, reporter, world.clock.seconds))
+    world.runner = Runner(services, world.clock)
+    world.send("nosuch@example.org", sender="bob@example.org", content=b"Subject: s\n\nsecret body\n")
+    (copy,) = world.mailbox("carol")
+    assert b"Subject: Postmaster Copy: Undelivered Mail\n" in copy and b"secret body" not in copy
+    assert b"secret body" in world.mailbox("bob")[0]
+    world.send("nosuch@example.org", sender=None)
+    assert len(world.mailbox("carol")) == 1
+    world.agents.faults[str(tmp_path / "mail" / "alice")] = Outcome.deferred("locked", "4.2.0")
+    world.send("alice@example.org", sender="bob@example.org")
+    world.clock.pump([300] * 6)
+    assert b"Subject: Postmaster Warning: Delayed Mail\n" in world.mailbox("carol")[1]
+
+
+@pytest.mark.parametrize(("reports_itself", "reports"), [(True, 0), (False, 1)])
+def test_success_is_reported_by_whoever_knows_last(
+    tmp_path: Path, reports_itself: bool, reports: int
+) -> None:
+    """RFC 3461 §5.2.1: a next hop with DSN reports itself; of one without we say `relayed`."""
+    world = World(tmp_path)
+    transport = SlowTransport()
+    world.restart(transport=transport)
+    world.send("u@far.test", sender="bob@example.org", notify=frozenset({"SUCCESS"}))
+    outcome = Outcome.delivered("250 ok", relay="f[192.0.2.1]:25", remote="250 ok")
+    transport.running["far.test"].pop().callback([replace(outcome, reports_itself=reports_itself)])
+    assert len(world.mailbox("bob")) == reports
+    assert all(b"Action: relayed\n" in report for report in world.mailbox("bob"))
+    assert world.queued() == []

@@ -53,10 +53,6 @@ PARAMETERS: Final = (
         virtual_maps =
         virtual_uid_maps =
     """),
-    *group(Kind.REFUSED, "Sends copies elsewhere, which this program does not do.", """
-        recipient_bcc_maps =
-        sender_bcc_maps =
-    """),
     *group(Kind.REFUSED, "Rewrites addresses, which this program does not do.", """
         masquerade_domains =
         smtp_generic_maps =
