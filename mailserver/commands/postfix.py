@@ -1,10 +1,267 @@
-"""x"""
+"""`postfix`: start, stop, reload, flush and check the mail system. postfix(1).
+
+`start` checks the configuration, starts the server in the background, and returns when it listens
+on all ports, or says why it does not. `reload` checks first; a configuration with a fatal problem is
+not loaded. On SIGHUP the server reopens its log; lookup tables are followed without it, and
+parameters of main.cf take effect with `stop` and `start`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import getopt
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Final
+
+from mailserver.commands.checks import Checks
+from mailserver.commands.errors import CommandError
+from mailserver.commands.queue_access import QueueAccess
+from mailserver.config.config import Config
+from mailserver.config.read import ConfigError, config_directory, read_unchecked
+from mailserver.maillog import ListLog, MailLog
+from mailserver.roles.instance import running_pid
+from mailserver.roles.parts import mail_log
+from mailserver.roles.ready import DETACH
+
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 60.0
+_PAUSE: Final = 0.05
+_USAGE: Final = "usage: postfix [-c config_dir] [-Dv] command"
+_COMMANDS: Final = "start (or start-fg, stop, reload, abort, flush, check, status)"
+_HELP: Final = """\
+usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush | status
+
+  check     say what is wrong with the configuration and its files; silent where nothing is
+  start     check, then start the mail system in the background
+  start-fg  the same in the foreground
+  stop      end it in order: sessions are told, deliveries under way are finished
+  abort     end it at once
+  reload    check, then open the log anew
+  flush     deliver everything that waits
+  status    say whether it runs; exit status 1 where it does not
+
+example:
+  postfix -c /etc/mailserver start
+"""
+
+
+class _Fatal(Exception):
+    """The text goes behind `fatal: `."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """x"""
-    return 0
+    """Run the command; its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--help"]:
+        print(_HELP, end="")
+        return 0
+    try:
+        options, words = getopt.getopt(arguments, "c:Dv")
+    except getopt.GetoptError as error:
+        print(f"postfix: invalid option -- '{error.opt}'\npostfix: fatal: {_USAGE}", file=sys.stderr)
+        return 1
+    if len(words) != 1:
+        print(f"postfix: fatal: {_USAGE}", file=sys.stderr)
+        return 1
+    directory = config_directory(dict(options).get("-c"), os.environ)
+    action = _ACTIONS.get(words[0])
+    if action is None:
+        script = f"postfix/postfix-script: error: unknown command: '{words[0]}'"
+        print(f"{script}\npostfix/postfix-script: fatal: usage: postfix {_COMMANDS}", file=sys.stderr)
+        return 1
+    try:
+        return action(Script(directory))
+    except (ConfigError, CommandError) as error:
+        print(f"postfix: fatal: {error}", file=sys.stderr)
+    except _Fatal as error:
+        print(f"postfix/postfix-script: fatal: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+class Script:
+    """What the words of the command line do. Raises ConfigError, CommandError."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.config: Config = read_unchecked(directory, os.environ)
+
+    @property
+    def pid(self) -> int:
+        """The server's pid, 0 where none runs."""
+        return running_pid(self.config)
+
+    def say(self, text: str, to_log: bool = True) -> None:
+        """The text is on standard error, and in the log where there is one of our own to write."""
+        print(f"postfix/postfix-script: {text}", file=sys.stderr, flush=True)
+        if to_log:
+            self._log().write("postfix-script", text)
+
+    def _log(self) -> MailLog:
+        if self.config.string("maillog_file").startswith("/dev/"):
+            return ListLog()
+        try:
+            return mail_log(self.config)
+        except ConfigError:
+            return ListLog()
+
+    def require_running(self) -> int:
+        """The server's pid. Raises _Fatal."""
+        if not self.pid:
+            raise _Fatal("the Postfix mail system is not running")
+        return self.pid
+
+    def check(self) -> int:
+        """Problems are printed, nothing else."""
+        checks = Checks(self.directory)
+        for problem in checks.problems:
+            self.say(f"{'fatal' if problem.is_fatal else 'warning'}: {problem.text}", to_log=False)
+        return int(checks.is_fatal)
+
+    def start(self) -> int:
+        """The server runs in the background and listens."""
+        self._prepare()
+        if self.config.string("maillog_file") == "/dev/stdout":
+            raise _Fatal("maillog_file = /dev/stdout needs a terminal: use postfix start-fg, or name a file")
+        self.say("starting the Postfix mail system")
+        with tempfile.TemporaryFile("w+") as output, _ready_socket() as ready:
+            process = self._spawn(output, ready)
+            if self._wait_until_ready(process, ready):
+                return 0
+            output.seek(0)
+            sys.stderr.write(output.read())
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        raise _Fatal("mail system startup failed")
+
+    def _prepare(self) -> None:
+        if self.pid:
+            raise _Fatal("the Postfix mail system is already running")
+        if self.check():
+            raise _Fatal("the Postfix mail system cannot be started: mend what is fatal above")
+
+    def _spawn(self, output: IO[str], ready: socket.socket) -> subprocess.Popen[bytes]:
+        address = os.fsdecode(ready.getsockname()).replace("\0", "@", 1)
+        environment = {**os.environ, "NOTIFY_SOCKET": address, DETACH: "yes"}
+        return subprocess.Popen(
+            _command(self.directory),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], ready: socket.socket) -> bool:
+        """Whether the server said so before it ended, and in time."""
+        ready.settimeout(_PAUSE)
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            try:
+                if b"READY=1" in ready.recv(4096):
+                    return True
+            except TimeoutError:
+                if process.poll() is not None:
+                    return False
+        return False
+
+    def start_foreground(self) -> int:
+        """The server runs in this process."""
+        self._prepare()
+        self.say("starting the Postfix mail system")
+        command = _command(self.directory)
+        os.execv(command[0], command)
+
+    def stop(self) -> int:
+        """No server runs any more; what was under way has ended."""
+        return self._end("stopping the Postfix mail system", signal.SIGTERM)
+
+    def abort(self) -> int:
+        """No server runs any more."""
+        return self._end("aborting the Postfix mail system", signal.SIGKILL)
+
+    def _end(self, text: str, how: signal.Signals) -> int:
+        pid = self.require_running()
+        self.say(text)
+        try:
+            os.kill(pid, how)
+        except ProcessLookupError:
+            return 0
+        except PermissionError as error:
+            raise _Fatal(f"no permission to end process {pid}: become root, or its user") from error
+        self._wait_until(lambda: not self.pid)
+        return 0
+
+    def _wait_until(self, claim: Callable[[], bool]) -> None:
+        end = time.monotonic() + STOP_SECONDS
+        while not claim():
+            if time.monotonic() > end:
+                raise _Fatal(f"process {self.pid} does not end: postfix abort ends it at once")
+            time.sleep(_PAUSE)
+
+    def reload(self) -> int:
+        """The running server was told to look again, where the configuration may be loaded."""
+        pid = self.require_running()
+        if self.check():
+            raise _Fatal("the configuration is not loaded, the old one stays: mend what is fatal above")
+        self.say("refreshing the Postfix mail system")
+        try:
+            os.kill(pid, signal.SIGHUP)
+        except PermissionError as error:
+            raise _Fatal(f"no permission to signal process {pid}: become root, or its user") from error
+        return 0
+
+    def flush(self) -> int:
+        """Delivery of everything that waits has begun."""
+        QueueAccess(self.config).flush()
+        return 0
+
+    def status(self) -> int:
+        """Whether the server runs is said."""
+        pid = self.pid
+        if pid:
+            self.say(f"the Postfix mail system is running: PID: {pid}", to_log=False)
+            return 0
+        self.say("the Postfix mail system is not running", to_log=False)
+        return 1
+
+
+def _ready_socket() -> socket.socket:
+    """A socket with a name of its own in the abstract name space, for READY=1."""
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ready.bind("")
+    return ready
+
+
+def _command(directory: str) -> list[str]:
+    """The server in the foreground, with warnings and worse of Twisted's own on standard error."""
+    quiet = "--logger=mailserver.roles.quiet_log.observer"
+    twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    return [*twistd, "--nodaemon", "--pidfile=", quiet, "mailserver", "-c", directory]
+
+
+_ACTIONS: Final[dict[str, Callable[[Script], int]]] = {
+    "check": Script.check,
+    "start": Script.start,
+    "start-fg": Script.start_foreground,
+    "stop": Script.stop,
+    "drain": Script.stop,
+    "quick-stop": Script.stop,
+    "abort": Script.abort,
+    "reload": Script.reload,
+    "flush": Script.flush,
+    "status": Script.status,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -74,6 +74,23 @@ def prepare(path: str, is_shared: bool) -> None:
         os.chmod(path, mode)
 
 
+def complete_files(directory: str, now: float | None = None) -> list[str]:
+    """What is to be taken, oldest first; files that are unfinished for a day are removed. Raises OSError."""
+    now = time.time() if now is None else now
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode) or status.st_mode & stat.S_IXUSR:
+                    found.append((status.st_mtime, entry.name))
+                elif now - status.st_mtime > STALE_SECONDS:
+                    os.unlink(entry.path)
+            except FileNotFoundError:
+                continue
+    return [name for _, name in sorted(found)]
+
+
 class Pickup:
     """Watches `maildrop`. `accept` gets each message, committed and locked, in the reactor's thread."""
 
@@ -199,21 +216,8 @@ class Taking:
 
     def names(self) -> list[str]:
         """The files to take, oldest first; unfinished ones of yesterday are removed. Raises OSError."""
-        found = []
-        now = self._clock()
-        with os.scandir(self.directory) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IXUSR:
-                    if now - status.st_mtime > STALE_SECONDS:
-                        os.unlink(entry.path)
-                    continue
-                if entry.name not in self._ignored:
-                    found.append((status.st_mtime, entry.name))
-        return [name for _, name in sorted(found)]
+        found = complete_files(self.directory, self._clock())
+        return [name for name in found if name not in self._ignored]
 
     def take(self, name: str) -> QueueFile | None:
         """The file's message, committed and locked, the file itself gone. None where there is none.

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from mailserver.config.config import Config
-from mailserver.queue.file import lock
+from mailserver.queue.file import is_locked, lock
 from mailserver.roles.listening import StartFailed
 
 
@@ -20,6 +20,21 @@ def runtime_directory(config: Config) -> str:
     """Where the roles' channels lie: short, since a Unix socket's path has at most 107 octets."""
     mark = zlib.crc32(os.path.abspath(config.string("queue_directory")).encode())
     return f"/run/mailserver-{mark:08x}"
+
+
+def running_pid(config: Config) -> int:
+    """The pid of the server that has the queue; 0 where none runs."""
+    try:
+        descriptor = os.open(pid_file(config), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        if not is_locked(descriptor):
+            return 0
+        text = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(descriptor)
 
 
 def lock_queue(config: Config, uid: int, gid: int) -> int:

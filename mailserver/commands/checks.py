@@ -1,0 +1,278 @@
+"""What is wrong with a configuration and with the files it names: one line each, with the cure.
+
+For `mailserver check` and `postfix check`. Nothing is changed. A problem that is fatal keeps the
+server from starting; any other is a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from twisted.internet.task import Clock
+
+from mailserver.accounts.account import TemporaryAccountFailure
+from mailserver.accounts.login import Logins
+from mailserver.config.config import Config
+from mailserver.config.listeners import Listener, listeners
+from mailserver.config.read import ConfigError, read_config
+from mailserver.delivery.job import Owner
+from mailserver.delivery.user_files import read_forward
+from mailserver.dns import Resolver
+from mailserver.maillog import ListLog
+from mailserver.roles.instance import running_pid
+from mailserver.roles.listening import StartFailed, bind_all
+from mailserver.roles.parts import Parts
+from mailserver.roles.smtp import SmtpListeners
+from mailserver.tables.index import SUFFIX
+from mailserver.threads import Inline
+from mailserver.tls import CertificateError, days_left, read_file
+
+SOON: Final = 14  # days before its end in which a certificate is warned about
+_TABLE: Final = re.compile(r"\b(hash|btree|dbm|lmdb|texthash|cidr|regexp|pcre):(/[^\s,{}]+)")
+_INDEXED: Final = frozenset(("hash", "btree", "dbm", "lmdb"))
+_SECRETS: Final = ("passwd_file", "smtpd_tls_key_file", "smtpd_tls_eckey_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`text` says what is wrong, where, and how to mend it."""
+
+    text: str
+    is_fatal: bool = False
+
+
+class Checks:
+    """All checks of one configuration. `config` is None where it cannot be read at all."""
+
+    def __init__(self, config_directory: str | None) -> None:
+        self.config: Config | None = None
+        self.listeners: list[Listener] = []
+        self.relay_is_safe = False
+        self.pid = 0
+        self.problems: list[Problem] = []
+        try:
+            self.config = read_config(config_directory, os.environ)
+            self.problems += map(Problem, self.config.warnings)
+            self.pid = running_pid(self.config)
+            self.listeners = listeners(self.config)
+        except ConfigError as error:
+            self.problems.append(Problem(str(error), is_fatal=True))
+        if self.config is not None:
+            self._parts = Parts(self.config, ListLog())
+            for check in _ALL:
+                self.problems += check(self)
+
+    @property
+    def parts(self) -> Parts:
+        """The objects made from the configuration, with a log that nobody reads."""
+        return self._parts
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether the server would not start."""
+        return any(problem.is_fatal for problem in self.problems)
+
+
+def _given(checks: Checks) -> Config:
+    assert checks.config is not None
+    return checks.config
+
+
+def _names(checks: Checks) -> Iterator[Problem]:
+    config = _given(checks)
+    name = config.string("myhostname")
+    if "." not in name or name.endswith(".localdomain"):
+        yield Problem(
+            f"{config.where('myhostname')}: myhostname: {name} is not fully qualified: "
+            "other hosts refuse it: write the name that DNS has for this host"
+        )
+
+
+def _files(checks: Checks) -> Iterator[Problem]:
+    """Files of the configuration that others may write, secrets that others may read."""
+    config = _given(checks)
+    named = {path for _, path in _tables(config)}
+    for path in (
+        config.directory,
+        *(f"{config.directory}/{name}" for name in ("main.cf", "master.cf")),
+        *named,
+    ):
+        mode = _mode(path)
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            yield Problem(f"group or other writable: {path}: chmod go-w {path}")
+    for parameter in _SECRETS:
+        path = config.string(parameter)
+        if path and _mode(path) & stat.S_IROTH:
+            yield Problem(
+                f"{config.where(parameter)}: {parameter}: {path} is readable by others: chmod o-r {path}"
+            )
+
+
+def _mode(path: str) -> int:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return 0
+
+
+def _directories(checks: Checks) -> Iterator[Problem]:
+    config = _given(checks)
+    spool = config.string("mail_spool_directory").rstrip("/")
+    if not config.string("home_mailbox") and not os.path.isdir(spool):
+        where = config.where("mail_spool_directory")
+        yield Problem(f"{where}: mail_spool_directory: {spool}: there is no such directory: mkdir -p {spool}")
+    for parameter in ("queue_directory", "state_directory"):
+        path = config.string(parameter)
+        parent = path
+        while not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+            text = f"{path}: cannot be written: create it for the user of the server"
+            yield Problem(f"{config.where(parameter)}: {parameter}: {text}")
+
+
+def _tables(config: Config) -> Iterator[tuple[str, str]]:
+    """Type and path of every table that a parameter in use names."""
+    found: dict[tuple[str, str], None] = {}
+    for name in (*config.settings, "alias_maps"):
+        try:
+            text = config.string(name) if config.is_known(name) else ""
+        except ConfigError:
+            continue
+        found.update(dict.fromkeys((match[1], match[2]) for match in _TABLE.finditer(text)))
+    return iter(found)
+
+
+def _table_files(checks: Checks) -> Iterator[Problem]:
+    for kind, path in _tables(_given(checks)):
+        index = path + SUFFIX
+        changed, indexed = _changed(path), _changed(index) if kind in _INDEXED else None
+        if changed is None and indexed is None:
+            text = f"open {kind}:{path}: No such file or directory: create it, or remove it from main.cf"
+            yield Problem(text)
+        elif changed is not None and indexed is not None and changed > indexed:
+            command = "postalias" if "alias" in os.path.basename(path) else "postmap"
+            yield Problem(f"database {index} is older than source file {path}: run {command} {path}")
+
+
+def _changed(path: str) -> float | None:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return None
+
+
+def _access_file(checks: Checks) -> Iterator[Problem]:
+    """An access file beside main.cf that no restriction names does nothing."""
+    config = _given(checks)
+    path = f"{config.directory}/access"
+    if os.path.exists(path) and path not in {table for _, table in _tables(config)}:
+        yield Problem(
+            f"{path}: no restriction names this file, so it has no effect: add "
+            f"check_client_access hash:{path} to smtpd_relay_restrictions, or remove it"
+        )
+
+
+def _tls(checks: Checks) -> Iterator[Problem]:
+    """Certificates that cannot be used, or not for long."""
+    seen = set()
+    for listener in checks.listeners:
+        service = {"smtpd": "smtp", "pop3d": "pop3", "imapd": "imap"}[listener.service]
+        view = listener.config
+        files = tuple(checks.parts.key_pair_files(view))
+        if files in seen:
+            continue
+        seen.add(files)
+        where = view.where("smtpd_tls_cert_file")
+        try:
+            checks.parts.tls(service, view)
+        except (ConfigError, CertificateError) as error:
+            yield Problem(str(error), is_fatal=True)
+            continue
+        if not files and listener.implicit_tls:
+            text = "begins with TLS and there is no certificate: name one, or remove the row"
+            yield Problem(f"{listener.where}: {text}", is_fatal=True)
+        for pair in files:
+            left = days_left(read_file(pair.certificate), time.time())
+            if left < SOON:
+                state = "has expired" if left < 0 else f"expires in {int(left)} days"
+                yield Problem(f"{where}: smtpd_tls_cert_file: {pair.certificate} {state}: renew it")
+
+
+def _relaying(checks: Checks) -> Iterator[Problem]:
+    """Access rules that cannot be used, or that would let strangers relay."""
+    clock = Clock()
+    try:
+        smtp = SmtpListeners(
+            checks.parts, Inline(), clock, Resolver(clock), cast(Logins, None), lambda message: None
+        )
+        for listener in checks.listeners:
+            if listener.service == "smtpd":
+                smtp.policy(listener.config)
+        checks.relay_is_safe = True
+    except (ConfigError, OSError) as error:
+        yield Problem(str(error), is_fatal=True)
+
+
+def _parts(checks: Checks) -> Iterator[Problem]:
+    """What the server makes at its start."""
+    parts = checks.parts
+    wanted: list[Any] = ["routing", "local_rules", "retry_times", "cleanup_rules", "mail_owner"]
+    for name in wanted:
+        try:
+            getattr(parts, name)
+        except ConfigError as error:
+            yield Problem(str(error), is_fatal=True)
+
+
+def _ports(checks: Checks) -> Iterator[Problem]:
+    """Ports that somebody else has; our own server may have them."""
+    if checks.pid:
+        return
+    try:
+        for _, taken in bind_all(_given(checks)):
+            taken.close()
+    except (StartFailed, ConfigError) as error:
+        yield Problem(str(error), is_fatal=True)
+
+
+def _forwards(checks: Checks) -> Iterator[Problem]:
+    """Every .forward that delivery would pass over."""
+    config = _given(checks)
+    if "$home/.forward" not in config.raw("forward_path"):
+        return
+    word = config.string("forward_file_mode")
+    mode = None if word == "any" else int(word, 8)
+    try:
+        for name in checks.parts.accounts.names():
+            account = checks.parts.accounts.lookup(name)
+            if account is None or not account.home.startswith("/"):
+                continue
+            owner = Owner(account.name, account.uid, account.gid, account.home)
+            try:
+                _, warnings = read_forward(owner, (f"{account.home}/.forward",), mode)
+            except OSError as error:
+                warnings = (f"{account.home}/.forward: {error.strerror}: become root to check it",)
+            yield from map(Problem, warnings)
+    except TemporaryAccountFailure as failure:
+        yield Problem(f"{failure}: mail for all accounts would wait: check the file", is_fatal=False)
+
+
+_ALL: Final = (
+    _names,
+    _files,
+    _directories,
+    _table_files,
+    _access_file,
+    _parts,
+    _tls,
+    _relaying,
+    _ports,
+    _forwards,
+)
