@@ -1,0 +1,1 @@
+"""The server's speed beside Postfix and Dovecot: `python -m benchmarks --help`."""
