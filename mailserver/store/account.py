@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, Protocol
 
-from mailserver.store.adopt import read_subscriptions
+from mailserver.store.adopt import read_subscriptions, subscriptions_mark, write_subscriptions
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
     AccountStore,
@@ -125,6 +125,7 @@ class FileAccountStore(AccountStore):
             with self._state.transaction():
                 self._state.finish_rename(old, new)
         if self._state.is_prepared():
+            self._take_over_subscriptions()
             return
         there = self._folders.names()
         for name in SPECIAL_FOLDERS:
@@ -136,7 +137,22 @@ class FileAccountStore(AccountStore):
                 self._state.set_special_use(name, special_use)
             for name in subscribed:
                 self._state.set_subscribed(name, True)
+            self._state.set_foreign_mark(0, subscriptions_mark(self._layout))
             self._state.set_prepared()
+
+    def _take_over_subscriptions(self) -> None:
+        """What Dovecot changed since we left it our subscriptions, or last read its own, is ours."""
+        mark, known = subscriptions_mark(self._layout), self._state.foreign_mark(0)
+        if not mark or mark == known:
+            return
+        theirs = set(read_subscriptions(self._layout))
+        with self._state.transaction():
+            for name in self._state.subscriptions():
+                if known and name not in theirs:
+                    self._state.set_subscribed(name, False)
+            for name in theirs:
+                self._state.set_subscribed(name, True)
+            self._state.set_foreign_mark(0, mark)
 
     # Finding mailboxes.
 
@@ -378,6 +394,39 @@ class FileAccountStore(AccountStore):
         """See `AccountStore.subscriptions`."""
         return self._state.subscriptions()
 
+    def leave_subscriptions(self) -> None:
+        """Dovecot's own file has our subscriptions. *Blocking.*"""
+        with self._lock, self._faults():
+            names = self._state.subscriptions()
+            if set(read_subscriptions(self._layout)) != set(names):
+                write_subscriptions(self._layout, names)
+            with self._state.transaction():
+                self._state.set_foreign_mark(0, subscriptions_mark(self._layout))
+
+    def _export_subscriptions(self) -> None:
+        """Where Dovecot has been, and did not change it since, it will find our subscriptions."""
+        try:
+            known = self._state.foreign_mark(0)
+            if known and known == subscriptions_mark(self._layout):
+                self.leave_subscriptions()
+        except (StoreError, OSError) as error:
+            self._warn(f"subscriptions are not left for Dovecot: {error}")
+
+    # Care.
+
+    def check_databases(self) -> Sequence[str]:
+        """What is wrong with the data bases. A damaged cache is an empty one now."""
+        return [
+            *(f"state.db: {text}" for text in self._state.damage()),
+            *(f"cache.db: {text}: dropped" for text in self._cache.check()),
+        ]
+
+    def snapshot(self) -> bytes:
+        """state.db as it is at this moment."""
+        return self._state.snapshot()
+
+    # POP3.
+
     def lock_maildrop(self) -> Callable[[], None] | None:
         """See `AccountStore.lock_maildrop`. flock(2) excludes within the process, too."""
         path = os.path.join(self._directory, "maildrop.lock")
@@ -408,6 +457,7 @@ class FileAccountStore(AccountStore):
                 self._export(box)
                 box.replace()
             self._boxes.clear()
+            self._export_subscriptions()
             self._cache.close()
             self._state.close()
 

@@ -1,4 +1,4 @@
-"""Subscriptions that Dovecot left, taken over at the first login.
+"""Subscriptions that Dovecot left, taken over, and left for it again.
 
 `subscriptions` in the root or the CONTROL directory (`.subscriptions` for mbox): either `V\\t2`, an
 empty line, and names with tabs between levels, or one name a line with the layout's separator.
@@ -12,22 +12,38 @@ from collections.abc import Sequence
 
 from mailserver.store.contract import BadMailboxName
 from mailserver.store.layout import Kind, Layout
+from mailserver.store.maildir_names import replace_under_lock
 from mailserver.store.names import checked_name
-from mailserver.store.uidlist import read_small_file
+from mailserver.store.uidlist import file_mark, read_small_file
 from mailserver.wire.imap_arguments import ImapSyntaxError
-from mailserver.wire.imap_mailbox import decode_modified_utf7
+from mailserver.wire.imap_mailbox import decode_modified_utf7, encode_modified_utf7
 
 
 def read_subscriptions(layout: Layout) -> Sequence[str]:
     """The subscribed names that Dovecot left for the account. Raises OSError."""
-    name = ".subscriptions" if layout.kind is Kind.MBOX else "subscriptions"
-    content = read_small_file(os.path.join(layout.control or layout.root, name))
+    content = read_small_file(_path(layout))
     separator = b"/" if layout.plain else b"."
     if content.startswith(b"V\t2\n"):
         content, separator = content[4:], b"\t"
     lines = filter(None, content.split(b"\n"))
     names = [_subscribed(line.split(separator)) for line in lines]
     return [name for name in names if name]
+
+
+def _path(layout: Layout) -> str:
+    name = ".subscriptions" if layout.kind is Kind.MBOX else "subscriptions"
+    return os.path.join(layout.control or layout.root, name)
+
+
+def subscriptions_mark(layout: Layout) -> str:
+    """Changes when the file does; "" where there is none."""
+    return file_mark(_path(layout))
+
+
+def write_subscriptions(layout: Layout, names: Sequence[str]) -> None:
+    """Dovecot's file names them, in version 2. Raises OSError, also where Dovecot holds its lock."""
+    lines = [b"\t".join(encode_modified_utf7(level) for level in name.split("/")) for name in names]
+    replace_under_lock(_path(layout), b"V\t2\n\n" + b"".join(line + b"\n" for line in lines))
 
 
 def _subscribed(levels: Sequence[bytes]) -> str | None:

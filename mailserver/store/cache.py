@@ -119,6 +119,20 @@ class Cache:
             except sqlite3.Error as error:
                 self._drop(error)
 
+    def check(self) -> Sequence[str]:
+        """What SQLite found wrong with the data base, which is an empty one now."""
+        with self._lock:
+            if self._db is None:
+                return []
+            try:
+                rows = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check").fetchall()]
+                if rows != ["ok"]:
+                    raise sqlite3.DatabaseError(rows[0])
+            except sqlite3.Error as error:
+                self._drop(error)
+                return [str(error)]
+        return []
+
     def close(self) -> None:
         """The data base is closed; nothing is remembered any more."""
         with self._lock:

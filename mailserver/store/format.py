@@ -86,7 +86,7 @@ class MailboxFormat(abc.ABC):
 
     @abc.abstractmethod
     def adopted(self) -> Adopted:
-        """UIDVALIDITY, UIDNEXT and keywords that Dovecot or UW left; asked at first contact only."""
+        """UIDVALIDITY, UIDNEXT and keywords that Dovecot or UW left. See also `foreign_uids`."""
 
     @abc.abstractmethod
     def poll(self) -> Delta | None:
@@ -131,6 +131,21 @@ class MailboxFormat(abc.ABC):
 
     def export(self, uidvalidity: int, uidnext: int, uids: Mapping[str, int]) -> None:
         """Other servers' own index of this mailbox has these UIDs by key (ascending), where it has one."""
+        return None
+
+    def foreign_mark(self) -> str:
+        """Changes when another server gives UIDs here; "" where none ever did. A stat or a short read."""
+        return ""
+
+    def foreign_uids(self) -> Mapping[str, int]:
+        """UIDs by key as another server left them; asked, with `adopted`, where the mark has changed."""
+        return {}
+
+    def leave(
+        self, uidvalidity: int, uidnext: int, uids: Mapping[str, int], keywords: Sequence[bytes]
+    ) -> Delta | None:
+        """As `export`, and also where that means to write the mailbox anew: somebody asked for it."""
+        self.export(uidvalidity, uidnext, uids)
         return None
 
     @abc.abstractmethod

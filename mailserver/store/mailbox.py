@@ -237,6 +237,42 @@ class IndexedMailbox(MailboxIndex):
                 stack.enter_context(box._working())
             yield
 
+    # Bringing back.
+
+    def restore(self, messages: Sequence[tuple[Uid, NewMessage]], uidvalidity: int) -> Sequence[Uid]:
+        """The messages are in the mailbox, as after `append`; with these ascending UIDs where they can be.
+
+        They can where all are new here and of this UIDVALIDITY. A mailbox that never gave a UID
+        takes over the UIDVALIDITY. *Blocking.*
+        """
+        if not messages:
+            return []
+        with self._working():
+            self.refresh()
+            keeps = messages[0][0] >= self.uidnext and self._adopts(uidvalidity)
+            found, delta = self._format.append([_without_recent(message) for _, message in messages])
+            self._absorb(delta, added=found, uids=[uid for uid, _ in messages] if keeps else ())
+            return [self._uid_of[each.key] for each in found]
+
+    def _adopts(self, uidvalidity: int) -> bool:
+        """Whether the mailbox has that UIDVALIDITY, if need be from now on."""
+        if self.uidvalidity == uidvalidity or self.uidnext > 1:
+            return self.uidvalidity == uidvalidity
+        with self._state.transaction():
+            if not self._state.may_adopt(self.name, uidvalidity):
+                return False
+            self._state.set_uidvalidity(self._id, self._state.next_uidvalidity(uidvalidity))
+        self.uidvalidity = uidvalidity
+        return True
+
+    def raise_to(self, uidnext: int, modseq: int) -> None:
+        """UIDs and modseqs that were given before a backup was made are not given again. *Blocking.*"""
+        with self._working(), self._state.transaction():
+            self._catch_up()
+            self.uidnext = Uid(max(self.uidnext, uidnext))
+            self.highest_modseq = Modseq(max(self.highest_modseq, modseq))
+            self._state.update_mailbox(self._id, self.uidnext, self.highest_modseq)
+
     # Rest.
 
     def settle(self) -> None:
@@ -250,9 +286,37 @@ class IndexedMailbox(MailboxIndex):
                 self._change(lambda: Change(token=token))
 
     def export(self) -> None:
-        """Other servers' own index has our UIDs. *Blocking.*"""
+        """Other servers' own index has our UIDs, unless it changed meanwhile (`_take_over`). *Blocking.*"""
         with self._working():
-            self._format.export(self.uidvalidity, self.uidnext, {self._keys[uid]: uid for uid in self.uids})
+            if self._format.foreign_mark() == self._state.foreign_mark(self._id):
+                self._format.export(self.uidvalidity, self.uidnext, self._numbers())
+                self._remember_foreign()
+
+    def leave(self) -> None:
+        """Other servers will find our UIDs, in the mailbox itself where they look there. *Blocking.*"""
+        with self._working():
+            self.refresh()
+            self._absorb(self._format.leave(self.uidvalidity, self.uidnext, self._numbers(), self.keywords))
+            self._remember_foreign()
+
+    def _numbers(self) -> Mapping[str, int]:
+        return {self._keys[uid]: uid for uid in self.uids}
+
+    def _remember_foreign(self) -> None:
+        mark = self._format.foreign_mark()
+        if mark != self._state.foreign_mark(self._id):
+            with self._state.transaction():
+                self._state.set_foreign_mark(self._id, mark)
+
+    def rescan(self) -> int:
+        """The whole mailbox was read anew; how many messages it held otherwise than was known. *Blocking.*"""
+        with self._working():
+            self.refresh()
+            before = self.highest_modseq
+            self._reload_format()
+            self.refresh()
+            changes = self.changes_since(before)
+            return len(changes.changed) + len(changes.expunged)
 
     def watched_paths(self) -> Sequence[str]:
         """Files and directories whose change means that `refresh` has news."""

@@ -16,7 +16,8 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from mailserver.store.cache import Cache
@@ -114,15 +115,19 @@ class MailboxIndex(Mailbox):
         flags = [message.flags for message in self.messages.values()]
         known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
         if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
-            self._start_again()
+            self._start_again("its state contradicts itself")
             return
         self._log_floor = self.highest_modseq
         self._format.load(known, row.token)
+        mark = self._format.foreign_mark()
+        if mark and mark != self._state.foreign_mark(self._id):
+            self._take_over(mark)
         self.refresh()
 
     def _first_contact(self) -> None:
         """A mailbox that we never saw: number it as another server did, or anew. One transaction."""
         self._format.load([], "")
+        mark = self._format.foreign_mark()
         adopted = self._format.adopted()
         delta = self._format.poll() or Delta()
         with self._state.transaction():
@@ -139,13 +144,50 @@ class MailboxIndex(Mailbox):
                 if change.uids:
                     self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
             self._write(change)
+            self._state.set_foreign_mark(self._id, mark)
         self._log_floor = self.highest_modseq
         self._state_version = self._state.version()
         self._remember(change)
 
-    def _start_again(self) -> None:
-        """The rows contradict each other: a higher UIDVALIDITY, so that no UID moves. RELIABILITY §2.7."""
-        self._warn(f"mailbox {self.name}: its state contradicts itself; it gets a higher UIDVALIDITY")
+    def _take_over(self, mark: str) -> None:
+        """Another server has given UIDs since we last looked: they are ours too, unless they contradict.
+
+        With our UIDVALIDITY each message must have one UID in both minds; a new message's must be one
+        that we never gave. Otherwise some client saw that UID on other content, and UIDVALIDITY rises.
+        A higher UIDVALIDITY of theirs is adopted as at first contact. A lower one is old.
+        """
+        adopted = self._format.adopted()
+        if adopted.uidvalidity < self.uidvalidity:
+            with self._state.transaction():
+                self._state.set_foreign_mark(self._id, mark)
+            return
+        theirs = self._format.foreign_uids()
+        delta = self._format.poll() or Delta()
+        numbered = {found.key: theirs[found.key] for found in delta.added if found.key in theirs}
+        if adopted.uidvalidity > self.uidvalidity:
+            self._start_again("another server gave it new UIDs")
+        elif any(self._uid_of.get(key, uid) != uid for key, uid in theirs.items()) or any(
+            uid < self.uidnext for uid in numbered.values()
+        ):
+            self._start_again("another server gave it other UIDs")
+        else:
+            added = sorted(delta.added, key=lambda found: numbered.get(found.key, 2**32))
+            self._note_places(delta)
+            self._change(partial(self._taking_over, replace(delta, added=added), numbered, adopted, mark))
+
+    def _taking_over(self, delta: Delta, uids: Mapping[str, int], adopted: Adopted, mark: str) -> Change:
+        self.uidnext = Uid(max(self.uidnext, adopted.uidnext))
+        self._state.update_mailbox(self._id, self.uidnext, self.highest_modseq)
+        self._state.set_foreign_mark(self._id, mark)
+        self._keep_keywords(adopted.keywords)
+        change = self._absorbing(delta)
+        numbered = [replace(found, uid=uids.get(found.key, 0)) for found, _ in change.added]
+        change.uids = list(_adopted_uids(numbered))
+        return change
+
+    def _start_again(self, reason: str) -> None:
+        """All messages are numbered anew under a higher UIDVALIDITY: no UID moves. RELIABILITY §2.7."""
+        self._warn(f"mailbox {self.name}: {reason}; it gets a higher UIDVALIDITY")
         with self._state.transaction():
             self._state.delete_mailbox(self.name)
         self._empty()
@@ -304,17 +346,24 @@ class MailboxIndex(Mailbox):
         self._log.append((row.modseq, [message[0] for message in changed], expunged))
         self._tell()
 
-    def _absorb(self, delta: Delta | None, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> None:
+    def _absorb(
+        self,
+        delta: Delta | None,
+        added: Sequence[Found] = (),
+        expunged: Sequence[Uid] = (),
+        uids: Sequence[Uid] = (),
+    ) -> None:
         """What the format noticed, and what we did ourselves, is durable and visible.
 
-        One transaction: a token must not be durable before all that it stands for.
+        One transaction: a token must not be durable before all that it stands for. `uids` are wishes
+        for `added`, granted unless other programs added messages before them.
         """
         noticed = delta or Delta()
         self._note_places(noticed)
         if not (noticed.added or noticed.removed or noticed.flags or added or expunged):
             return
         try:
-            self._change(lambda: self._absorbing(noticed, added, expunged))
+            self._change(lambda: self._absorbing(noticed, added, expunged, uids))
         except BaseException:
             self._reload_format()  # it believes that we know
             raise
@@ -327,10 +376,18 @@ class MailboxIndex(Mailbox):
         if delta.token:
             self._token = delta.token
 
-    def _absorbing(self, delta: Delta, added: Sequence[Found] = (), expunged: Sequence[Uid] = ()) -> Change:
+    def _absorbing(
+        self,
+        delta: Delta,
+        added: Sequence[Found] = (),
+        expunged: Sequence[Uid] = (),
+        uids: Sequence[Uid] = (),
+    ) -> Change:
         change = Change(token=delta.token or None)
         new = [found for found in delta.added if found.key not in self._uid_of]
         change.added = [(found, self._spell(found.flags)) for found in (*new, *added)]
+        if uids and not new and uids[0] >= self.uidnext:
+            change.uids = list(uids)
         gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
         gone.update(uid for uid in expunged if uid in self.messages)
         change.expunged = sorted(gone)

@@ -45,7 +45,7 @@ from mailserver.store.maildir_names import (
     letters_of,
     virtual_size,
 )
-from mailserver.store.uidlist import read_uidlist, write_uidlist
+from mailserver.store.uidlist import read_uidlist, uidlist_mark, write_uidlist
 
 __all__ = ["MaildirFormat", "as_stored", "deposit", "make_maildir", "with_crlf"]
 
@@ -448,6 +448,14 @@ class MaildirFormat(MailboxFormat):
     def export(self, uidvalidity: int, uidnext: int, uids: Mapping[str, int]) -> None:
         """See `MailboxFormat.export`."""
         write_uidlist(self._control, uidvalidity, uidnext, uids)
+
+    def foreign_mark(self) -> str:
+        """See `MailboxFormat.foreign_mark`: that of dovecot-uidlist."""
+        return uidlist_mark(self._control)
+
+    def foreign_uids(self) -> Mapping[str, int]:
+        """See `MailboxFormat.foreign_uids`; those that `adopted` has just read."""
+        return self._foreign_uids
 
     def watched_paths(self) -> Sequence[str]:
         """See `MailboxFormat.watched_paths`."""

@@ -20,6 +20,7 @@ ACLs of the file are lost when it is rewritten.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ from mailserver.store.mbox_fields import (
     message_text,
     split_fields,
     with_flags,
+    with_uid,
 )
 from mailserver.store.mbox_lines import from_line, quoted, unquoted
 from mailserver.store.mbox_messages import foreign_uids, found_message, merged_flags, named_messages
@@ -107,18 +109,63 @@ class MboxFormat(MailboxFormat):
 
     def adopted(self) -> Adopted:
         """See `MailboxFormat.adopted`."""
+        words = self._base()
+        return Adopted(int(words[0]), int(words[1]) + 1, tuple(words[2:])) if words else Adopted()
+
+    def _base(self) -> list[bytes]:
+        """The words of X-IMAPbase: UIDVALIDITY, the last UID, keywords; none where they are not to be had."""
         try:
             descriptor = open_mailbox(self._path, os.O_RDONLY)
         except FileNotFoundError:
-            return Adopted()
+            return []
         try:
             text = message_text(pread_all(descriptor, _HEADER, 0))
         finally:
             os.close(descriptor)
         words = split_fields(text[: header_length(text)])[1].base.split()
-        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
-            return Adopted()
-        return Adopted(int(words[0]), int(words[1]) + 1, tuple(words[2:]))
+        return words if len(words) >= 2 and words[0].isdigit() and words[1].isdigit() else []
+
+    def foreign_mark(self) -> str:
+        """See `MailboxFormat.foreign_mark`: UIDVALIDITY and last UID of X-IMAPbase."""
+        return " ".join(word.decode() for word in self._base()[:2])
+
+    def foreign_uids(self) -> Mapping[str, int]:
+        """See `MailboxFormat.foreign_uids`."""
+        self._decode_known()
+        try:
+            with self._shared() as descriptor:
+                messages = scan(descriptor, 0, os.fstat(descriptor).st_size, self._mboxrd)
+                named = named_messages(messages, known=self._places)
+        except FileNotFoundError:
+            return {}
+        uids = foreign_uids(named.values())
+        return {
+            key: uids[message.place.offset] for key, message in named.items() if message.place.offset in uids
+        }
+
+    def leave(
+        self, uidvalidity: int, uidnext: int, uids: Mapping[str, int], keywords: Sequence[bytes]
+    ) -> Delta | None:
+        """See `MailboxFormat.leave`: X-UID in each message, X-IMAPbase in the first."""
+        self._decode_known()
+        base = b" ".join((b"%d %010d" % (uidvalidity, uidnext - 1), *keywords))
+        first = min(self._places, key=lambda key: self._places[key].offset, default="")
+
+        def numbered(key: str, header: bytes) -> bytes:
+            return with_uid(header, uids[key], base if key == first else b"") if key in uids else header
+
+        try:
+            with self._exclusive() as held:
+                noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                self._waiting = {key: self._waiting.get(key, p.flags) for key, p in self._places.items()}
+                places = self._rewrite(held, set(), numbered) if first in self._places else {}
+                if self._base()[:2] != (base.split()[:2] if self._places else []):
+                    raise OSError(errno.EACCES, "no file can be made beside it", self._path)
+        except FileNotFoundError:
+            return self._vanished()
+        added = [replace(found, place=self._places[found.key].encode()) for found in noticed.added]
+        places = {**(noticed.places or {}), **places}
+        return replace(noticed, added=added, places=places or None, token=self._token())
 
     # Seeing what others did
 
@@ -432,10 +479,15 @@ class MboxFormat(MailboxFormat):
     def _token(self) -> str:
         return self._mark.encode() if self._mark else ""
 
-    def _rewrite(self, held: locking.Held, gone: set[str]) -> dict[str, str]:
+    def _rewrite(
+        self,
+        held: locking.Held,
+        gone: set[str],
+        change: Callable[[str, bytes], bytes] = lambda key, header: header,
+    ) -> dict[str, str]:
         """The file is without those messages and has the flags that waited; the places that changed."""
         old = self._places
-        wanted = plan(held.descriptor, old, gone, self._waiting)
+        wanted = plan(held.descriptor, old, gone, self._waiting, change)
         draft = make_draft(self._path, held.descriptor)
         if draft is None and wanted.size > os.fstat(held.descriptor).st_size:
             if not gone:

@@ -31,6 +31,7 @@ _HIDDEN: Final = re.compile(
 )
 _STATUS: Final = re.compile(rb"^(Status|X-Status|X-Keywords)([ \t]*: ?)(.*?)(\r?\n)(?![ \t])", re.I | re.M)
 _OLD_STATUS: Final = re.compile(rb"^(?:Status|X-Status|X-Keywords)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
+_OLD_NUMBERS: Final = re.compile(rb"^(?:X-UID|X-IMAPbase)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _KEYWORD: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 _PSEUDO: Final = b"FOLDER INTERNAL DATA"
 
@@ -180,6 +181,14 @@ def with_flags(header: bytes, flags: Flags) -> bytes:
     if kept and not kept.endswith(b"\n"):
         kept += b"\n"
     return kept + status_fields(flags)
+
+
+def with_uid(header: bytes, uid: int, base: bytes = b"") -> bytes:
+    """The header with that UID in it, and with `base` as the X-IMAPbase of the mailbox."""
+    kept = _OLD_NUMBERS.sub(b"", header)
+    if kept and not kept.endswith(b"\n"):
+        kept += b"\n"
+    return kept + (b"X-IMAPbase: %b\n" % base if base else b"") + b"X-UID: %d\n" % uid
 
 
 def fitted(header: bytes, flags: Flags) -> bytes | None:

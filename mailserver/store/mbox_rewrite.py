@@ -17,8 +17,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from mailserver.store import locking, mbox_journal
@@ -43,10 +44,16 @@ class Plan:
     size: int
 
 
-def plan(descriptor: int, places: Mapping[str, Place], removed: set[str], flags: Mapping[str, Flags]) -> Plan:
+def plan(
+    descriptor: int,
+    places: Mapping[str, Place],
+    removed: set[str],
+    flags: Mapping[str, Flags],
+    change: Callable[[str, bytes], bytes] = lambda key, header: header,
+) -> Plan:
     """The file without the `removed` messages, and with `flags` in those that they are given for.
 
-    `places` are all messages of the file.
+    `places` are all messages of the file. `change` makes more of the header of a message that gets flags.
     """
     size = os.fstat(descriptor).st_size
     ordered = sorted(places.items(), key=lambda item: item[1].offset)
@@ -57,7 +64,7 @@ def plan(descriptor: int, places: Mapping[str, Place], removed: set[str], flags:
         if key in removed:
             continue
         if key in flags:
-            header, rest = _reflagged(descriptor, place, flags[key])
+            header, rest = _reflagged(descriptor, place, flags[key], partial(change, key))
             parts += [header, rest]
             fresh[key] = Place(at, len(header) + rest[1], flags[key])
         else:
@@ -75,12 +82,15 @@ def _extend(parts: list[Span | bytes], offset: int, length: int) -> None:
         parts.append((offset, length))
 
 
-def _reflagged(descriptor: int, place: Place, flags: Flags) -> tuple[bytes, Span]:
+def _reflagged(
+    descriptor: int, place: Place, flags: Flags, change: Callable[[bytes], bytes]
+) -> tuple[bytes, Span]:
     """The message's `From ` line and header with these flags, and the span of the rest."""
     raw = pread_all(descriptor, place.length, place.offset)
     start = raw.find(b"\n") + 1
     end = start + header_length(raw[start:])
-    return raw[:start] + with_flags(raw[start:end], flags), (place.offset + end, place.length - end)
+    header = change(with_flags(raw[start:end], flags))
+    return raw[:start] + header, (place.offset + end, place.length - end)
 
 
 @contextlib.contextmanager

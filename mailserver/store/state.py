@@ -16,6 +16,7 @@ then writes would meet `database is locked` by the thousand.
     retired       highest UIDVALIDITY of a name that was deleted: what lies there may not be
                   adopted with a lower one
     renaming      a rename that is under way; finished at the next open after a crash
+    foreign       what another server's own UIDs looked like when we last knew them all
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
 state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
@@ -65,6 +66,9 @@ CREATE TABLE special (name TEXT PRIMARY KEY, special_use BLOB NOT NULL) WITHOUT 
 CREATE TABLE retired (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 """
+
+# Younger than the schema; a release without it does not mind.
+_FOREIGN: Final = "CREATE TABLE IF NOT EXISTS foreign_mark (mailbox INTEGER PRIMARY KEY, mark TEXT NOT NULL)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,7 @@ class State:
             raise StoreFailure("The state of the account was written by a newer release")
         if version == 0:
             self._create(db)
+        db.execute(_FOREIGN)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
             raise _Damaged("no account row")
@@ -254,6 +259,21 @@ class State:
     def _read(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         with self.lock, self._faults():
             return self._db.execute(query, parameters).fetchall()
+
+    def damage(self) -> Sequence[str]:
+        """What SQLite finds wrong with the data base; nothing where it is sound."""
+        rows = [str(row[0]) for row in self._read("PRAGMA integrity_check")]
+        return [] if rows == ["ok"] else rows
+
+    def snapshot(self) -> bytes:
+        """The data base as it is at this moment, as a file's content."""
+        with self.lock, self._faults():
+            copy = sqlite3.connect(":memory:")
+            try:
+                self._db.backup(copy)
+                return copy.serialize()
+            finally:
+                copy.close()
 
     def version(self) -> int:
         """A number that changes when another process committed something."""
@@ -337,6 +357,10 @@ class State:
                 (uidnext, modseq, token, identity),
             )
 
+    def set_uidvalidity(self, identity: int, uidvalidity: int) -> None:
+        """The mailbox has that UIDVALIDITY. In a transaction."""
+        self._db.execute("UPDATE mailbox SET uidvalidity=? WHERE id=?", (uidvalidity, identity))
+
     def set_recent(self, identity: int, recent: int) -> None:
         """Messages below `recent` are no longer \\Recent to anybody. In a transaction."""
         self._db.execute("UPDATE mailbox SET recent=? WHERE id=?", (recent, identity))
@@ -349,12 +373,22 @@ class State:
             return
         for table in ("message", "keyword", "expunged"):
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
+        self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
         self._db.execute(
             "INSERT INTO retired VALUES (?, ?) ON CONFLICT (name)"
             " DO UPDATE SET uidvalidity=max(uidvalidity, excluded.uidvalidity)",
             (name, row.uidvalidity),
         )
+
+    def foreign_mark(self, identity: int) -> str:
+        """The mark of what another server left that was last set; "" where none was. Id 0: subscriptions."""
+        rows = self._read("SELECT mark FROM foreign_mark WHERE mailbox=?", (identity,))
+        return str(rows[0][0]) if rows else ""
+
+    def set_foreign_mark(self, identity: int, mark: str) -> None:
+        """The mark is kept. In a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO foreign_mark VALUES (?, ?)", (identity, mark))
 
     # Renaming.
 

@@ -56,6 +56,20 @@ def read_uidlist(directory: str) -> tuple[Adopted, Mapping[str, int]]:
     return Adopted(uidvalidity, max(uidnext, max(uids.values(), default=0) + 1)), uids
 
 
+def uidlist_mark(directory: str) -> str:
+    """Changes when the list does; "" where there is none."""
+    return file_mark(os.path.join(directory, UIDLIST))
+
+
+def file_mark(path: str) -> str:
+    """Changes when the file does; "" where there is none."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+
+
 def _header(header: bytes) -> tuple[int, int]:
     old = _OLD_HEADER.fullmatch(header)
     if old:

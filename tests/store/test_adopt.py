@@ -66,12 +66,70 @@ def test_uids_are_taken_over(harness: MaildirHarness) -> None:
     assert list(append(box, FIRST)) == [25023]
 
 
-def test_adoption_happens_once(harness: MaildirHarness) -> None:
-    """After the first contact our own memory counts."""
+def test_an_older_list_counts_for_nothing(harness: MaildirHarness) -> None:
+    """A list with a lower UIDVALIDITY is older than our own memory."""
     before = contents(harness.store.open("INBOX"))
     (harness.inbox_path / "dovecot-uidlist").write_bytes(b"3 V5 N6\n")
     box = harness.restart().open("INBOX")
     assert (box.uidvalidity, contents(box)) == (1275660208, before)
+
+
+def dovecot_was_here(harness: MaildirHarness, *entries: bytes, header: bytes = b"") -> None:
+    """Between two runs of ours Dovecot changes its list: the entries come after ours."""
+    harness.registry.shut()
+    path = harness.inbox_path / "dovecot-uidlist"
+    first, _, rest = path.read_bytes().partition(b"\n")
+    path.write_bytes((header or first) + b"\n" + rest + b"".join(entry + b"\n" for entry in entries))
+
+
+def test_uids_that_dovecot_gave_meanwhile_are_taken_over(harness: MaildirHarness) -> None:
+    """Same UIDVALIDITY: its new messages keep the UIDs that its clients saw. DESIGN decision 4."""
+    harness.store.open("INBOX")
+    for name in (b"1276600001.a.h", b"1276600002.b.h"):
+        (harness.inbox_path / "cur" / (name + b":2,").decode()).write_bytes(name)
+    dovecot_was_here(
+        harness,
+        *(b"25024 :1276600002.b.h", b"25030 :1276600001.a.h"),
+        header=b"3 V1275660208 N25040 G3085f01b7f11094c501100008c4a11c1",
+    )
+    box = harness.crash().open("INBOX")
+    assert box.uidvalidity == 1275660208
+    assert list(box.uids) == [25006, 25017, 25019, 25022, 25024, 25030]
+    assert box.read(Uid(25024)) == b"1276600002.b.h"
+    assert box.uidnext == 25040
+    assert list(append(box, FIRST)) == [25040]
+
+
+@pytest.mark.parametrize("entry", [b"25017 :new.h", b"25099 :1276540000.M1P1.kurkku"])
+def test_a_conflict_raises_uidvalidity(harness: MaildirHarness, entry: bytes) -> None:
+    """A UID of ours on another message, another UID on a message of ours: some client saw each."""
+    harness.store.open("INBOX")
+    (harness.inbox_path / "cur" / "new.h:2,").write_bytes(b"new")
+    dovecot_was_here(harness, entry)
+    box = harness.crash().open("INBOX")
+    assert box.uidvalidity > 1275660208
+    assert len(box.uids) == 5
+
+
+def test_a_higher_uidvalidity_of_dovecots_is_adopted(harness: MaildirHarness) -> None:
+    """It numbered the mailbox anew, and its clients know that."""
+    harness.store.open("INBOX")
+    dovecot_was_here(harness, header=b"3 V1275660999 N25023")
+    box = harness.crash().open("INBOX")
+    assert box.uidvalidity == 1275660999
+    assert list(box.uids) == [25006, 25017, 25019, 25022]
+
+
+def test_a_list_that_changed_meanwhile_is_not_overwritten(harness: MaildirHarness) -> None:
+    """Dovecot ran beside us: what it gave is looked at, at the next open, before we write."""
+    box = harness.store.open("INBOX")
+    append(box, FIRST)
+    path = harness.inbox_path / "dovecot-uidlist"
+    path.write_bytes(path.read_bytes() + b"25023 :other\n")
+    before = path.read_bytes()
+    harness.registry.shut()
+    assert path.read_bytes() == before
+    harness.crash()
 
 
 def test_nothing_is_adopted_after_our_state_was_lost(harness: MaildirHarness) -> None:

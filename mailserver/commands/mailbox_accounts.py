@@ -1,0 +1,169 @@
+"""Whose mailboxes a command is about, and touching them as their owner.
+
+Run by root, each account's work is done in a child process that has become that user for good;
+so nothing of a user's is ever followed or written with root's rights. The stores are the server's
+own, beside a running one: both agree through state.db.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.commands.errors import CommandError
+from mailserver.config.config import Config
+from mailserver.config.read import ConfigError, read_config
+from mailserver.maillog import ListLog
+from mailserver.rights.as_user import Identity, become
+from mailserver.rights.zygote import make_state_directory
+from mailserver.roles.parts import Parts
+from mailserver.store.account import FileAccountStore
+from mailserver.store.contract import StoreError
+from mailserver.store.format import MailboxFormat
+from mailserver.store.layout import Layout
+from mailserver.store.mbox import MboxFormat
+from mailserver.store.registry import FileStoreRegistry
+
+TEMPORARY: Final = 75  # EX_TEMPFAIL
+NO_USER: Final = 67  # EX_NOUSER
+NO_MAILBOX: Final = 68  # doveadm's EX_NOTFOUND
+UNUSABLE: Final = 65  # EX_DATAERR: it exists already, or cannot be
+
+
+def add_account_options(parser: argparse.ArgumentParser, many: bool = True) -> None:
+    """-u USER, and where it makes sense for `many` -A, are understood; one of them must be given."""
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("-u", dest="user", metavar="USER", help="the account")
+    if many:
+        chosen.add_argument("-A", dest="everybody", action="store_true", help="all accounts, one by one")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One account's mail, open to a command."""
+
+    config: Config
+    parts: Parts
+    account: Account
+    arguments: argparse.Namespace
+
+    @cached_property
+    def mboxrd(self) -> bool:
+        """How the account's mboxes are quoted."""
+        return self.config.string("mbox_quoting") == "mboxrd"
+
+    @property
+    def state_parent(self) -> str:
+        """The directory of all accounts' state."""
+        return os.path.join(self.config.string("state_directory"), "accounts")
+
+    @contextmanager
+    def store(
+        self, layout: Layout | None = None, state_parent: str | None = None
+    ) -> Iterator[FileAccountStore]:
+        """The account's store, closed afterwards; elsewhere than usual where that is said."""
+        log = ListLog()
+        registry = FileStoreRegistry(
+            lambda account: layout or self.parts.layout_for(account),
+            state_parent or self.state_parent,
+            self.config.string("myhostname"),
+            log=log,
+            make_mbox=self._make_mbox,
+        )
+        try:
+            store = registry.open(self.account)
+            assert isinstance(store, FileAccountStore)
+            yield store
+        finally:
+            registry.shut()
+            for _, text in log.lines:
+                warn(text)
+
+    def _make_mbox(self, path: str, journals: str) -> MailboxFormat:
+        return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.lock_rules)
+
+
+def warn(text: str) -> None:
+    """Whoever runs the command reads it."""
+    print(f"mailserver mailbox: {text}", file=sys.stderr)
+
+
+def for_accounts(arguments: argparse.Namespace, act: Callable[[Work], int]) -> int:
+    """The act is done for each account that was named; the worst exit status. Raises CommandError."""
+    try:
+        config = read_config(arguments.config_directory, os.environ)
+        parts = Parts(config, ListLog())
+        accounts = _accounts(arguments, parts)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    except TemporaryAccountFailure as error:
+        raise CommandError(f"{error}: try again later", TEMPORARY) from error
+    worst = 0
+    for account in accounts:
+        worst = max(worst, _as_owner(Work(config, parts, account, arguments), act))
+    return worst
+
+
+def _accounts(arguments: argparse.Namespace, parts: Parts) -> Sequence[Account]:
+    if getattr(arguments, "everybody", False):
+        found = (parts.accounts.lookup(name) for name in parts.accounts.names())
+        return [account for account in found if account is not None and account.may_login]
+    account = parts.accounts.lookup(arguments.user)
+    if account is None:
+        raise CommandError(f"{arguments.user}: no such account: `mailserver user list` shows them", NO_USER)
+    return [account]
+
+
+def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
+    account = work.account
+    if os.geteuid() != 0 or account.uid == 0:
+        return _guarded(work, act)
+    inbox = work.parts.layout_for(account).inbox
+    identity = Identity(account.name, account.uid, account.gid, _spool_group(work.config, inbox))
+    os.makedirs(work.state_parent, mode=0o711, exist_ok=True)
+    make_state_directory(work.state_parent, identity)
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+    status = 70
+    try:
+        become(identity)
+        status = _guarded(work, act)
+        sys.stdout.flush()
+    except CommandError as error:
+        warn(str(error))
+        status = error.status
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _spool_group(config: Config, inbox: str) -> tuple[int, ...]:
+    """The spool's group where INBOX lies there and the group may write: then locks need it."""
+    directory = os.path.dirname(inbox)
+    if directory != config.string("mail_spool_directory").rstrip("/"):
+        return ()
+    found = os.stat(directory)
+    return (found.st_gid,) if found.st_mode & stat.S_IWGRP and found.st_gid else ()
+
+
+def _guarded(work: Work, act: Callable[[Work], int]) -> int:
+    try:
+        return act(work)
+    except StoreError as error:
+        warn(f"{work.account.name}: {error}")
+        return TEMPORARY
+    except OSError as error:
+        warn(f"{work.account.name}: {error}")
+        return TEMPORARY

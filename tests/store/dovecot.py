@@ -1,0 +1,138 @@
+"""Debian's Dovecot, private: one account, loopback, a free port, all its files below one directory.
+
+It refuses to serve root's mail, so where the tests run as root the mail is nobody's meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.end_to_end.server import DEADLINE, free_ports, wait_for
+
+USER = "alice"
+PASSWORD = "secret"
+_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+_CONFIGURATION = """\
+base_dir = {root}/run
+state_dir = {root}/run
+log_path = {root}/dovecot.log
+protocols = imap pop3
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+default_internal_user = {owner}
+default_internal_group = {group}
+default_login_user = {owner}
+first_valid_uid = 0
+first_valid_gid = 0
+mail_uid = {uid}
+mail_gid = {gid}
+mail_location = {location}
+mbox_write_locks = dotlock fcntl
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service pop3-login {{
+  chroot =
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+passdb {{
+  driver = static
+  args = password={password}
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={home}
+}}
+"""
+
+
+def owner() -> pwd.struct_passwd:
+    """Whose mail Dovecot serves."""
+    return pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+
+
+def give(path: Path, uid: int, gid: int) -> None:
+    """The tree belongs to that user; run by anybody but root it does already."""
+    if os.getuid() == 0:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, uid, gid, follow_symlinks=False)
+
+
+class Dovecot:
+    """See the module. `location` is a mail_location over `root`/home."""
+
+    def __init__(self, root: Path, location: str) -> None:
+        self.home = root / "home"
+        self._root = root
+        self._owner = owner()
+        self.imap_port, self.pop3_port = free_ports(2)
+        (root / "run").mkdir(exist_ok=True)
+        self._configuration = root / "dovecot.conf"
+        self._configuration.write_text(
+            _CONFIGURATION.format(
+                root=root,
+                owner=self._owner.pw_name,
+                group=pwd_group(self._owner.pw_gid),
+                uid=self._owner.pw_uid,
+                gid=self._owner.pw_gid,
+                location=location,
+                imap=self.imap_port,
+                pop3=self.pop3_port,
+                password=PASSWORD,
+                home=self.home,
+            )
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """It serves the account; afterwards it is gone, and the files are ours again."""
+        give(self.home, self._owner.pw_uid, self._owner.pw_gid)
+        process = subprocess.Popen(
+            ["dovecot", "-F", "-c", str(self._configuration)], env={"PATH": _PATH}, start_new_session=True
+        )
+        try:
+            wait_for(lambda: self._answers(process), "Dovecot to listen")
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(DEADLINE)
+            give(self.home, os.getuid(), os.getgid())
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, (self._root / "dovecot.log").read_text()
+        try:
+            for port in (self.imap_port, self.pop3_port):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+def pwd_group(gid: int) -> str:
+    """The group's name."""
+    import grp
+
+    return grp.getgrgid(gid).gr_name
