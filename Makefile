@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := var
+PREFIX ?= /opt/mailserver
+SYSTEM_PYTHON ?= /usr/bin/python3
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint type format render clients thunderbird bench clean
+.PHONY: help run test differential check lint type format render clients thunderbird bench install uninstall clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +54,9 @@ format: $(STAMP_TEST) ## lay the code out
 render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters' declarations
 	@$(BIN)/python -m mailserver.config.render --write
 
+differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovecot
+	@$(BIN)/python -m pytest -q tests/differential
+
 clients: ## install Debian's mail programs that the end-to-end tests drive (root)
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
 
@@ -60,6 +65,13 @@ thunderbird: $(STAMP_TEST) ## drive a real Thunderbird (Debian's packages thunde
 
 bench: $(STAMP) ## measure the hot paths
 	@$(BIN)/python -m benchmarks
+
+# The system's python3, since every user must reach it; etc/install explains PREFIX, DESTDIR and MTA.
+install: ## install for everybody, as root: PREFIX=/opt/mailserver, DESTDIR=, MTA=1 for sendmail
+	@PYTHON=$(SYSTEM_PYTHON) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) MTA=$(MTA) etc/install install
+
+uninstall: ## remove what install made; mail and configuration stay
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) etc/install uninstall
 
 clean: ## remove what was built; ./var stays
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

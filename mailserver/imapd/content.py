@@ -70,18 +70,20 @@ def fact(item: Item) -> tuple[str, Make] | None:
 
 
 def cut(content: bytes, sections: Sequence[Section]) -> list[bytes]:
-    """Each section as it follows its label: a literal, NIL, or for BINARY.SIZE a number."""
+    """Each section as it follows its label: a literal, or for BINARY.SIZE a number.
+
+    A section that the message does not have is an empty string, not NIL, as Dovecot says it:
+    clients that take a part's header before they know its type choke on NIL.
+    """
     needs_tree = any(section.part or section.kind.startswith("BINARY") for section in sections)
     tree = parse(content) if needs_tree else None
     return [_rendered(content, section, tree) for section in sections]
 
 
 def _rendered(content: bytes, section: Section, tree: Part | None) -> bytes:
-    octets = _octets(content, section, tree)
+    octets = _octets(content, section, tree) or b""
     if section.kind == "BINARY.SIZE":
-        return b"%d" % len(octets or b"")
-    if octets is None:
-        return b"NIL"
+        return b"%d" % len(octets)
     if section.partial is not None:
         origin, count = section.partial
         octets = octets[origin : origin + count]

@@ -41,7 +41,7 @@ async def fetch(session: Session, command: Fetch) -> Reply:
     if command.changed_since is not None:
         known, since = selected.mailbox.messages, command.changed_since
         uids = [uid for uid in uids if (found := known.get(uid)) is not None and found.modseq > since]
-    work = _Fetching(session, selected, _plan(command, selected))
+    work = _Fetching(session, selected, _plan(session, command, selected))
     try:
         done = 0
         while done < len(uids):
@@ -82,7 +82,7 @@ class _Plan:
         return _FACTS_BATCH if self.facts or self.sections else _INDEX_BATCH
 
 
-def _plan(command: Fetch, selected: Selected) -> _Plan:
+def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
     items = list(command.items)
     if command.by_uid and Attribute("UID") not in items:
         items.insert(0, Attribute("UID"))
@@ -90,14 +90,22 @@ def _plan(command: Fetch, selected: Selected) -> _Plan:
         items.append(Attribute("MODSEQ"))
     facts = tuple(item for item in items if fact(item) is not None)
     sections = tuple(item for item in items if isinstance(item, Section) and fact(item) is None)
-    has_flags = Attribute("FLAGS") in items
+    with_flags = [*items, *(item for item in _told_of_seen(session) if item not in items)]
     seen = any(isinstance(item, Section) and not item.is_peek for item in items)
-    rows = compile_rows(items, selected.has_recent)
-    with_flags = rows if has_flags else compile_rows([*items, Attribute("FLAGS")], selected.has_recent)
     return _Plan(
-        rows, with_flags, facts, sections, Attribute("RFC822.SIZE") in items,
-        seen and not selected.is_read_only,
-    )  # fmt: skip
+        rows=compile_rows(items, selected.has_recent),
+        with_flags=compile_rows(with_flags, selected.has_recent),
+        facts=facts,
+        sections=sections,
+        needs_sizes=Attribute("RFC822.SIZE") in items,
+        sets_seen=seen and not selected.is_read_only,
+    )
+
+
+def _told_of_seen(session: Session) -> tuple[Attribute, ...]:
+    r"""What a row says of a message that it made \Seen. RFC 7162 §3.2.4."""
+    flags = Attribute("FLAGS")
+    return (flags, Attribute("UID"), Attribute("MODSEQ")) if "CONDSTORE" in session.enabled else (flags,)
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ class Selected:
         self._told: dict[Uid, Modseq] = {}
         self._gone: set[int] = set()
         self._take_list()
+        self._recent_told = self.recent_count
 
     def _take_list(self) -> None:
         """The list as it is now; changes after the modseq taken first are found by `sync`."""
@@ -161,6 +162,8 @@ class Selected:
         if gone:
             vanished = set(gone)
             self.uids = array("I", [uid for uid in self.uids if uid not in vanished])
+            if self.recent_count != self._recent_told:
+                self._tell_recent(output)
         self._gone.clear()
 
     def _add(self, fresh: Sequence[Uid], output: Output) -> None:
@@ -171,7 +174,11 @@ class Selected:
             self._recent[-1:] = [(low, self._next)] if low < self._next else []
         output.line(b"* %d EXISTS" % len(self.uids))
         if self._has_recent:
-            output.line(b"* %d RECENT" % self.recent_count)
+            self._tell_recent(output)
+
+    def _tell_recent(self, output: Output) -> None:
+        self._recent_told = self.recent_count
+        output.line(b"* %d RECENT" % self._recent_told)
 
     def _tell_flags(
         self, changed: Iterable[Uid], output: Output, tell: Callable[[int, Message], bytes]

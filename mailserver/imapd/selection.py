@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from mailserver.imapd.replies import Rejection, Reply, ok
+from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
 from mailserver.imapd.selected import NEVER_RECENT, Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Mailbox, Modseq, Uid
@@ -31,6 +31,8 @@ async def select(session: Session, command: Select) -> Reply:
     if session.selected is not None:
         await session.deselect()
         session.output.line(b"* OK [CLOSED] Previous mailbox closed.")
+    if command.name_fault:
+        raise Refusal(command.name_fault, b"CANNOT")
     if command.with_condstore:
         session.enabled.add("CONDSTORE")
     selected = await _open(session, command)
@@ -134,9 +136,8 @@ async def close(session: Session, command: Nothing) -> Reply:
     selected = session.mailbox_in_use
     if not selected.is_read_only:
         session.counts.expunged += len(await session.run(selected.mailbox.expunge))
-    modseq = selected.mailbox.highest_modseq
     await session.deselect()
-    return ok("Close completed.", b"HIGHESTMODSEQ %d" % modseq if "QRESYNC" in session.enabled else b"")
+    return ok("Close completed.")  # RFC 7162 §3.2.8: never with HIGHESTMODSEQ
 
 
 async def unselect(session: Session, command: Nothing) -> Reply:

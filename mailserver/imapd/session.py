@@ -164,7 +164,7 @@ class Session:
         """An unsolicited FETCH of a message's flags."""
         selected = self.mailbox_in_use
         items = b"FLAGS " + render.flag_list(selected.flags_of(message))
-        if "CONDSTORE" in self.enabled:
+        if "CONDSTORE" in self.enabled:  # RFC 7162 §3.2.4: both, in all of them
             items = b"UID %d MODSEQ (%d) %b" % (message.uid, message.modseq, items)
         return b"* %d FETCH (%b)\r\n" % (number, items)
 

@@ -17,7 +17,7 @@ from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapS
 from mailserver.wire.imap_fetch import read_fetch
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
@@ -85,12 +85,16 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """SELECT and EXAMINE."""
+    """SELECT and EXAMINE. `name_fault` says why no mailbox can have that name.
+
+    It is here and no syntax error because the command still deselects (RFC 3501 §6.3.1).
+    """
 
     mailbox: str
     is_read_only: bool = False
     with_condstore: bool = False
     resync: Resync | None = None
+    name_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +287,11 @@ def _rename(reader: ArgumentReader) -> Rename:
 
 def _select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
     reader.space()
-    mailbox = _mailbox(reader)
+    mailbox, fault = "", ""
+    try:
+        mailbox = _mailbox(reader)
+    except InvalidMailboxName as invalid:
+        fault = str(invalid)
     resyncs: list[Resync] = []
     names: list[str] = []
 
@@ -297,7 +305,7 @@ def _select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
     if not reader.at_end:
         reader.space()
         reader.list_of(parameter)
-    return Select(mailbox, is_read_only, bool(names), resyncs[-1] if resyncs else None)
+    return Select(mailbox, is_read_only, bool(names), resyncs[-1] if resyncs else None, fault)
 
 
 def _resync(reader: ArgumentReader) -> Resync:

@@ -278,10 +278,13 @@ def test_hostile_names_are_refused_everywhere(server: Server) -> None:
     names = [b'"../../etc/passwd"', b'"/etc"', b'"~root"', b'"a/../b"', b'"&AC8-"', b'"a&"', b'"a//b"', b'""',
              b'"' + b"x" * 300 + b'"', b'"a\tb"', b'"&AAA-"']  # fmt: skip
     for name in names:
-        for command in (b"EXAMINE %b", b"CREATE %b", b"RENAME INBOX %b", b"RENAME %b x",
+        for command in (b"CREATE %b", b"RENAME INBOX %b", b"RENAME %b x",
                         b"STATUS %b (MESSAGES)",
                         b"SUBSCRIBE %b", b"COPY 1 %b", b"APPEND %b {1+}\r\nx", b"DELETE %b"):  # fmt: skip
             assert client.ask(b"d " + command % name).startswith(b"d NO [CANNOT] "), (command, name)
+        failed = client.ask(b"e EXAMINE " + name)
+        assert failed.startswith(b"* OK [CLOSED] ") and b"\r\ne NO [CANNOT] " in failed, name
+        client.ask(b"f SELECT INBOX")
     assert set(server.registry.stores["alice"].mailboxes) == {"INBOX"}
 
 

@@ -86,4 +86,4 @@ def test_a_change_during_a_search_is_told_afterwards() -> None:
     assert client.read() == b"* SEARCH 2\r\n* 3 EXISTS\r\n* 3 RECENT\r\nc OK Search completed.\r\n"
     client.send(b"d NOOP")
     threads.work()
-    assert client.read() == b"* 1 EXPUNGE\r\nd OK NOOP completed.\r\n"
+    assert client.read() == b"* 1 EXPUNGE\r\n* 2 RECENT\r\nd OK NOOP completed.\r\n"
