@@ -2,11 +2,12 @@
 
 An agent is a single-threaded root process that takes one request at a time from the queue,
 over a channel that all agents share: whoever is free accepts. For each request it forks a
-child, which becomes the owner for good (never root: uid 0 becomes `nobody`), runs the
-handler and answers. A fork costs about a millisecond; in exchange no code that touches a user's files or
-runs a user's command can ever get root back, whatever is wrong with it. The agent itself parses only
-the message of the queue process. A child that dies or outlives its limit is answered for: `{"error": …}`,
-and the caller defers.
+child, which becomes the owner for good, runs the handler and answers. Root's own requests are
+done as `nobody`, but for its mailbox and its .forward file: as uid 0 without any capability. A
+fork costs about a millisecond; in exchange no code that touches a user's files or runs a user's
+command can ever get root back, whatever is wrong with it. The agent itself parses only the message of the
+queue process. A child that dies or outlives its limit is answered for: `{"error": …}`, and the
+caller defers.
 
 Kill an agent, and its child finishes what it does; the caller sees the connection end,
 defers, and at worst delivers a second copy (P3).
@@ -23,7 +24,7 @@ from typing import Final
 
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
-from mailserver.rights.as_user import NOBODY, Identity, become
+from mailserver.rights.as_user import NOBODY, Identity, become, become_powerless_root
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.messages import BadMessage, Message
 from mailserver.rights.supervisor import fork_child
@@ -42,7 +43,8 @@ class Agent:
 
     `handlers` has a function for each verb; it runs as the owner and returns the answer.
     `groups` names the supplementary groups of a request (the spool's, where its directory
-    asks for it). `time_limit` is in seconds, above every limit of the handlers' own.
+    asks for it). `is_roots_own` says which requests are done as uid 0 where the owner is root.
+    `time_limit` is in seconds, above every limit of the handlers' own.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Agent:
         nobody: Identity = _NOBODY,
         groups: Callable[[Message], tuple[int, ...]] = lambda message: (),
         time_limit: float = 1100.0,
+        is_roots_own: Callable[[Message], bool] = lambda message: False,
     ) -> None:
         self._listener = listener
         self._handlers = handlers
@@ -62,6 +65,7 @@ class Agent:
         self._nobody = nobody
         self._groups = groups
         self._time_limit = time_limit
+        self._is_roots_own = is_roots_own
         self._stopping = False
 
     def run(self) -> None:
@@ -104,7 +108,10 @@ class Agent:
 
         def prepare() -> None:
             self._listener.close()
-            become(identity)
+            if identity is None:
+                become_powerless_root(self._groups(message))
+            else:
+                become(identity)
             os.chdir("/")
 
         def main() -> None:
@@ -113,12 +120,16 @@ class Agent:
 
         status = self._wait(fork_child(main, prepare))
         if status != 0:
-            self._log.write("local", f"warning: delivery process for {identity.name} ended with {status}")
+            name = message["owner"]["name"]
+            self._log.write("local", f"warning: delivery process for {name} ended with {status}")
             self._apologise(connection)
 
-    def _identity(self, message: Message) -> Identity:
+    def _identity(self, message: Message) -> Identity | None:
+        """Whom to become; None: uid 0 without its power."""
         owner = message["owner"]
         uid, gid = int(owner["uid"]), int(owner["gid"])
+        if uid == 0 and self._is_roots_own(message):
+            return None
         if uid <= 0 or gid <= 0:
             return self._nobody
         return Identity(str(owner["name"]), uid, gid, self._groups(message))

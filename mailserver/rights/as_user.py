@@ -19,9 +19,11 @@ NOBODY: Final = 65534
 _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _HIGHEST_CAPABILITY: Final = 63
+_CAPABILITY_VERSION: Final = 0x20080522  # capset(2), version 3
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -84,10 +86,38 @@ def become_confined(identity: Identity) -> None:
 
     For roles that run no commands. The capability bounding set is emptied where the kernel lets us.
     """
-    for capability in range(_HIGHEST_CAPABILITY + 1):
-        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
+    _empty_bounding_set()
     become(identity)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def become_powerless_root(groups: tuple[int, ...]) -> None:
+    """The process is uid 0 without a single capability, for good: the owner of root's files, and no more.
+
+    It may not change its uid, nor pass modes or owners that stop others. Raises RightsError.
+    """
+    _empty_bounding_set()
+    try:
+        os.setgroups(groups)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise RightsError(f"giving up root's rights: {error.strerror}") from error
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    if _libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise RightsError(f"capset: {os.strerror(ctypes.get_errno())}")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    os.umask(0o077)
+    try:
+        os.setuid(NOBODY)
+    except PermissionError:
+        return
+    raise RightsError("root: capabilities are left over")
+
+
+def _empty_bounding_set() -> None:
+    for capability in range(_HIGHEST_CAPABILITY + 1):
+        _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0)
 
 
 def _death_signal() -> int:
@@ -105,3 +135,8 @@ def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
     _prctl(_PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != parent:
         sys.exit("the parent process is gone")
+
+
+def name_process(name: str) -> None:
+    """ps(1) and top(1) show this process under the name, of which 15 octets count."""
+    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.maillog import MailLog
-from mailserver.rights.as_user import die_with_parent
+from mailserver.rights.as_user import die_with_parent, name_process
 from mailserver.rights.heart import Heart
 
 _SOON: Final = 10.0  # seconds
@@ -150,6 +150,7 @@ class Supervisor:
         supervisor = os.getpid()
 
         def prepare() -> None:
+            name_process(f"mail-{role.name}")
             die_with_parent(supervisor, role.death_signal)
             signal.signal(signal.SIGHUP, self._hang_up)
             for name, listener in self._listeners.items():

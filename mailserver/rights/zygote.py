@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
-from mailserver.rights.as_user import Identity, become_confined, die_with_parent
+from mailserver.rights.as_user import Identity, become_confined, die_with_parent, name_process
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.messages import BadMessage, Message
 from mailserver.rights.supervisor import fork_child
@@ -159,6 +159,7 @@ class Zygote:
             messages.close_all((*not_for_host, *self._wake))
             for host in self._hosts.values():
                 host.control.close()
+            name_process("mail-host")
             become_confined(identity)
             die_with_parent(zygote, signal.SIGTERM)
 

@@ -172,7 +172,14 @@ class _Server:
 
         agents = local_agents(Parts(self._config, self._log))
         uids = {self._identity.uid}
-        Agent(self._channels["agents"], handlers(agents), uids, self._log, groups=self._job_groups).run()
+        Agent(
+            self._channels["agents"],
+            handlers(agents),
+            uids,
+            self._log,
+            groups=self._job_groups,
+            is_roots_own=_is_roots_own,
+        ).run()
 
     def _host_groups(self, account: Message) -> tuple[int, ...]:
         """The spool's group, where the account's INBOX lies there."""
@@ -181,9 +188,9 @@ class _Server:
 
     def _job_groups(self, request: Message) -> tuple[int, ...]:
         """The spool's group for a delivery to the mailbox itself, never for commands and files."""
-        job = request.get("job")
-        if not isinstance(job, dict) or job.get("action") != Action.MAILBOX.value:
+        if not _is_for_mailbox(request):
             return ()
+        job = request["job"]
         return self._spool_group(os.path.dirname(str(job["target"]).rstrip("/")))
 
     def _spool_group(self, directory: str) -> tuple[int, ...]:
@@ -270,6 +277,16 @@ class _Server:
             await process.threads.run(registry.shut)
 
         process.run(stop)
+
+
+def _is_for_mailbox(request: Message) -> bool:
+    job = request.get("job")
+    return isinstance(job, dict) and job.get("action") == Action.MAILBOX.value
+
+
+def _is_roots_own(request: Message) -> bool:
+    """Root's mailbox and .forward are its own; commands and files of it are nobody's."""
+    return request["verb"] == "forward" or _is_for_mailbox(request)
 
 
 class _Process:

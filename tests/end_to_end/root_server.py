@@ -20,8 +20,19 @@ from mailserver.roles.python_home import unreachable_path
 from tests.end_to_end.server import DEADLINE, free_ports, wait_for
 
 USERS = {"ursula": 64101, "viktor": 64102}
+SYSTEM_USER = ("robot", 199)
+# Field 2 and the days of shadow(5): what keeps each of them out.
+SHUT_OUT = {
+    "locked": (64110, "!{hash}:20000:0:99999:7:::"),
+    "empty": (64111, ":20000:0:99999:7:::"),
+    "expired": (64112, "{hash}:20000:0:99999:7::20001:"),
+    "stale": (64113, "{hash}:10000:0:30:7:::"),
+    "mustchange": (64114, "{hash}:0:0:99999:7:::"),
+}
 MAIL_OWNER = ("mailserver-t", 64100)
 PASSWORD = "correct horse"
+# PASSWORD as Debian stores it by default: yescrypt, which is viktor's scheme here; the others have sha512.
+YESCRYPT = "$y$j75$feh2Zgp2/bWXpW6EMEQ4U/$IculvWqp54wsyNYeYWV1jf3WZ2W/Wz7KxFvMibSpsTD"
 
 
 def interpreter() -> tuple[str, Mapping[str, str]]:
@@ -41,33 +52,49 @@ class RootServer:
     def __init__(self, mail_format: str = "mbox") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="mailserver-root-"))
         self.directory.chmod(0o755)
-        names = ("smtp", "submission", "pop3", "imap", "imaps")
+        names = ("smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
         self.log = self.directory / "mail.log"
         self.spool = self.directory / "mail"
         self._write_accounts()
         self._write_configuration(mail_format)
 
     def _write_accounts(self) -> None:
-        etc = self.directory / "etc"
-        etc.mkdir()
+        self.etc = self.directory / "etc"
+        self.etc.mkdir()
         for name in ("passwd", "shadow", "group"):
-            shutil.copy(f"/etc/{name}", etc / name)
-        owner, owner_uid = MAIL_OWNER
-        with (etc / "passwd").open("a") as passwd, (etc / "shadow").open("a") as shadow:
-            passwd.write(f"{owner}:x:{owner_uid}:{owner_uid}::/nonexistent:/usr/sbin/nologin\n")
-            for name, uid in USERS.items():
-                home = self.directory / "home" / name
-                home.mkdir(parents=True)
-                os.chown(home, uid, uid)
-                passwd.write(f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n")
-                stored = hash_password(PASSWORD.encode()).partition("}")[2]
-                shadow.write(f"{name}:{stored}:20000:0:99999:7:::\n")
-        with (etc / "group").open("a") as group:
-            for name, number in (MAIL_OWNER, *USERS.items()):
-                group.write(f"{name}:x:{number}:\n")
-        (etc / "shadow").chmod(0o640)
+            shutil.copy(f"/etc/{name}", self.etc / name)
+        sha512 = hash_password(PASSWORD.encode()).partition("}")[2]
+        self._shadow("root", f"{sha512}:20000:0:99999:7:::", replace=True)
+        self._account(*MAIL_OWNER, "*:20000:0:99999:7:::", home="/nonexistent")
+        self._account(*SYSTEM_USER, f"{sha512}:20000:0:99999:7:::")
+        for name, uid in USERS.items():
+            stored = YESCRYPT if name == "viktor" else sha512
+            self._account(name, uid, f"{stored}:20000:0:99999:7:::")
+        for name, (uid, line) in SHUT_OUT.items():
+            self._account(name, uid, line.format(hash=sha512))
+        (self.etc / "shadow").chmod(0o640)
+
+    def _account(self, name: str, uid: int, shadow: str, home: str = "") -> None:
+        home = home or str(self.home(name))
+        with (self.etc / "passwd").open("a") as passwd, (self.etc / "group").open("a") as group:
+            passwd.write(f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n")
+            group.write(f"{name}:x:{uid}:\n")
+        self._shadow(name, shadow)
+        if home == str(self.home(name)):
+            self.home(name).mkdir(parents=True)
+            os.chown(home, uid, uid)
+
+    def _shadow(self, name: str, fields: str, replace: bool = False) -> None:
+        lines = (self.etc / "shadow").read_text().splitlines()
+        kept = [line for line in lines if not (replace and line.startswith(f"{name}:"))]
+        (self.etc / "shadow").write_text("\n".join([*kept, f"{name}:{fields}", ""]))
+
+    def home(self, name: str) -> Path:
+        """The account's home directory."""
+        return self.directory / "home" / name
 
     def _write_configuration(self, mail_format: str) -> None:
         config = self.directory / "config"
@@ -103,7 +130,9 @@ class RootServer:
         rows = {
             "smtp": "smtpd",
             "submission": "smtpd\n    -o smtpd_sasl_auth_enable=yes",
+            "submissions": "smtpd\n    -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes",
             "pop3": "pop3d",
+            "pop3s": "pop3d\n    -o smtpd_tls_wrappermode=yes",
             "imap": "imapd",
             "imaps": "imapd\n    -o smtpd_tls_wrappermode=yes",
         }
@@ -122,6 +151,7 @@ class RootServer:
         etc = self.directory / "etc"
         mounts = "; ".join(f"mount --bind {etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group"))
         run = f"{program} -m mailserver.commands.main -c {self.directory}/config run"
+        self._starts += 1
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{mounts} && exec {run}"],
@@ -135,7 +165,7 @@ class RootServer:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.directory / "output").read_text()
-        return self.log.exists() and "daemon started" in self.log.read_text()
+        return self.log.exists() and self.log_text().count("daemon started") == self._starts
 
     def stop(self) -> None:
         """Supervisor and roles are gone."""
@@ -155,7 +185,37 @@ class RootServer:
         return self.log.read_text("utf-8", "replace")
 
     def roles(self) -> Mapping[str, int]:
-        """The pids of the roles by what the log and /proc tell: direct children of the supervisor."""
+        """The pids of the roles by their names: direct children of the supervisor."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in children}
+        return {name.removeprefix("mail-"): pid for pid, name in children(self.process.pid)}
+
+    def hosts(self) -> Mapping[int, int]:
+        """The pids of the session hosts by uid: children of the zygote."""
+        return {uids(pid)[0]: pid for pid, _ in children(self.roles()["zygote"])}
+
+    def processes(self) -> list[int]:
+        """Every process of this server, wherever it hangs in the tree."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            return str(self.directory).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+
+def children(pid: int) -> list[tuple[int, str]]:
+    """Pid and name of each child process."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [(int(child), Path(f"/proc/{child}/comm").read_text().strip()) for child in pids]
+
+
+def status(pid: int) -> Mapping[str, str]:
+    """The lines of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def uids(pid: int) -> list[int]:
+    """Real, effective, saved and file system uid."""
+    return [int(word) for word in status(pid)["Uid"].split()]
