@@ -62,6 +62,7 @@ class Options:
         self.dot_ends = True
         self.config: str | None = None
         self.fields: list[tuple[bytes, bytes]] = []
+        self.alias_database = ""
         self.flush = ""  # "all", "I…" or "R…"
         self.recipients: list[bytes] = []
 
@@ -130,6 +131,10 @@ def _take(options: Options, letter: str, value: str) -> None:
         options.extracts = True
     elif letter == "i" or (letter == "o" and value == "i"):
         options.dot_ends = False
+    elif letter == "o" and value.startswith("A"):
+        if not value[1:]:
+            raise Failure("-oA requires pathname")
+        options.alias_database = value[1:]
     elif letter == "C":
         options.config = os.path.dirname(value) or "." if os.path.isfile(value) else value
     elif letter == "I":
@@ -220,9 +225,10 @@ def _other_command(options: Options) -> int:
         status = postqueue.main([*where, *choice])
         return TEMPORARY_FAILURE if status else 0
     if options.mode == "i":
-        from mailserver.commands import newaliases
+        from mailserver.commands.postalias import newaliases
 
-        return newaliases.main(where)
+        aliases = [f"-oA{options.alias_database}"] if options.alias_database else []
+        return TEMPORARY_FAILURE if newaliases([*(["-C", *where[1:]] if where else []), *aliases]) else 0
     if options.mode == "d":
         from mailserver.commands import postfix
 
