@@ -260,7 +260,7 @@ def _export(work: Work) -> int:
             for name in names:
                 if arguments.format == "mbox":
                     content = b"".join(_mbox(store, name, work.mboxrd))
-                    tar.add(archive.mbox_name(name), content)
+                    tar.add(archive.mbox_name(name, names), content)
                 else:
                     _write_maildir(tar, "Maildir", store, name)
             tar.close()

@@ -246,9 +246,12 @@ class _Letters:
         return "".join(sorted({*self._plain.letters(flags), *shown}))
 
 
-def mbox_name(name: str) -> str:
-    """Where a mailbox lies in a tar of mbox files."""
-    return "/".join(plain(name)) if name != INBOX else INBOX
+def mbox_name(name: str, names: Iterable[str]) -> str:
+    """Where a mailbox lies in a tar of mbox files with those `names`."""
+    if name == INBOX:
+        return INBOX
+    has_children = any(other.startswith(name + "/") for other in names)
+    return "/".join([*plain(name), MBOX_DIRNAME] if has_children else plain(name))
 
 
 def mbox_pieces(uidvalidity: int, uidnext: int, copies: Iterable[Copied], mboxrd: bool) -> Iterator[bytes]:
