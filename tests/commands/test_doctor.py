@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -180,8 +181,7 @@ class DoctorTests(TestCase):
 
     def test_the_domains_of_main_cf(self) -> None:
         """Tables, localhost and the host's own name are no mail domains."""
-        home = Path(self.mktemp())
-        home.mkdir()
+        home = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (home / "main.cf").write_text(
             "compatibility_level = 3.6\nmyhostname = mail.example.org\nmydomain = example.org\n"
             "mydestination = $myhostname, $mydomain, localhost.$mydomain, localhost, hash:/etc/more.cf\n"
