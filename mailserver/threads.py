@@ -7,13 +7,16 @@ single-threaded roles and tests.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.python.failure import Failure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,16 +29,67 @@ class Threads(Protocol):
         """Fires with the function's result or exception. Order between two calls is not kept."""
 
 
-class PooledThreads:
-    """`Threads` on a thread pool, answering in the reactor's thread."""
+_Call = tuple[Deferred[Any], Callable[[], Any]]
 
-    def __init__(self, reactor: Any, pool: ThreadPool) -> None:
+
+class WorkerThreads:
+    """`Threads` on threads of its own, started as they are needed, at most `limit`.
+
+    Answers come in the reactor's thread, those that gathered while it was busy in one turn and for
+    one wake-up. `run` and `stop` are for the reactor's thread.
+    """
+
+    def __init__(self, reactor: Any, limit: int, name: str = "worker") -> None:
         self._reactor = reactor
-        self._pool = pool
+        self._limit = limit
+        self._name = name
+        self._threads: list[Thread] = []
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._answers: deque[tuple[Deferred[Any], Any]] = deque()
+        self._unanswered = 0
+        self._is_woken = False
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """See `Threads.run`."""
-        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        answer: Deferred[T] = Deferred()
+        self._unanswered += 1
+        if len(self._threads) < min(self._unanswered, self._limit):
+            self._start_thread()
+        self._calls.put((answer, partial(function, *args, **kwargs)))
+        return answer
+
+    def stop(self) -> None:
+        """Every thread has ended its work and is gone. *Blocking.*"""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _start_thread(self) -> None:
+        thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            answer, function = call
+            try:
+                result = function()
+            except BaseException:
+                result = Failure()
+            self._answers.append((answer, result))
+            del call, answer, function, result  # nothing is kept alive while the thread waits
+            if not self._is_woken:
+                self._is_woken = True
+                self._reactor.callFromThread(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_woken = False  # first: what comes from now on wakes the reactor again
+        for _ in range(len(self._answers)):
+            answer, result = self._answers.popleft()
+            self._unanswered -= 1
+            answer.callback(result)
 
 
 class Inline:

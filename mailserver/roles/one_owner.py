@@ -13,7 +13,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.python.threadpool import ThreadPool
 
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.local_logins import LocalLogins
@@ -33,7 +32,7 @@ from mailserver.roles.queueing import local_agents, make_runner
 from mailserver.roles.ready import announce
 from mailserver.roles.retrieval import RetrievalListeners, make_registry
 from mailserver.roles.smtp import SmtpListeners
-from mailserver.threads import PooledThreads
+from mailserver.threads import WorkerThreads
 
 THREADS = 16
 
@@ -44,8 +43,7 @@ class OneOwnerServer(Service):
     def __init__(self, config: Config, log: MailLog, reactor: Any) -> None:
         self._reactor = reactor
         self._parts = Parts(config, log)
-        self._pool = ThreadPool(minthreads=1, maxthreads=THREADS, name="mail")
-        self._threads = PooledThreads(reactor, self._pool)
+        self._threads = WorkerThreads(reactor, THREADS, "mail")
 
     def prepare(self) -> None:
         """Ports are bound, rights are dropped, the queue is locked, all parts are made.
@@ -94,7 +92,6 @@ class OneOwnerServer(Service):
     def startService(self) -> None:
         """The queue is scanned, and mail flows."""
         super().startService()
-        self._pool.start()
         self._notices.start()
         self._runner.start()
         self._local.start()
@@ -114,7 +111,7 @@ class OneOwnerServer(Service):
         self._parts.queue.close()
         self._notices.stop()
         await self._threads.run(self._registry.shut)
-        self._pool.stop()
+        self._threads.stop()
         os.close(self._lock)
 
 

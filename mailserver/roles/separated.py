@@ -294,15 +294,13 @@ class _Process:
 
     def __init__(self) -> None:
         from twisted.logger import globalLogBeginner
-        from twisted.python.threadpool import ThreadPool
 
         from mailserver.roles.quiet_log import observer
-        from mailserver.threads import PooledThreads
+        from mailserver.threads import WorkerThreads
 
         globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
         self.reactor = fresh_reactor()
-        self._pool = ThreadPool(minthreads=0, maxthreads=16, name="mail")
-        self.threads = PooledThreads(self.reactor, self._pool)
+        self.threads = WorkerThreads(self.reactor, 16, "mail")
 
     def when_running(self, function: Callable[[], object]) -> None:
         """The function is called once the reactor runs."""
@@ -321,7 +319,6 @@ class _Process:
         """Runs until SIGTERM or `stop`; then `stop` is awaited."""
         from twisted.internet.defer import Deferred
 
-        self._pool.start()
         self.reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-        self.reactor.addSystemEventTrigger("after", "shutdown", self._pool.stop)
+        self.reactor.addSystemEventTrigger("after", "shutdown", self.threads.stop)
         self.reactor.run()

@@ -23,7 +23,6 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.threadpool import ThreadPool
 from twisted.trial import unittest
 
 from mailserver.accounts.account import Account
@@ -32,7 +31,7 @@ from mailserver.maillog import ListLog
 from mailserver.store.contract import AccountStore
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
-from mailserver.threads import PooledThreads
+from mailserver.threads import WorkerThreads
 from mailserver.tls import KeyPairFiles, ServerTls, self_signed
 from tests.imapd.harness import PasswordIsSecret, message
 
@@ -60,9 +59,8 @@ class RealClients(unittest.TestCase):
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="imapd-"))
         self.addCleanup(shutil.rmtree, self.directory)
-        self.pool = ThreadPool(1, 4)
-        self.pool.start()
-        self.addCleanup(self.pool.stop)
+        self.threads = WorkerThreads(reactor, 4)
+        self.addCleanup(self.threads.stop)
         self.registry = CountingRegistry(self._layout, str(self.directory / "state"), "host.example")
         self.addCleanup(self.registry.shut)
         self.log = ListLog()
@@ -71,7 +69,7 @@ class RealClients(unittest.TestCase):
             ImapSettings(poll_interval=0.2),
             PasswordIsSecret(),
             self.registry,
-            PooledThreads(reactor, self.pool),
+            self.threads,
             reactor,
             self.log,
             self.tls,

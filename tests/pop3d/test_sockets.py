@@ -24,7 +24,7 @@ from mailserver.pop3d.factory import Pop3Factory, Pop3Server, Pop3Settings
 from mailserver.store.contract import NewMessage
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
-from mailserver.threads import PooledThreads
+from mailserver.threads import WorkerThreads
 from mailserver.tls import make_context, self_signed
 from tests.pop3d.dialogue import TWO, FixedLogins
 from tests.store_memory import MemoryAccountStore, MemoryRegistry
@@ -82,7 +82,8 @@ class SocketTests(TestCase):
                 super().connectionLost(reason)
                 self.ended.callback(None)
 
-        threads = PooledThreads(reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
+        threads = WorkerThreads(reactor, 4)
+        self.addCleanup(threads.stop)
         factory = Pop3Factory(Pop3Settings(), FixedLogins(), registry, threads, reactor, ListLog(), Tls())
         factory.protocol = Watched
         listener = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]

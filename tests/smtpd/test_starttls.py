@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from mailserver.prompt import make_prompt
 from mailserver.smtpd.factory import SmtpFactory
-from mailserver.threads import PooledThreads
+from mailserver.threads import WorkerThreads
 from mailserver.tls import ServerTls, self_signed
 from tests.smtpd.harness import House, read_content
 
@@ -71,7 +71,8 @@ class StartTls(TestCase):
 
     def setUp(self) -> None:
         directory = Path(tempfile.mkdtemp())
-        threads = PooledThreads(reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
+        threads = WorkerThreads(reactor, 4)
+        self.addCleanup(threads.stop)
         self.house = House(directory, clock=reactor, threads=threads, tls=TLS)
         self.listen(self.house.factory)
 

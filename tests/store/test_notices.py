@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.epollreactor import EPollReactor
-from twisted.python.threadpool import ThreadPool
 
 from mailserver.maillog import ListLog
 from mailserver.store.contract import Mailbox
 from mailserver.store.inotify import Inotify
 from mailserver.store.notices import Notices
-from mailserver.threads import Inline, PooledThreads
+from mailserver.threads import Inline, WorkerThreads
 from tests.store.contract_suite import FIRST, append, contents
 from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
 
@@ -45,13 +44,12 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def notices(loop: Loop) -> Iterator[Notices]:
-    pool = ThreadPool(1, 2)
-    pool.start()
-    notices = Notices(loop.reactor, PooledThreads(loop.reactor, pool), loop.log, interval=1e6)
+    threads = WorkerThreads(loop.reactor, 2)
+    notices = Notices(loop.reactor, threads, loop.log, interval=1e6)
     notices.start()
     yield notices
     notices.stop()
-    pool.stop()
+    threads.stop()
 
 
 @pytest.fixture(params=[MaildirHarness, MboxHarness])
