@@ -71,6 +71,21 @@ class FileLog:
         else:
             self._descriptor = descriptor
 
+    @property
+    def descriptor(self) -> int:
+        """The open log. `adopt` takes it, in a process that may not open the file itself."""
+        return self._descriptor
+
+    def adopt(self, descriptor: int) -> None:
+        """Lines go from now on where the descriptor leads; it stays the caller's to close."""
+        os.dup2(descriptor, self._descriptor, inheritable=self._path == "/dev/stdout")
+
+    def share(self, group: int) -> None:
+        """Processes of that group may open the log for writing too. Raises OSError."""
+        if self._path != "/dev/stdout":
+            os.fchown(self._descriptor, -1, group)
+            os.fchmod(self._descriptor, 0o620)
+
     def _stamp(self) -> str:
         now = int(self._clock())
         if self._second[0] != now:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Any
 
 from mailserver.maillog import FileLog, MailLog
 
 
-def reopen_log_on_hangup(log: MailLog, reactor: Any) -> None:
-    """From now on SIGHUP reopens the log; the process goes on. For the main thread."""
-    signal.signal(signal.SIGHUP, lambda *unused: reactor.callFromThread(_reopen, log))
+def reopen(log: MailLog, group: int = -1) -> None:
+    """The log is open under its name. Raises OSError where it cannot be: the old file is written on.
 
-
-def _reopen(log: MailLog) -> None:
+    Where root opens it, roles of that `group` can do so as well.
+    """
     if isinstance(log, FileLog):
+        log.reopen()
+        if os.geteuid() == 0 and group > 0:
+            log.share(group)
+
+
+def reopen_log_on_hangup(log: MailLog) -> None:
+    """From now on SIGHUP reopens the log, and nothing else happens. For the main thread."""
+
+    def hang_up(*unused: object) -> None:
         try:
-            log.reopen()
+            reopen(log)
         except OSError as error:
-            log.write("master", f"warning: reopen the log: {error.strerror}: the old file is written on")
-    log.write("master", "reload")
+            log.write("master", f"warning: reload: {error}")
+
+    signal.signal(signal.SIGHUP, hang_up)

@@ -95,7 +95,7 @@ class OneOwnerServer(Service):
         self._notices.start()
         self._runner.start()
         self._local.start()
-        reopen_log_on_hangup(self._parts.log, self._reactor)
+        reopen_log_on_hangup(self._parts.log)
         announce()
 
     def stopService(self) -> Deferred[None]:

@@ -42,10 +42,12 @@ from mailserver.rights.service import ChannelService
 from mailserver.rights.session_host import SessionHost
 from mailserver.rights.supervisor import Role, Supervisor
 from mailserver.rights.zygote import Zygote, attach
+from mailserver.roles.hangup import reopen
 from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
+from mailserver.roles.ready import announce
 
 AGENTS: Final = 4
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
@@ -68,8 +70,11 @@ def run(config: Config, log: MailLog) -> None:
     listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
     version = config.string("mail_version")
     log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
+    reload = partial(reopen, log, identity.gid)
+    reload()
+    announce()
     try:
-        Supervisor(server.roles(), listeners, log).run()
+        Supervisor(server.roles(), listeners, log, reload).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(queue_lock)
@@ -227,6 +232,7 @@ class _Server:
 
     def _queue(self) -> None:
         from mailserver.dns import Resolver
+        from mailserver.roles.local_side import LocalSide
         from mailserver.roles.queue_door import QueueDoor
         from mailserver.roles.queueing import make_runner
 
@@ -242,9 +248,12 @@ class _Server:
             parts, process.threads, reactor, resolver, agents, lambda path: None, ports
         )
         QueueDoor(reactor, self._channels["queue"], runner, {0, self._identity.uid})
+        local = LocalSide(parts, process.threads, reactor, runner, is_shared=True)
         process.when_running(runner.start)
+        process.when_running(local.start)
 
         async def stop() -> None:
+            await local.stop()
             await runner.stop()
             relay.close()
             parts.queue.close()

@@ -259,7 +259,8 @@ def test_other_names(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_it_starts_light() -> None:
     """SPEED.md: no Twisted, no regular expressions, no dataclasses: what a plain message imports."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import mailserver.commands.sendmail; print(sorted(sys.modules))"
+    load = "import sys; sys.path.insert(0, sys.argv[1]); import mailserver.commands.sendmail"
+    code = f"{load}; print(sorted(sys.modules))"
     root = str(Path(sendmail.__file__).parent.parent.parent)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True

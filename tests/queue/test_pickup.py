@@ -142,7 +142,10 @@ def test_no_sender_is_the_owner(place: Place) -> None:
 
 def test_recipients_from_the_header(place: Place) -> None:
     """-t: To, Cc and Bcc, added to those of the command line, each once."""
-    content = b"To: Bob <bob@x.org>, alice\nCC: g: carol@x.org, bob@x.org;\nBcc:\n dave@x.org\nSubject: To: eve\n\nTo: no\n"
+    content = (
+        b"To: Bob <bob@x.org>, alice\nCC: g: carol@x.org, bob@x.org;\nBcc:\n dave@x.org\n"
+        b"Subject: To: eve\n\nTo: no\n"
+    )
     message = place.take((b"extract", b"yes"), (b"recipient", b"alice"), content=content)
     found = [str(each.address) for each in message.accepted.envelope.recipients]
     assert found == ["alice@example.org", "bob@x.org", "carol@x.org", "dave@x.org"]
