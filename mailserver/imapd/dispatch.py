@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from mailserver.imapd import append, fetch, idle, mailboxes, messages, order, search, selection
+from mailserver.imapd import append, contexts, fetch, idle, mailboxes, messages, order, search, selection
 from mailserver.imapd.replies import Reply
 from mailserver.imapd.session import Session
 
@@ -28,6 +28,7 @@ _ON_MESSAGES: Final[dict[str, Handler]] = {
 _ON_SELECTED: Final[dict[str, Handler]] = {
     **_ON_MESSAGES,
     **{f"UID {name}": handler for name, handler in _ON_MESSAGES.items()},
+    "CANCELUPDATE": contexts.cancel,
     "CHECK": selection.check,
     "CLOSE": selection.close,
     "UNSELECT": selection.unselect,

@@ -36,6 +36,8 @@ async def fetch(session: Session, command: Fetch) -> Reply:
         session.enable_condstore()
     session.tell_keywords()
     uids = selected.chosen(command.messages, command.by_uid)
+    if command.partial is not None:
+        uids = [*command.partial.of(uids)]
     if command.with_vanished:
         _tell_vanished(session, command, uids)
     if command.changed_since is not None:

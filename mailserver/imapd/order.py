@@ -1,4 +1,4 @@
-"""SORT and THREAD. RFC 5256.
+"""SORT and THREAD. RFC 5256, RFC 5957 (SORT=DISPLAY), RFC 5267 §3 (ESORT); THREAD=REFS as Dovecot has it.
 
 What a message is sorted by is a fact that the store remembers; sorting itself is done on
 the facts, in a thread.
@@ -11,14 +11,16 @@ from functools import partial
 from typing import Any, Final
 
 from mailserver.imapd.replies import Reply, ok
+from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.message.dates import sent_date
 from mailserver.message.header import first, header_end
-from mailserver.message.sort_keys import base_subject, mailbox_key, message_ids, references
-from mailserver.message.threading import Threadable, by_references, ordered_subject, render
+from mailserver.message.sort_keys import base_subject, display_key, mailbox_key, message_ids, references
+from mailserver.message.threading import Threadable, by_references, by_refs, ordered_subject, render
 from mailserver.store.contract import Mailbox, Uid
+from mailserver.wire.imap_responses import string
 from mailserver.wire.imap_search import Order
 
 Keys = Mapping[Uid, Any]
@@ -27,16 +29,27 @@ Keys = Mapping[Uid, Any]
 async def order(session: Session, command: Order) -> Reply:
     """The messages that match are told in order, or as threads."""
     selected = session.mailbox_in_use
+    if command.uses_modseq:
+        session.enable_condstore()
     uids = await Searcher(session, selected, session.service.now()).found(command.program)
     if command.algorithm:
         threads = await session.run(_threaded, selected, uids, command)
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
         ordered = await session.run(_sorted, selected.mailbox, uids, command)
-        numbers = ordered if command.by_uid else [Uid(selected.number(uid)) for uid in ordered]
-        session.output.line(b" ".join([b"* SORT", *(b"%d" % number for number in numbers)]))
+        _tell_sorted(session, command, ordered)
     await session.sync(may_expunge=command.by_uid)
     return ok("Thread completed." if command.algorithm else "Sort completed.")
+
+
+def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid]) -> None:
+    results = Results(session.mailbox_in_use, uids, command.by_uid, command.uses_modseq)
+    if command.returns is None:
+        session.output.line(results.plain(b"SORT"))
+        return
+    tell(session, results, command.returns)
+    if "UPDATE" in command.returns:
+        session.output.line(b"* NO [NOUPDATE %b] Sorted results are not kept." % string(session.current_tag))
 
 
 def _sorted(mailbox: Mailbox, uids: Sequence[Uid], command: Order) -> list[Uid]:
@@ -88,11 +101,17 @@ def _mailbox_fact(name: bytes, content: bytes) -> bytes:
     return mailbox_key(_field(name, content)).encode("utf-8", "replace")
 
 
+def _display_fact(name: bytes, content: bytes) -> bytes:
+    return display_key(_field(name, content)).encode("utf-8", "replace")
+
+
 _TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "SUBJECT": _subject_fact,
     "FROM": partial(_mailbox_fact, b"from"),
     "TO": partial(_mailbox_fact, b"to"),
     "CC": partial(_mailbox_fact, b"cc"),
+    "DISPLAYFROM": partial(_display_fact, b"from"),  # RFC 5957
+    "DISPLAYTO": partial(_display_fact, b"to"),
 }
 
 
@@ -106,8 +125,10 @@ def _threaded(selected: Selected, uids: Sequence[Uid], command: Order) -> bytes:
         for uid in uids
         if uid in facts and uid in dates
     ]
-    threads = by_references(messages) if command.algorithm == "REFERENCES" else ordered_subject(messages)
-    return render(threads)
+    return render(_ALGORITHMS[command.algorithm](messages))
+
+
+_ALGORITHMS: Final = {"REFERENCES": by_references, "REFS": by_refs, "ORDEREDSUBJECT": ordered_subject}
 
 
 def _thread_fact(content: bytes) -> bytes:

@@ -46,22 +46,23 @@ class Searcher:
 
     async def found(self, key: keys.Key) -> list[Uid]:
         """The messages that the key names, ascending."""
-        return await self._among(key, self.everything)
+        return await self.among(key, self.everything)
 
-    async def _among(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
+    async def among(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
+        """Those of the ascending `uids` that the key names, ascending."""
         if not uids:
             return uids
         match key:
             case keys.Every(parts):
                 for part in sorted(parts, key=_cost):
-                    uids = await self._among(part, uids)
+                    uids = await self.among(part, uids)
                 return uids
             case keys.Not(inner):
-                return _without(uids, await self._among(inner, uids))
+                return _without(uids, await self.among(inner, uids))
             case keys.Either(first, second):
                 cheap, dear = sorted((first, second), key=_cost)
-                found = await self._among(cheap, uids)
-                return sorted(found + await self._among(dear, _without(uids, found)))
+                found = await self.among(cheap, uids)
+                return sorted(found + await self.among(dear, _without(uids, found)))
             case keys.Numbered(messages, by_uid):
                 chosen = set(self._selected.chosen(messages, by_uid, is_strict=False))
                 return [uid for uid in uids if uid in chosen]
@@ -104,12 +105,16 @@ class Searcher:
 
     async def _by_content(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         found: list[Uid] = []
+        if isinstance(key, keys.InText):
+            search = self._selected.mailbox.search_text
+            known, unknown = await self._session.run(search, uids, fold(key.text), key.where == "TEXT")
+            found, uids = [*known], [*unknown]
         test = _batch_test(key)
         for start in range(0, len(uids), _BATCH):
             batch = uids[start : start + _BATCH]
-            found += sorted(await self._session.run(test, self._selected.mailbox, batch))
+            found += await self._session.run(test, self._selected.mailbox, batch)
             await self._session.output.room()
-        return found
+        return sorted(found)
 
 
 def _without(uids: list[Uid], others: list[Uid]) -> list[Uid]:

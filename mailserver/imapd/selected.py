@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Rejection
@@ -24,6 +24,18 @@ from mailserver.wire.imap_sequence import SequenceSet, render_set
 
 RECENT: Final = b"\\Recent"
 NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
+
+
+class KeptSearch(Protocol):
+    """A search whose results the client has and is told changes of; see `contexts`."""
+
+    tag: bytes
+
+    def remove(self, uids: Collection[int]) -> None:
+        """The messages are no results any more; their numbers still hold."""
+
+    async def update(self, changed: Sequence[Uid]) -> None:
+        """The messages came or changed; the client knows what that means for the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,7 @@ class Selected:
         self.mailbox = mailbox
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
+        self.contexts: list[KeptSearch] = []
         self.keywords_told: tuple[bytes, ...] | None = None
         self._has_recent = recent_from != NEVER_RECENT
         self._recent = [(int(recent_from), 2**32)]
@@ -112,14 +125,19 @@ class Selected:
 
     async def sync(
         self, threads: Threads, output: Output, tell: Callable[[int, Message], bytes], options: SyncOptions
-    ) -> None:
-        """The client was told what happened since, as far as it may be now. May raise MailboxReplaced."""
+    ) -> Sequence[Uid]:
+        """The client was told what happened since, as far as it may be now; which messages changed or came.
+
+        May raise MailboxReplaced.
+        """
         if self.mailbox.highest_modseq > self.modseq or (self._gone and options.may_expunge):
             changes = self.mailbox.changes_since(self.modseq)
             fresh = [uid for uid in changes.changed if uid >= self._next]
             if fresh:
                 await self._claim_recent(threads)
             self._apply(changes, fresh, output, tell, options)
+            return changes.changed
+        return ()
 
     def forget_recent(self) -> None:
         r"""No message is \Recent from now on, and no RECENT is told. RFC 9051 Appendix E."""
@@ -155,6 +173,8 @@ class Selected:
 
     def _tell_expunged(self, output: Output, with_vanished: bool) -> None:
         gone = sorted(uid for uid in self._gone if self.number(uid))
+        for context in self.contexts:
+            context.remove(gone)
         if with_vanished and gone:
             output.line(b"* VANISHED " + render_set(gone))
         elif gone:

@@ -173,7 +173,9 @@ class Session:
         if self.selected is not None:
             self.tell_keywords()
             options = SyncOptions(may_expunge, "QRESYNC" in self.enabled)
-            await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
+            changed = await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
+            for context in self.selected.contexts if changed else ():
+                await context.update(changed)
 
     async def refresh(self) -> None:
         """What other programs did is known; blocks in a thread."""

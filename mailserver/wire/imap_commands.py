@@ -158,6 +158,13 @@ class Enable:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelUpdate:
+    """CANCELUPDATE. RFC 5267 §4.3.5."""
+
+    tags: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Identify:
     """ID: what the client says of itself. RFC 2971."""
 
@@ -439,6 +446,14 @@ def _enable(reader: ArgumentReader) -> Enable:
     return Enable(tuple(extensions))
 
 
+def _cancel_update(reader: ArgumentReader) -> CancelUpdate:
+    tags: list[bytes] = []
+    while not reader.at_end or not tags:
+        reader.space()
+        tags.append(reader.string())
+    return CancelUpdate(tuple(tags))
+
+
 def _id(reader: ArgumentReader) -> Identify:
     reader.space()
     if reader.peek() != b"(":
@@ -480,6 +495,7 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "THREAD": read_thread,
     "ENABLE": _enable,
     "ID": _id,
+    "CANCELUPDATE": _cancel_update,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
     "UID STORE": lambda reader: _store(reader, by_uid=True),

@@ -1,6 +1,7 @@
 """What FETCH asks for: data items, body sections, partial ranges, macros.
 
-RFC 3501 §6.4.5, RFC 7162 §3.1 (MODSEQ, CHANGEDSINCE), RFC 3516 (BINARY), RFC 8474 (OBJECTID).
+RFC 3501 §6.4.5, RFC 7162 §3.1 (MODSEQ, CHANGEDSINCE), RFC 3516 (BINARY), RFC 8474 (OBJECTID),
+RFC 9394 (PARTIAL).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
+from mailserver.wire.imap_results import PartialRange, read_partial_range
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 DEEPEST_PART: Final = 100
@@ -76,6 +78,7 @@ class Fetch:
     by_uid: bool = False
     changed_since: int | None = None
     with_vanished: bool = False
+    partial: PartialRange | None = None  # RFC 9394 §3.3
 
     @property
     def uses_modseq(self) -> bool:
@@ -91,10 +94,19 @@ def read_fetch(reader: ArgumentReader, by_uid: bool = False) -> Fetch:
     items = _items(reader)
     if len(items) > MOST_ITEMS:
         raise ImapSyntaxError("Too many FETCH items")
-    changed_since, with_vanished = _modifiers(reader)
-    if with_vanished and (changed_since is None or not by_uid):
+    modifiers = _modifiers(reader)
+    if modifiers.with_vanished and (modifiers.changed_since is None or not by_uid):
         raise ImapSyntaxError("VANISHED needs UID FETCH and CHANGEDSINCE")
-    return Fetch(messages, tuple(dict.fromkeys(items)), by_uid, changed_since, with_vanished)
+    if modifiers.partial is not None and not by_uid:
+        raise ImapSyntaxError("PARTIAL needs UID FETCH")
+    return Fetch(
+        messages,
+        tuple(dict.fromkeys(items)),
+        by_uid,
+        modifiers.changed_since,
+        modifiers.with_vanished,
+        modifiers.partial,
+    )
 
 
 def _items(reader: ArgumentReader) -> list[Item]:
@@ -108,24 +120,34 @@ def _items(reader: ArgumentReader) -> list[Item]:
     return [_item(reader)]
 
 
-def _modifiers(reader: ArgumentReader) -> tuple[int | None, bool]:
+@dataclass(slots=True)
+class _Modifiers:
+    changed_since: int | None = None
+    with_vanished: bool = False
+    partial: PartialRange | None = None
+
+
+def _modifiers(reader: ArgumentReader) -> _Modifiers:
+    found = _Modifiers()
     if reader.at_end:
-        return None, False
+        return found
     reader.space()
-    found: dict[str, int] = {}
 
     def modifier() -> None:
         name = reader.word()
+        if name == "VANISHED":
+            found.with_vanished = True
+            return
+        reader.space()
         if name == "CHANGEDSINCE":
-            reader.space()
-            found[name] = reader.number(LARGEST_MODSEQ)
-        elif name == "VANISHED":
-            found[name] = 1
+            found.changed_since = reader.number(LARGEST_MODSEQ)
+        elif name == "PARTIAL":
+            found.partial = read_partial_range(reader)
         else:
             raise ImapSyntaxError("Unknown FETCH modifier")
 
     reader.list_of(modifier)
-    return found.get("CHANGEDSINCE"), "VANISHED" in found
+    return found
 
 
 def _item(reader: ArgumentReader) -> Item:

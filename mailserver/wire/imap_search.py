@@ -12,6 +12,7 @@ from datetime import date
 from typing import Final
 
 from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
+from mailserver.wire.imap_results import Returns, read_returns
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 DEEPEST_SEARCH: Final = 50
@@ -128,22 +129,27 @@ class BadCharset(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """SEARCH, UID SEARCH. `returns` None: the old untagged SEARCH; else ESEARCH's options."""
+    """SEARCH, UID SEARCH. `returns` None: the old untagged SEARCH."""
 
     program: Key
     by_uid: bool = False
-    returns: frozenset[str] | None = None
+    returns: Returns | None = None
     uses_modseq: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """SORT and THREAD. `criteria` are (key, is_reverse) pairs; `algorithm` is THREAD's. RFC 5256."""
+    """SORT and THREAD. `criteria` are (key, is_reverse) pairs; `algorithm` is THREAD's. RFC 5256.
+
+    `returns` None: the old untagged SORT (RFC 5267 §3).
+    """
 
     program: Key
     criteria: tuple[tuple[str, bool], ...] = ()
     algorithm: str = ""
     by_uid: bool = False
+    returns: Returns | None = None
+    uses_modseq: bool = False
 
 
 _FLAG_KEYS: Final = {
@@ -151,9 +157,10 @@ _FLAG_KEYS: Final = {
     "FLAGGED": b"\\Flagged", "SEEN": b"\\Seen",
 }  # fmt: skip
 _FIELD_KEYS: Final = frozenset({"BCC", "CC", "FROM", "SUBJECT", "TO"})
-_RETURN_OPTIONS: Final = frozenset({"MIN", "MAX", "ALL", "COUNT", "SAVE"})
-SORT_KEYS: Final = frozenset({"ARRIVAL", "CC", "DATE", "FROM", "SIZE", "SUBJECT", "TO"})
-THREAD_ALGORITHMS: Final = frozenset({"ORDEREDSUBJECT", "REFERENCES"})
+SORT_KEYS: Final = frozenset(
+    {"ARRIVAL", "CC", "DATE", "DISPLAYFROM", "DISPLAYTO", "FROM", "SIZE", "SUBJECT", "TO"}
+)
+THREAD_ALGORITHMS: Final = frozenset({"ORDEREDSUBJECT", "REFERENCES", "REFS"})
 
 
 class _ProgramReader:
@@ -280,14 +287,7 @@ def _charset(name: bytes) -> str:
 def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
     """The arguments of SEARCH. Raises BadCharset."""
     reader.space()
-    returns = None
-    if reader.text[reader.position : reader.position + 8].upper() == b"RETURN (":
-        reader.position += 7
-        options = frozenset(reader.list_of(reader.word, may_be_empty=True))
-        if options - _RETURN_OPTIONS:
-            raise ImapSyntaxError("Unknown SEARCH return option")
-        returns = options or frozenset({"ALL"})
-        reader.space()
+    returns = read_returns(reader)
     charset = "UTF-8"  # also without CHARSET: nothing else can be meant by 8-bit text
     if reader.text[reader.position : reader.position + 8].upper() == b"CHARSET ":
         reader.position += 7
@@ -299,13 +299,15 @@ def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
 
 
 def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
-    """The arguments of SORT. RFC 5256 §3."""
+    """The arguments of SORT. RFC 5256 §3, RFC 5267 §3."""
     reader.space()
+    returns = read_returns(reader)
     criteria = tuple(reader.list_of(lambda: _criterion(reader)))
     reader.space()
     charset = _charset(reader.astring())
     reader.space()
-    return Order(_ProgramReader(reader, charset).program(), criteria=criteria, by_uid=by_uid)
+    program = _ProgramReader(reader, charset)
+    return Order(program.program(), criteria, by_uid=by_uid, returns=returns, uses_modseq=program.uses_modseq)
 
 
 def _criterion(reader: ArgumentReader) -> tuple[str, bool]:

@@ -119,19 +119,20 @@ def render_set(numbers: Sequence[int]) -> bytes:
 
     RFC 4315 §3 needs the order kept: the n-th UID of one set answers to the n-th of the other.
     """
-    pieces: list[bytes] = []
+    return b",".join([b"%d" % low if low == high else b"%d:%d" % (low, high) for low, high in runs(numbers)])
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The numbers as ranges, in their order."""
+    found: list[tuple[int, int]] = []
     start = previous = None
     for number in numbers:
         if previous is not None and number == previous + 1:
             previous = number
             continue
-        if start is not None:
-            pieces.append(_span(start, previous))
+        if start is not None and previous is not None:
+            found.append((start, previous))
         start = previous = number
-    if start is not None:
-        pieces.append(_span(start, previous))
-    return b",".join(pieces)
-
-
-def _span(low: int, high: int | None) -> bytes:
-    return b"%d" % low if low == high else b"%d:%d" % (low, high or low)
+    if start is not None and previous is not None:
+        found.append((start, previous))
+    return found

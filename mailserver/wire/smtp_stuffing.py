@@ -14,9 +14,10 @@ END_OF_DATA: Final = b".\r\n"
 
 
 class Stuffing:
-    """Encodes content piece by piece."""
+    """Encodes content piece by piece; lines above `limit` octets are broken, 0 leaves them whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LONGEST_LINE) -> None:
+        self._limit = limit
         self._rest = b""  # the line that has begun
 
     def feed(self, data: bytes) -> bytes:
@@ -24,35 +25,35 @@ class Stuffing:
         data = self._rest + data
         end = data.rfind(b"\n") + 1
         self._rest = data[end:]
-        whole = _encode(data[:end])
-        if len(self._rest) > 1 << 16:
-            # A line without end goes out in pieces of LONGEST_LINE; each starts with a blank.
-            head, self._rest = self._rest[:-LONGEST_LINE], b" " + self._rest[-LONGEST_LINE:]
-            whole += _encode(head + b"\n")
+        whole = _encode(data[:end], self._limit)
+        if self._limit and len(self._rest) > 1 << 16:
+            # A line without end goes out in pieces of the limit; each starts with a blank.
+            head, self._rest = self._rest[: -self._limit], b" " + self._rest[-self._limit :]
+            whole += _encode(head + b"\n", self._limit)
         return whole
 
     def finish(self) -> bytes:
         """The last line, ended where it was not, and the end of data."""
         rest, self._rest = self._rest, b""
-        return (_encode(rest + b"\n") if rest else b"") + END_OF_DATA
+        return (_encode(rest + b"\n", self._limit) if rest else b"") + END_OF_DATA
 
 
-def _encode(lines: bytes) -> bytes:
+def _encode(lines: bytes, limit: int) -> bytes:
     if not lines:
         return b""
     if b"\r" in lines:
         lines = lines.replace(b"\r\n", b"\n").replace(b"\r", b" ")
-    if len(lines) > LONGEST_LINE and max(map(len, lines.split(b"\n"))) > LONGEST_LINE:
-        lines = b"\n".join(_folded(line) for line in lines.split(b"\n"))
+    if 0 < limit < len(lines) and max(map(len, lines.split(b"\n"))) > limit:
+        lines = b"\n".join(_folded(line, limit) for line in lines.split(b"\n"))
     lines = lines.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
     return b"." + lines if lines.startswith(b".") else lines
 
 
-def _folded(line: bytes) -> bytes:
+def _folded(line: bytes, limit: int) -> bytes:
     """The line broken with LF and a blank, as Postfix's smtp_line_length_limit does."""
-    if len(line) <= LONGEST_LINE:
+    if len(line) <= limit:
         return line
-    pieces = [line[:LONGEST_LINE]]
-    step = LONGEST_LINE - 1
-    pieces += [line[at : at + step] for at in range(LONGEST_LINE, len(line), step)]
+    pieces = [line[:limit]]
+    step = limit - 1
+    pieces += [line[at : at + step] for at in range(limit, len(line), step)]
     return b"\n ".join(pieces)

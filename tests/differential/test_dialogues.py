@@ -18,11 +18,11 @@ import pytest
 from tests.differential.answers import comparable
 from tests.differential.differences import DIALOGUES
 from tests.differential.servers import Dovecot, Ours
+from tests.imapd.harness import with_literals
 
 pytestmark = [pytest.mark.needs("dovecot")]
 
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
-_LITERAL = re.compile(rb"\{\{(.*?)\}\}")
 _TOLD = re.compile(rb"(HIGHESTMODSEQ|UIDVALIDITY) ([0-9]+)")
 
 MAIL = {
@@ -58,17 +58,11 @@ class Player:
         for (name, word), value in self.told.items():
             if name == session:
                 command = command.replace(b"$" + word, value)
-        command = _LITERAL.sub(self._literal, command)
         responses = self.server.session(session).ask(command)
         for response in responses:
             for word, value in _TOLD.findall(response):
                 self.told[session, word.removeprefix(b"HIGHEST")] = value
         return comparable(responses)
-
-    @staticmethod
-    def _literal(found: re.Match[bytes]) -> bytes:
-        content = found[1].decode("unicode_escape").encode("latin-1")
-        return b"{%d+}\r\n%b" % (len(content), content)
 
 
 @pytest.fixture
@@ -87,7 +81,7 @@ def test_dialogue(players: tuple[Player, Player], path: Path) -> None:
         if not line.startswith("C"):
             continue
         session, command = line.split(": ", 1)
-        theirs, ours = (player.ask(session, command.encode()) for player in players)
+        theirs, ours = (player.ask(session, with_literals(command)) for player in players)
         tag = command.split()[0]
         is_known = any(known.covers(path.stem, tag) for known in DIALOGUES)
         if (theirs != ours) != is_known:

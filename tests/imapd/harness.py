@@ -3,8 +3,9 @@
 A transcript is a text file. `C: ` lines go to the server, CR LF added; `S: ` lines are what
 it must say next, `{re}` standing for a regular expression. Lines that begin with another
 session's name before the colon (`C2:`, `S2:`) belong to that session. `L: ` gives a literal's
-octets without a line end (`\\r\\n` escapes allowed); `M: ` plays another program that delivers
-a message with that subject into INBOX; `# ` is a comment.
+octets without a line end (`\\r\\n` escapes allowed), and so does `{{…}}` within a command; `M: ` plays
+another program that delivers a message with that subject into INBOX; `T: ` lets so many seconds
+pass; `# ` is a comment.
 """
 
 from __future__ import annotations
@@ -233,6 +234,16 @@ def pattern(line: str) -> re.Pattern[bytes]:
     return re.compile(text.encode(), re.DOTALL)
 
 
+def with_literals(line: str) -> bytes:
+    """The line with each `{{…}}` as a literal that does not wait."""
+
+    def literal(found: re.Match[bytes]) -> bytes:
+        content = found[1].decode("unicode_escape").encode("latin-1")
+        return b"{%d+}\r\n%b" % (len(content), content)
+
+    return re.sub(rb"\{\{(.*?)\}\}", literal, line.encode())
+
+
 def play(text: str, server: Server) -> None:
     """The transcript comes true, line by line; AssertionError with its line number where not."""
     clients: dict[str, Client] = {}
@@ -250,9 +261,11 @@ def play(text: str, server: Server) -> None:
             continue
         role, name = kind[0], kind[1:].rstrip(":")
         if role == "C":
-            session(name).send(rest.encode())
+            session(name).send(with_literals(rest))
         elif role == "L":
             session(name).feed(rest.encode().decode("unicode_escape").encode("latin-1"))
+        elif role == "T":
+            server.clock.advance(float(rest))
         elif role == "M":
             server.store.open("INBOX").append([_new(rest)])
         else:

@@ -11,6 +11,7 @@ from mailserver.wire import imap_search as search
 from mailserver.wire.imap_fetch import Attribute, Fetch, Section
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import List
+from mailserver.wire.imap_results import RETURN_ALL
 from mailserver.wire.imap_sequence import SequenceSet
 
 ONE = SequenceSet(((1, 1),))
@@ -84,7 +85,7 @@ def parsed(text: bytes, *literals: bytes) -> object:
             b"SEARCH RETURN () CHARSET utf-8 1 UNSEEN",
             search.Search(
                 search.Every((search.Numbered(ONE, False), search.Not(search.HasFlag(b"\\Seen")))),
-                returns=frozenset({"ALL"}),
+                returns=RETURN_ALL,
             ),
         ),
         (
