@@ -17,6 +17,7 @@ Register = Callable[..., argparse.ArgumentParser]
 def register(action: Register) -> None:
     """Add the parsers of these actions."""
     action("check", "verify the databases against the mail, and repair", _check)
+    action("index", "make the text index that searches use", _index)
     action("leave", "leave our UIDs where Dovecot looks for them, before it takes over", _leave)
 
 
@@ -57,6 +58,21 @@ def _check_mailbox(store: FileAccountStore, user: str, name: str) -> int:
     finally:
         store.close(mailbox)
     return unreadable
+
+
+def _index(work: Work) -> int:
+    with work.store() as store:
+        for name in [folder.name for folder in store.folders() if folder.selectable]:
+            mailbox = store.open(name)
+            assert isinstance(mailbox, IndexedMailbox)
+            progress = Progress(f"{work.account.name}: {name}", len(mailbox.uids))
+            try:
+                count = mailbox.index_texts(progress.advance)
+            finally:
+                progress.finish()
+                store.close(mailbox)
+            print(f"{work.account.name}: {name}: {count} messages indexed")
+    return 0
 
 
 def _leave(work: Work) -> int:

@@ -42,6 +42,8 @@ from mailserver.store.mailbox import IndexedMailbox
 from mailserver.store.maildir import MaildirFormat, make_maildir
 from mailserver.store.names import INBOX, checked_name
 from mailserver.store.state import State
+from mailserver.store.text_builder import TextBuilder
+from mailserver.store.text_index import TextIndex
 
 SPECIAL_FOLDERS: Final[Mapping[str, bytes]] = {
     "Drafts": b"\\Drafts",
@@ -97,6 +99,7 @@ class FileAccountStore(AccountStore):
         self._folders = folders_of(layout)
         self._state = State(directory, warn)
         self._cache = Cache(directory, warn)
+        self._texts = TextBuilder(TextIndex(directory, warn), warn)
         try:
             with self._faults():
                 self._prepare()
@@ -197,7 +200,9 @@ class FileAccountStore(AccountStore):
                 self._boxes.pop(name).replace()
             raise NoSuchMailbox("There is no such mailbox")
         if box is None:
-            box = IndexedMailbox(name, self._make_format(name), self._state, self._cache, self._warn)
+            box = IndexedMailbox(
+                name, self._make_format(name), self._state, self._cache, self._warn, self._texts
+            )
             self._boxes[name] = box
         self._boxes.move_to_end(name)
         return box
@@ -419,6 +424,7 @@ class FileAccountStore(AccountStore):
         return [
             *(f"state.db: {text}" for text in self._state.damage()),
             *(f"cache.db: {text}: dropped" for text in self._cache.check()),
+            *(f"text.db: {text}: dropped" for text in self._texts.index.check()),
         ]
 
     def snapshot(self) -> bytes:
@@ -449,6 +455,7 @@ class FileAccountStore(AccountStore):
 
     def shut(self) -> None:
         """Nothing is open any more; what was put off is done. The last session is gone."""
+        self._texts.stop()
         with self._lock:
             for box in self._boxes.values():
                 if box.users:
@@ -458,6 +465,7 @@ class FileAccountStore(AccountStore):
                 box.replace()
             self._boxes.clear()
             self._export_subscriptions()
+            self._texts.index.close()
             self._cache.close()
             self._state.close()
 

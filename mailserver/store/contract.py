@@ -192,6 +192,17 @@ class Mailbox(abc.ABC):
         out. *Blocking*; one batch read of the cache, one batch write of what was missing.
         """
 
+    def search_text(
+        self, uids: Sequence[Uid], needle: str, with_header: bool
+    ) -> tuple[Sequence[Uid], Sequence[Uid]]:
+        """Those of the messages that hold the text, and those of which that is not known.
+
+        `needle` and the messages are compared as `message.text.searchable` gives them: decoded and
+        folded. The body is searched, or also `with_header`. *Blocking.* A store without a text index
+        knows nothing.
+        """
+        return [], uids
+
     @abc.abstractmethod
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         """All of the messages are in the mailbox, durable, with ascending UIDs, or none is.

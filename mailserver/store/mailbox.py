@@ -32,6 +32,7 @@ from mailserver.store.contract import (
 )
 from mailserver.store.format import Delta, Found
 from mailserver.store.mailbox_index import Change, MailboxIndex
+from mailserver.store.text_builder import index_batch, missing_batches
 
 _FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
 _RECENT: Final = b"\\recent"
@@ -50,13 +51,22 @@ class IndexedMailbox(MailboxIndex):
                 raise MessageGone("The message is gone")
             content = self._format.read(key)
             if self._sizes.get(uid) != len(content):
-                self._learn_sizes({uid: len(content)})
+                self._note_size(uid, len(content))
             return content
 
+    def _note_size(self, uid: Uid, size: int) -> None:
+        """The size is known; durable before long, since it could be found out again."""
+        self._sizes[uid] = self._new_sizes[uid] = size
+        if len(self._new_sizes) >= _FACT_BATCH:
+            self._learn_sizes({})
+
     def _learn_sizes(self, sizes: Mapping[Uid, int]) -> None:
-        with self._state.transaction():
-            self._state.set_sizes(self._id, sizes)
         self._sizes.update(sizes)
+        self._new_sizes.update(sizes)
+        if self._new_sizes:
+            with self._state.transaction():
+                self._state.set_sizes(self._id, self._new_sizes)
+            self._new_sizes = {}
 
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """See `Mailbox.sizes`."""
@@ -99,6 +109,28 @@ class IndexedMailbox(MailboxIndex):
                     self._learn_sizes({uid: size for uid, size in sizes.items() if uid in self.messages})
         messages = self.messages
         return {uid: known[uid] for uid in uids if uid in known and uid in messages}
+
+    def search_text(
+        self, uids: Sequence[Uid], needle: str, with_header: bool
+    ) -> tuple[Sequence[Uid], Sequence[Uid]]:
+        """See `Mailbox.search_text`."""
+        if self._texts is None:
+            return [], uids
+        found, decided = self._texts.index.search(self.mailbox_id, self.uidvalidity, needle, with_header)
+        self._is_searched = True
+        if len(decided) < len(self.uids):
+            self._texts.want(self)
+        return [uid for uid in uids if uid in found], [uid for uid in uids if uid not in decided]
+
+    def index_texts(self, advance: Callable[[int], None] = lambda count: None) -> int:
+        """The text index has all messages; how many it lacked. *Blocking*, for long."""
+        count = 0
+        if self._texts is not None:
+            for uids in missing_batches(self._texts.index, self):
+                index_batch(self._texts.index, self, uids)
+                count += len(uids)
+                advance(len(uids))
+        return count
 
     # Writing.
 
@@ -279,6 +311,7 @@ class IndexedMailbox(MailboxIndex):
         """What was put off is done and durable; called when the last session is gone."""
         with self._working():
             self._write_flags({})
+            self._learn_sizes({})
             delta = self._format.settle()
             self._absorb(delta)
             if self._token is not None or self._moved:

@@ -37,6 +37,7 @@ from mailserver.store.contract import (
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags, encode_flags
+from mailserver.store.text_builder import TextBuilder
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
 _FEW: Final = 50  # removals that are cheaper one by one
@@ -71,6 +72,7 @@ class MailboxIndex(Mailbox):
         state: State,
         cache: Cache,
         warn: Callable[[str], None] = lambda text: None,
+        texts: TextBuilder | None = None,
     ) -> None:
         self.name = name
         self.users = 0
@@ -80,6 +82,8 @@ class MailboxIndex(Mailbox):
         self._state = state
         self._cache = cache
         self._warn = warn
+        self._texts = texts
+        self._is_searched: bool | None = None  # None: not asked yet
         self._listeners: list[Callable[[], None]] = []
         self._replaced = False
         self._state_version = -1
@@ -99,6 +103,7 @@ class MailboxIndex(Mailbox):
         self._uid_of: dict[str, Uid] = {}
         self._places: dict[Uid, str] = {}
         self._sizes: dict[Uid, int] = {}
+        self._new_sizes: dict[Uid, int] = {}  # not in state.db yet
 
     # Opening.
 
@@ -305,6 +310,17 @@ class MailboxIndex(Mailbox):
         self.highest_modseq = modseq
         self._log.append((modseq, (*change.flags, *change.uids), tuple(change.expunged)))
         self._tell()
+        if change.uids:
+            self._keep_up_texts()
+
+    def _keep_up_texts(self) -> None:
+        """Where the mailbox has been searched, its new messages will be found fast too."""
+        if self._texts is None or not self._texts.index.is_used:
+            return
+        if self._is_searched is None:
+            self._is_searched = self._texts.index.holds_any(self.mailbox_id)
+        if self._is_searched:
+            self._texts.want(self)
 
     def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
         for uid, new in flags.items():
@@ -320,6 +336,8 @@ class MailboxIndex(Mailbox):
             for known in (self._places, self._sizes, self._moved):
                 known.pop(uid, None)
         self._cache.forget(self.mailbox_id, uids)
+        if self._texts is not None:
+            self._texts.index.forget(self.mailbox_id, uids)
 
     def _catch_up(self) -> None:
         """What other processes committed to state.db is in memory. Raises MailboxReplaced."""
