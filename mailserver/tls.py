@@ -12,30 +12,29 @@ Each service has a context of its own: a session ticket of one is not accepted b
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.interfaces import IOpenSSLContextFactory
 from zope.interface import implementer
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
-_RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps 28 KiB, not 55
-_VERSIONS: Final = {
+RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps 28 KiB, not 55
+VERSIONS: Final = {
     "TLSv1": SSL.TLS1_VERSION,
     "TLSv1.1": SSL.TLS1_1_VERSION,
     "TLSv1.2": SSL.TLS1_2_VERSION,
     "TLSv1.3": SSL.TLS1_3_VERSION,
 }
+_LOWEST_FIRST: Final = tuple(VERSIONS)
 
 
 class CertificateError(Exception):
@@ -81,7 +80,7 @@ class KeyPairFiles:
 def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2") -> SSL.Context:
     """A server context with one or two key pairs (RSA and ECDSA); raises CertificateError."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_VERSIONS[minimum])
+    context.set_min_proto_version(VERSIONS[minimum])
     context.set_options(
         SSL.OP_NO_COMPRESSION
         | SSL.OP_CIPHER_SERVER_PREFERENCE
@@ -89,7 +88,7 @@ def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2
         | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
         | getattr(SSL, "OP_IGNORE_UNEXPECTED_EOF", 0)
     )
-    context.set_mode(_RELEASE_BUFFERS)
+    context.set_mode(RELEASE_BUFFERS)
     context.set_cipher_list(CIPHERS)
     context.set_session_id(service.encode())
     for pair in pairs:
@@ -180,40 +179,23 @@ def self_signed(names: Sequence[str], now: float, days: int = 825) -> KeyPair:
     return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), private)
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class ClientTls:
-    """What Twisted needs to start TLS as a client towards one host.
-
-    `verify` demands a certificate that the system's authorities signed for that name; without it
-    encryption is opportunistic, and any certificate will do (RFC 7435).
-    """
-
-    def __init__(self, host: str, verify: bool = False, minimum: str = "TLSv1.2") -> None:
-        self._host = host.rstrip(".").encode("idna") if not host.isascii() else host.rstrip(".").encode()
-        self._verified: Any = optionsForClientTLS(self._host.decode()) if verify else None
-        self._minimum = minimum
-
-    def getContext(self) -> SSL.Context:
-        """A context that verifies nobody."""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(_VERSIONS[self._minimum])
-        context.set_mode(_RELEASE_BUFFERS)
-        return context
-
-    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """A connection with the server's name in its hello."""
-        if self._verified is not None:
-            connection: SSL.Connection = self._verified.clientConnectionForTLS(protocol)
-            return connection
-        connection = SSL.Connection(self.getContext(), None)
-        if not _is_address(self._host.decode()):
-            connection.set_tlsext_host_name(self._host)
-        return connection
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def lowest_version(words: Sequence[str], default: str = "TLSv1.2") -> str:
+    """The lowest version that a `_tls_protocols` list lets in: `>=TLSv1.2`, `!SSLv3 !TLSv1`, or names."""
+    by_number = {"769": "TLSv1", "770": "TLSv1.1", "771": "TLSv1.2", "772": "TLSv1.3"}
+    spelled = {name.lower(): name for name in _LOWEST_FIRST} | {"tlsv1.0": "TLSv1"}
+    excluded: set[str] = set()
+    included: set[str] = set()
+    for word in words:
+        sign = next((each for each in (">=", "<=", "!") if word.startswith(each)), "")
+        text = word[len(sign) :].lower()
+        version = spelled.get(text) or by_number.get(text)
+        if version is None:
+            continue  # SSLv2, SSLv3: never spoken here
+        if sign == ">=":
+            excluded.update(_LOWEST_FIRST[: _LOWEST_FIRST.index(version)])
+        elif sign == "!":
+            excluded.add(version)
+        elif not sign:
+            included.add(version)
+    allowed = [each for each in _LOWEST_FIRST if each not in excluded and (not included or each in included)]
+    return allowed[0] if allowed and (excluded or included) else default

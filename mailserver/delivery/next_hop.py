@@ -15,7 +15,11 @@ from typing import Final
 from mailserver.dns import MailExchanger
 
 SMTP_PORT: Final = 25
-_NEXT_HOP: Final = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<domain>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+KNOWN_PORTS: Final = {"smtp": 25, "smtps": 465, "submissions": 465, "submission": 587, "lmtp": 24}
+_NEXT_HOP: Final = re.compile(
+    r"(?:\[(?P<literal>[^\]]+)\]|(?P<domain>[^:\[\]]+))(?::(?P<port>[0-9a-z]{1,15}))?"
+)
+_SEPARATORS: Final = re.compile(r"[,\s]+")
 
 
 class NoRoute(Exception):
@@ -34,15 +38,34 @@ class NextHop:
     port: int = SMTP_PORT
     is_host: bool = False
 
+    def __str__(self) -> str:
+        """As transport(5) writes it, without the usual port."""
+        name = f"[{self.name}]" if self.is_host else self.name
+        return name if self.port == SMTP_PORT else f"{name}:{self.port}"
 
-def parse_next_hop(text: str) -> NextHop:
-    """`domain`, `domain:port`, `[host]`, `[address]:port`; raises NoRoute. transport(5)."""
+
+def parse_next_hops(text: str, port: int = SMTP_PORT) -> tuple[NextHop, ...]:
+    """The next hops of a list, in the order in which they are tried; raises NoRoute."""
+    return tuple(parse_next_hop(each, port) for each in _SEPARATORS.split(text.strip()))
+
+
+def parse_next_hop(text: str, port: int = SMTP_PORT) -> NextHop:
+    """`domain`, `domain:port`, `[host]`, `[address]:submission`; raises NoRoute. transport(5)."""
     match = _NEXT_HOP.fullmatch(text.strip())
-    if match is None or int(match["port"] or SMTP_PORT) > 65535:
+    number = parse_port(match["port"], port) if match is not None else 0
+    if match is None or not number:
         raise NoRoute("5.1.2", f"invalid next hop: {text}")
     literal = match["literal"]
     name = (literal or match["domain"]).lower().removeprefix("ipv6:")
-    return NextHop(name, int(match["port"] or SMTP_PORT), literal is not None)
+    return NextHop(name, number, literal is not None)
+
+
+def parse_port(text: str | None, default: int = SMTP_PORT) -> int:
+    """The port of a number or a name that mail servers have; 0 for anything else. known_tcp_ports."""
+    if not text:
+        return default
+    number = int(text) if text.isdigit() else KNOWN_PORTS.get(text.lower(), 0)
+    return number if number <= 65535 else 0
 
 
 def order_hosts(

@@ -12,9 +12,8 @@ RFC 5321 §5.1.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,33 +21,68 @@ from twisted.internet import error as connection_errors
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IReactorTCP
 
-from mailserver.delivery.next_hop import NextHop, NoRoute, is_loop, order_hosts, parse_next_hop
-from mailserver.delivery.smtp_client import Answer, Mail, Session, SessionFailed, SmtpClient, TimeLimits
-from mailserver.dns import NoSuchDomain, Resolver, TemporaryLookupFailure
+from mailserver.delivery.hosts import Host, HostFinder, HostRules, Unresolved
+from mailserver.delivery.next_hop import SMTP_PORT, NextHop, NoRoute, parse_next_hop, parse_next_hops
+from mailserver.delivery.smtp_client import (
+    Answer,
+    Login,
+    Mail,
+    Session,
+    SessionFailed,
+    SmtpClient,
+    TimeLimits,
+)
+from mailserver.dns import Resolver
 from mailserver.envelope import Outcome
 
-MOST_ADDRESSES: Final = 5  # smtp_mx_address_limit
 MOST_SESSIONS: Final = 2  # smtp_mx_session_limit: sessions that got as far as a greeting
 MOST_MESSAGES: Final = 100  # of one session
 LINGER: Final = 2.0  # seconds that an idle session waits
+MAY: Final = "may"
+_LOOP: Final = "5.4.6"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """What TLS must give for a next hop. `level` is none, may, encrypt, verify or secure.
+
+    At the last two the certificate must have a name that `match` has: `hostname` is the host's,
+    `nexthop` that of the next hop, `dot-nexthop` any name below it; other words are names themselves.
+    """
+
+    level: str = MAY
+    match: tuple[str, ...] = ()
+    minimum: str = "TLSv1.2"
+
+    def names(self, nexthop: str, host: str) -> tuple[str, ...]:
+        """The names that the certificate must have one of; () where nothing is verified."""
+        if self.level not in ("verify", "secure"):
+            return ()
+        meant = {"hostname": host, "nexthop": nexthop, "dot-nexthop": f".{nexthop}"}
+        return tuple(meant.get(word, word) for word in self.match)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
     """Plain values, under smtp(8)'s parameter names without their prefix.
 
-    `tls_level` gives none, may, encrypt, verify or secure for a next hop; `password` a
-    (name, password) pair or None. Both may raise TableError. `client_tls` makes Twisted's client
-    context for a host name.
+    `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
+    None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
+    verify, lowest version). `bind_addresses` has one address of a family at most.
     """
 
     helo_name: str
-    client_tls: Callable[[str, bool], Any]
-    tls_level: Callable[[str], str] = lambda nexthop: "may"
-    password: Callable[[str], tuple[str, str] | None] = lambda nexthop: None
-    own_addresses: frozenset[str] = frozenset()
-    own_ports: frozenset[int] = frozenset({25})
-    own_names: frozenset[str] = frozenset()
+    client_tls: Callable[[str, Sequence[str], str], Any]
+    tls_policy: Callable[[str], TlsPolicy] = lambda nexthop: TlsPolicy()
+    tls_wrappermode: bool = False
+    login: Callable[[str, str, str], Login | None] = lambda nexthop, host, sender: None
+    login_depends_on_sender: bool = False
+    hosts: HostRules = field(default_factory=HostRules)
+    tcp_port: int = SMTP_PORT
+    fallback_relay: tuple[str, ...] = ()
+    bind_addresses: tuple[str, ...] = ()
+    mx_session_limit: int = MOST_SESSIONS
+    line_length_limit: int = 998
     limits: TimeLimits = field(default_factory=TimeLimits)
 
 
@@ -59,39 +93,38 @@ class _Idle:
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Host:
-    name: str
-    address: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.name}[{self.address}]:{self.port}"
-
-
 class Relay:
     """Delivers to next hops; one for each process. Sessions are shared between messages."""
 
     def __init__(self, reactor: IReactorTCP | Any, resolver: Resolver, settings: RelaySettings) -> None:
         self._reactor = reactor
-        self._resolver = resolver
+        self._finder = HostFinder(resolver, settings.hosts)
         self._settings = settings
         self._idle: dict[str, list[_Idle]] = {}
 
     async def deliver(self, nexthop: str, mail: Mail) -> tuple[Outcome, ...]:
-        """The outcome for each recipient of `mail`, in order. Never raises for a fault of the network."""
+        """The outcome for each recipient of `mail`, in order. Never raises for a fault of the network.
+
+        `nexthop` may list several, the next one for what the one before could not be given.
+        """
         outcomes: list[Outcome | None] = [None] * len(mail.recipients)
         try:
-            hop = parse_next_hop(nexthop)
-            if not await self._over_idle_session(nexthop, mail, outcomes):
-                await self._over_new_sessions(nexthop, hop, mail, outcomes)
+            key = self._session_key(nexthop, mail)
+            if not await self._over_idle_session(key, mail, outcomes):
+                await self._over_new_sessions(nexthop, key, mail, outcomes)
             rest = Outcome.deferred(f"no answer from {nexthop}", "4.4.1", "none")
         except NoRoute as failure:
             rest = Outcome.failed(str(failure), failure.dsn, "none")
+        except Unresolved as failure:
+            rest = Outcome.deferred(str(failure), "4.4.3", "none")
         except SessionFailed as failure:
             make = Outcome.failed if failure.is_permanent else Outcome.deferred
             rest = make(str(failure), failure.dsn, "none", failure.remote)
         return tuple(outcome or rest for outcome in outcomes)
+
+    def _session_key(self, nexthop: str, mail: Mail) -> str:
+        """What messages must have in common to share a session: the next hop, and the login."""
+        return f"{nexthop} {mail.sender}" if self._settings.login_depends_on_sender else nexthop
 
     def close(self) -> None:
         """Idle sessions say QUIT."""
@@ -122,74 +155,101 @@ class Relay:
         return False
 
     async def _over_new_sessions(
-        self, nexthop: str, hop: NextHop, mail: Mail, outcomes: list[Outcome | None]
+        self, nexthop: str, key: str, mail: Mail, outcomes: list[Outcome | None]
     ) -> None:
-        pending = list(range(len(mail.recipients)))
-        sessions = 0
-        last: SessionFailed | None = None
-        relay = "none"
-        for host in await self._hosts(hop):
+        pending: Sequence[int] = range(len(mail.recipients))
+        failure: NoRoute | Unresolved | None = None
+        for hop in self._hops(nexthop):
             try:
-                client = await self._open(nexthop, host)
-            except SessionFailed as failure:
-                last = failure
+                hosts = await self._finder.find(hop)
+            except (NoRoute, Unresolved) as problem:
+                if isinstance(problem, NoRoute) and problem.dsn == _LOOP:
+                    raise
+                if failure is None or isinstance(problem, Unresolved):
+                    failure = problem
                 continue
-            sessions += 1
-            relay = client.relay
-            part = _part_of(mail, pending)
+            failure = None
+            pending = await self._to_hosts(hop, hosts, key, mail, pending, outcomes)
+            if not pending:
+                return
+        if failure is not None:
+            raise failure
+
+    def _hops(self, nexthop: str) -> Sequence[NextHop]:
+        """The next hops, and smtp_fallback_relay behind them. Raises NoRoute."""
+        port = self._settings.tcp_port
+        fallback = (parse_next_hop(each, port) for each in self._settings.fallback_relay)
+        return (*parse_next_hops(nexthop, port), *fallback)
+
+    async def _to_hosts(
+        self,
+        hop: NextHop,
+        hosts: Sequence[Host],
+        key: str,
+        mail: Mail,
+        pending: Sequence[int],
+        outcomes: list[Outcome | None],
+    ) -> Sequence[int]:
+        """Who may be tried at the next hop: recipients that no host took, and none refused."""
+        sessions = 0
+        for host in hosts:
+            relay = "none"
             try:
-                answers = await client.deliver(part)
+                client = await self._open(hop, host, mail.sender)
+                sessions += 1
+                relay = client.relay
+                answers = await client.deliver(_part_of(mail, pending))
             except SessionFailed as failure:
+                self._all(failure, relay, pending, outcomes)
                 if failure.is_permanent or failure.may_be_sent:
-                    self._all(failure, client.relay, pending, outcomes)
-                    return
-                last = failure
+                    return ()
             else:
                 self._note(answers, client, pending, outcomes)
-                self._keep(nexthop, client, 1)
-                pending = [
-                    i for i, answer in zip(pending, answers, strict=True) if answer.reply.code // 100 == 4
-                ]
+                self._keep(key, client, 1)
+                pending = _deferred(answers, pending)
                 if not pending:
-                    return
-                last = None
-            if sessions >= MOST_SESSIONS:
+                    return ()
+            if sessions >= self._settings.mx_session_limit > 0:
                 break
-        if last is not None:
-            self._all(last, relay, pending, outcomes)
+        return pending
 
-    async def _open(self, nexthop: str, host: _Host) -> SmtpClient:
-        level = self._settings.tls_level(nexthop)
+    async def _open(self, hop: NextHop, host: Host, sender: str) -> SmtpClient:
+        written = str(hop)
+        policy = self._settings.tls_policy(written)
+        context = self._settings.client_tls(host.name, policy.names(hop.name, host.name), policy.minimum)
         client = await self._connect(host)
         try:
+            if self._settings.tls_wrappermode:
+                client.wrap(context)
             await client.open()
-            if level != "none":
-                await self._secure(client, host, level)
+            if policy.level != "none" and not self._settings.tls_wrappermode:
+                await self._secure(client, context, policy.level)
         except SessionFailed:
-            if level != "may" or not client.session.tls_was_tried:
+            if policy.level != MAY or not client.session.tls_was_tried:
                 raise
             # Opportunistic: what cannot be encrypted goes in clear, to the same host (RFC 7435).
             client.close()
             client = await self._connect(host)
             await client.open()
-        password = self._settings.password(nexthop)
-        if password is not None:
-            await client.login(*password)
+        login = self._settings.login(written, host.name, sender)
+        if login is not None:
+            await client.login(login)
         return client
 
-    async def _secure(self, client: SmtpClient, host: _Host, level: str) -> None:
+    async def _secure(self, client: SmtpClient, context: Any, level: str) -> None:
         if "STARTTLS" in client.session.extensions:
-            verify = level in ("verify", "secure")
-            await client.start_tls(self._settings.client_tls(host.name, verify))
-        elif level != "may":
+            await client.start_tls(context)
+        elif level != MAY:
             client.close()
             raise SessionFailed(f"TLS is required, but was not offered by host {client.peer}", "4.7.4")
 
-    async def _connect(self, host: _Host) -> SmtpClient:
-        limits = self._settings.limits
-        kind = TCP6ClientEndpoint if ":" in host.address else TCP4ClientEndpoint
-        endpoint = kind(self._reactor, host.address, host.port, timeout=limits.connect)
-        session = Session(self._settings.helo_name, limits)
+    async def _connect(self, host: Host) -> SmtpClient:
+        settings = self._settings
+        is_ipv6 = ":" in host.address
+        kind = TCP6ClientEndpoint if is_ipv6 else TCP4ClientEndpoint
+        own = next(((each, 0) for each in settings.bind_addresses if (":" in each) == is_ipv6), None)
+        endpoint = kind(self._reactor, host.address, host.port, settings.limits.connect, own)
+        session = Session(settings.helo_name, settings.limits, line_length_limit=settings.line_length_limit)
         client = SmtpClient(f"{host.name}[{host.address}]", str(host), session, self._reactor)
         try:
             await connectProtocol(endpoint, client)
@@ -213,42 +273,6 @@ class Relay:
         if not sessions:
             self._idle.pop(nexthop, None)
         idle.client.close()
-
-    # Hosts.
-
-    async def _hosts(self, hop: NextHop) -> Sequence[_Host]:
-        names = (hop.name,) if hop.is_host else await self._exchangers(hop.name)
-        hosts: list[_Host] = []
-        trouble: TemporaryLookupFailure | None = None
-        for name in names:
-            try:
-                addresses = await self._addresses(name)
-            except TemporaryLookupFailure as failure:
-                trouble = failure
-                continue
-            if is_loop(addresses, hop.port, self._settings.own_addresses, self._settings.own_ports):
-                raise NoRoute("5.4.6", f"mail for {hop.name} loops back to myself")
-            hosts += [_Host(name, address, hop.port) for address in addresses]
-        if hosts:
-            return hosts[:MOST_ADDRESSES]
-        if trouble is not None:
-            raise _unresolved(names[0], "A", ", try again", "4.4.3") from trouble
-        raise NoRoute("5.4.4", str(_unresolved(names[0], "A", "")))
-
-    async def _exchangers(self, domain: str) -> Sequence[str]:
-        try:
-            found = await self._resolver.mail_exchangers(domain)
-        except NoSuchDomain:
-            raise NoRoute("5.4.4", str(_unresolved(domain, "MX", ""))) from None
-        except TemporaryLookupFailure as failure:
-            raise _unresolved(domain, "MX", ", try again", "4.4.3") from failure
-        return order_hosts(domain, found, self._settings.own_names.__contains__)
-
-    async def _addresses(self, name: str) -> tuple[str, ...]:
-        try:
-            return (str(ipaddress.ip_address(name)),)
-        except ValueError:
-            return await self._resolver.addresses(name)
 
     # Outcomes.
 
@@ -277,6 +301,11 @@ def _part_of(mail: Mail, indices: Sequence[int]) -> Mail:
     return replace(mail, recipients=tuple(mail.recipients[index] for index in indices))
 
 
+def _deferred(answers: Collection[Answer], indices: Sequence[int]) -> Sequence[int]:
+    """Those whose answer was temporary."""
+    return [index for index, answer in zip(indices, answers, strict=True) if answer.reply.code // 100 == 4]
+
+
 def _outcome(answer: Answer, relay: str, reports_itself: bool) -> Outcome:
     reply = answer.reply
     if reply.code // 100 == 2:
@@ -286,14 +315,6 @@ def _outcome(answer: Answer, relay: str, reports_itself: bool) -> Outcome:
     text = f"host {host} said: {reply} (in reply to {answer.command} command)"
     make = Outcome.failed if reply.is_permanent else Outcome.deferred
     return make(text, reply.dsn, relay, str(reply))
-
-
-def _unresolved(name: str, kind: str, rest: str, dsn: str = "5.4.4") -> SessionFailed:
-    return SessionFailed(
-        f"Host or domain name not found. Name service error for name={name} type={kind}: "
-        f"Host not found{rest}",
-        dsn,
-    )
 
 
 def _reason(failure: Exception) -> str:

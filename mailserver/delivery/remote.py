@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.delivery.relay import Relay
@@ -13,23 +13,22 @@ from mailserver.envelope import Outcome, Recipient
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 
-SMTP_TRANSPORTS = frozenset({"smtp", "relay"})
-
 
 class RemoteTransport:
-    """Hands mail for the transports `smtp` and `relay` to other hosts."""
+    """Hands mail to other hosts. `find` gives a transport's relay, None where there is no such transport."""
 
-    def __init__(self, relay: Relay, threads: Threads) -> None:
-        self._relay = relay
+    def __init__(self, find: Callable[[str], Relay | None], threads: Threads) -> None:
+        self._find = find
         self._threads = threads
 
     async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
         """See `Transport.deliver`."""
-        if mail.transport not in SMTP_TRANSPORTS:
+        relay = self._find(mail.transport)
+        if relay is None:
             text = f"mail transport unavailable: {mail.transport} is none that this server has"
             return [Outcome.deferred(text, "4.3.5", "none")] * len(mail.recipients)
         try:
-            return await self._relay.deliver(mail.nexthop, self._on_the_wire(mail))
+            return await relay.deliver(mail.nexthop, self._on_the_wire(mail))
         except (TableError, TemporaryAccountFailure) as error:
             return [Outcome.deferred(str(error), "4.3.5", "none")] * len(mail.recipients)
 

@@ -14,6 +14,7 @@ RFC 5321 §4.5.3.2 for the time limits.
 from __future__ import annotations
 
 import base64
+import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -98,14 +99,31 @@ class Answer:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who to log in as. `mechanisms` limits the choice where not empty (smtp_sasl_mechanism_filter).
+
+    Where `in_clear` or `under_tls` is false the password is not shown there: noplaintext of
+    smtp_sasl_security_options and smtp_sasl_tls_security_options.
+    """
+
+    name: str
+    password: str = field(repr=False)
+    in_clear: bool = True
+    under_tls: bool = True
+    mechanisms: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Session:
-    """How to greet, and what the server offers."""
+    """How to greet, and what the server offers. `line_length_limit` 0 sends lines as they are."""
 
     helo_name: str
     limits: TimeLimits = field(default_factory=TimeLimits)
     extensions: dict[str, str] = field(default_factory=dict)
     tls_was_tried: bool = False
+    is_tls: bool = False
+    line_length_limit: int = 998
 
 
 @implementer(IPushProducer)
@@ -258,28 +276,47 @@ class SmtpClient(ESMTPClient):
         if len(self._reader):
             self._fail(SessionFailed(f"host {self.peer} sent plaintext after STARTTLS", "4.7.4"))
         self._stage = "performing the TLS handshake"
-        self.transport.startTLS(context)
+        self.wrap(context)
         await self._greet()
 
-    async def login(self, name: str, password: str) -> None:
-        """Logged in by PLAIN or LOGIN. Raises SessionFailed, temporary: a relay's password may be mended."""
+    def wrap(self, context: Any) -> None:
+        """The connection is under TLS from here on, as it is from the start on port 465. RFC 8314 §3.3."""
+        self.session.is_tls = True
+        self.transport.startTLS(context)
+
+    async def login(self, login: Login) -> None:
+        """Logged in. Raises SessionFailed, temporary: a relay's password may be mended. RFC 4954."""
         limit, stage = self.session.limits.mail, "performing the AUTH handshake"
-        mechanisms = self.session.extensions.get("AUTH", "").upper().split()
-        if "PLAIN" in mechanisms:
-            reply = await self._ask(f"AUTH PLAIN {_base64(chr(0).join(('', name, password)))}", limit, stage)
-        elif "LOGIN" in mechanisms:
-            reply = await self._ask("AUTH LOGIN", limit, stage)
-            for secret in (name, password):
+        name, password = login.name, login.password
+        match self._mechanism(login):
+            case "PLAIN":
+                response = _base64("\0".join(("", name, password)))
+                reply = await self._ask(f"AUTH PLAIN {response}", limit, stage)
+            case "LOGIN":
+                reply = await self._ask("AUTH LOGIN", limit, stage)
+                for secret in (name, password):
+                    if reply.code == 334:
+                        reply = await self._ask(_base64(secret), limit, stage)
+            case _:
+                reply = await self._ask("AUTH CRAM-MD5", limit, stage)
                 if reply.code == 334:
-                    reply = await self._ask(_base64(secret), limit, stage)
-        else:
-            raise SessionFailed(
-                f"SASL authentication failed; host {self.peer} offers no mechanism we know", "4.7.0"
-            )
+                    answer = _cram_md5(name, password, str(reply).partition(" ")[2])
+                    reply = await self._ask(answer, limit, stage)
         if reply.code != 235:
             raise SessionFailed(
                 f"SASL authentication failed; server {self.peer} said: {reply}", "4.7.8", str(reply)
             )
+
+    def _mechanism(self, login: Login) -> str:
+        """The best mechanism that server and settings have in common. Raises SessionFailed."""
+        offered = self.session.extensions.get("AUTH", "").upper().split()
+        may_show = login.under_tls if self.session.is_tls else login.in_clear
+        ours = ("PLAIN", "LOGIN", "CRAM-MD5") if may_show else ("CRAM-MD5",)
+        for name in ours:
+            if name in offered and (not login.mechanisms or name in login.mechanisms):
+                return name
+        why = "no mechanism available" if offered else f"host {self.peer} offers no login"
+        raise SessionFailed(f"SASL authentication failed; {why}: server offers {' '.join(offered)}", "4.7.0")
 
     async def deliver(self, mail: Mail) -> Sequence[Answer]:
         """The answer for each recipient, in order. Raises SessionFailed where none is known."""
@@ -371,7 +408,7 @@ class SmtpClient(ESMTPClient):
 
     async def _send_content(self, mail: Mail) -> None:
         self._stage = "sending message body"
-        stuffing = Stuffing()
+        stuffing = Stuffing(self.session.line_length_limit)
         self.transport.registerProducer(self, True)
         try:
             for offset in range(0, mail.octets, PIECE):
@@ -404,6 +441,15 @@ class SmtpClient(ESMTPClient):
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
+
+
+def _cram_md5(name: str, password: str, challenge: str) -> str:
+    """RFC 2195 §2. A challenge that cannot be decoded gets an answer that fails."""
+    try:
+        text = base64.b64decode(challenge.strip(), validate=True)
+    except ValueError:
+        text = b""
+    return _base64(f"{name} {hmac.new(password.encode(), text, 'md5').hexdigest()}")
 
 
 def _as_temporary(reply: Reply) -> Reply:

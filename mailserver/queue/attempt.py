@@ -139,7 +139,10 @@ class Attempt:
             elif leaf.kind is not LeafKind.PENDING:
                 self._settle(number, leaf)
         for (transport, nexthop, sender), numbers in remote.items():
-            tasks.append(Deferred.fromCoroutine(self._deliver_remote(transport, nexthop, sender, numbers)))
+            limit = self._services.recipient_limit(transport) or len(numbers)
+            for first in range(0, len(numbers), limit):
+                part = numbers[first : first + limit]
+                tasks.append(Deferred.fromCoroutine(self._deliver_remote(transport, nexthop, sender, part)))
         for success, result in await DeferredList(tasks, consumeErrors=True):
             if not success:
                 cast(Failure, result).raiseException()

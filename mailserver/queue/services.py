@@ -19,6 +19,7 @@ from mailserver.queue.slots import Slots, Suspensions
 from mailserver.threads import Threads
 
 LOCAL_CONCURRENCY: Final = 2  # local_destination_concurrency_limit: for each account
+RECIPIENT_LIMIT: Final = 50  # default_destination_recipient_limit: of one delivery
 REMOTE_CONCURRENCY: Final = 20  # default_destination_concurrency_limit: for each next hop
 
 
@@ -53,6 +54,7 @@ class Services:
     account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))
     destination_slots: Slots = field(default_factory=lambda: Slots(REMOTE_CONCURRENCY))
     suspensions: Suspensions = field(default_factory=Suspensions)
+    recipient_limit: Callable[[str], int] = lambda transport: RECIPIENT_LIMIT
 
     def judged(self, outcome: Outcome) -> Outcome:
         """The outcome that counts: with soft_bounce a failure is a delay, 5.x.y becomes 4.x.y."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
@@ -11,13 +12,14 @@ from mailserver.envelope import Outcome
 
 
 class Slots:
-    """At most `limit` holders for each key, served in order of arrival within the key.
+    """At most `limit` holders for each key, or `limit(key)`, served in order of arrival within the key.
 
+    A limit of 0 is none.
     `try_take` may be called in any thread, everything else in the reactor's.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int | Callable[[str], int]) -> None:
+        self._limit = limit if callable(limit) else lambda key: limit
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, deque[Deferred[None]]] = {}
         self._guard = threading.Lock()
@@ -26,7 +28,7 @@ class Slots:
         """Whether a slot was free and is the caller's now. Never overtakes somebody who waits."""
         with self._guard:
             taken = self._taken.get(key, 0)
-            if taken >= self._limit or key in self._waiting:
+            if taken >= self._limit(key) > 0 or key in self._waiting:
                 return False
             self._taken[key] = taken + 1
             return True

@@ -33,7 +33,7 @@ from mailserver.store.locking import LockRules
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener
 from mailserver.tables.table import Table, TableError
-from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, read_file
+from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file
 
 _SOURCES: Final = ("passwd-file", "system")
 _COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
@@ -92,7 +92,11 @@ class Parts:
 
     def tables(self, name: str) -> tuple[Table, ...]:
         """The lookup tables that a parameter lists."""
-        return tuple(self._table(name, word, self.opener.table) for word in self.config.words(name))
+        return self.tables_of(self.config, name)
+
+    def tables_of(self, config: Config, name: str) -> tuple[Table, ...]:
+        """The lookup tables that a parameter lists in a row's view of the configuration."""
+        return tuple(self._table(name, word, self.opener.table) for word in config.words(name))
 
     def alias_tables(self) -> tuple[Table, ...]:
         """The tables of alias_maps."""
@@ -340,18 +344,19 @@ class Parts:
                 service,
                 lambda: [pair.stamp() for pair in files],
                 lambda: [pair.read(self._read_secret) for pair in files],
-                minimum=_lowest_version(config, "smtpd_tls_mandatory_protocols"),
+                minimum=lowest_version(config.words(_tls_protocols(config))),
                 warn=self.warn(f"{service}-tls"),
             )
         except (CertificateError, OSError) as error:
             raise config.error("smtpd_tls_cert_file", str(error)) from error
 
 
-def _lowest_version(config: Config, name: str) -> str:
-    for word in config.words(name):
-        if word.startswith(">="):
-            return word[2:]
-    return "TLSv1.2"
+def _tls_protocols(config: Config) -> str:
+    """The parameter with the versions of a listener: demanded TLS has its own."""
+    is_demanded = config.string("smtpd_tls_security_level") == "encrypt" or config.boolean(
+        "smtpd_enforce_tls"
+    )
+    return "smtpd_tls_mandatory_protocols" if is_demanded else "smtpd_tls_protocols"
 
 
 __all__ = ["ConfigError", "Parts", "has_system_accounts", "mail_log"]

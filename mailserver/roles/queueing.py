@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mailserver.config.config import Config
 from mailserver.delivery.job import Agents
 from mailserver.delivery.local import LocalAgents
 from mailserver.delivery.lookups import LiveLookups
-from mailserver.delivery.relay import Relay, RelaySettings
 from mailserver.delivery.remote import RemoteTransport
-from mailserver.delivery.smtp_client import TimeLimits
 from mailserver.dns import Resolver
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
@@ -21,11 +20,8 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.services import Services
 from mailserver.queue.slots import Slots
 from mailserver.roles.parts import Parts
-from mailserver.tables.access import first_entry
+from mailserver.roles.relays import Relays
 from mailserver.threads import Threads
-from mailserver.tls import ClientTls
-
-_STAGES = ("connect", "helo", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
 
 
 def local_agents(parts: Parts) -> LocalAgents:
@@ -52,10 +48,10 @@ def make_runner(
     agents: Agents,
     delivered: Callable[[str], None],
     smtp_ports: frozenset[int],
-) -> tuple[Runner, Relay]:
-    """The runner, not started, and the relay to close when it has stopped."""
+) -> tuple[Runner, Relays]:
+    """The runner, not started, and the relays to close when it has stopped."""
     config = parts.config
-    relay = Relay(reactor, resolver, relay_settings(parts, smtp_ports))
+    relays = Relays(parts, threads, reactor, resolver, smtp_ports)
     services = Services(
         queue=parts.queue,
         threads=threads,
@@ -68,7 +64,7 @@ def make_runner(
         bounces=Bounces(parts.queue, reporter(config), time.time),
         host=config.string("myhostname"),
         mail_name=config.string("mail_name"),
-        transport=RemoteTransport(relay, threads),
+        transport=RemoteTransport(relays.find, threads),
         retry=parts.retry_times,
         mailbox_size_limit=config.octets("mailbox_size_limit"),
         command_time_limit=config.seconds("command_time_limit"),
@@ -76,7 +72,8 @@ def make_runner(
         soft_bounce=config.boolean("soft_bounce"),
         delivered=delivered,
         account_slots=Slots(config.integer("local_destination_concurrency_limit")),
-        destination_slots=Slots(config.integer("default_destination_concurrency_limit")),
+        destination_slots=Slots(partial(_limit, config, "concurrency")),
+        recipient_limit=partial(_limit, config, "recipient"),
     )
     runner = Runner(
         services,
@@ -84,7 +81,12 @@ def make_runner(
         active_limit=config.integer("qmgr_message_active_limit"),
         queue_run_delay=config.seconds("queue_run_delay"),
     )
-    return runner, relay
+    return runner, relays
+
+
+def _limit(config: Config, kind: str, key: str) -> int:
+    """The limit of a transport's own, or the default one. `key` is `transport` or `transport:nexthop`."""
+    return config.integer(f"{key.partition(':')[0]}_destination_{kind}_limit")
 
 
 def reporter(config: Config) -> Reporter:
@@ -107,39 +109,6 @@ def _postmaster_copies(config: Config) -> dict[Kind, str]:
     }
     wanted = [notices[word] for word in config.words("notify_classes") if word in notices]
     return {kind: config.string(name) for kind, name in wanted}
-
-
-def relay_settings(parts: Parts, smtp_ports: frozenset[int]) -> RelaySettings:
-    """How mail goes to other hosts. `smtp_ports` are the ports that we listen on ourselves."""
-    config = parts.config
-    policies, passwords = parts.tables("smtp_tls_policy_maps"), parts.tables("smtp_sasl_password_maps")
-    level = config.string("smtp_tls_security_level") or "none"
-
-    def tls_level(nexthop: str) -> str:
-        entry = first_entry(policies, _destination_keys(nexthop))
-        return entry.value.split()[0] if entry is not None and entry.value else level
-
-    def password(nexthop: str) -> tuple[str, str] | None:
-        entry = first_entry(passwords, _destination_keys(nexthop))
-        name, _, secret = entry.value.partition(":") if entry is not None else ("", "", "")
-        return (name, secret) if name else None
-
-    return RelaySettings(
-        helo_name=config.string("smtp_helo_name"),
-        client_tls=ClientTls,
-        tls_level=tls_level,
-        password=password if config.boolean("smtp_sasl_auth_enable") else lambda nexthop: None,
-        own_addresses=parts.own_addresses,
-        own_ports=smtp_ports,
-        own_names=frozenset({config.string("myhostname").lower()}),
-        limits=TimeLimits(**{stage: config.seconds(f"smtp_{stage}_timeout") for stage in _STAGES}),
-    )
-
-
-def _destination_keys(nexthop: str) -> tuple[str, ...]:
-    """`[host]:port` as written, then without the port, then the bare name."""
-    bare = nexthop.partition(":")[0] if not nexthop.startswith("[") else nexthop.partition("]")[0] + "]"
-    return tuple(dict.fromkeys((nexthop, bare, bare.strip("[]"))))
 
 
 def _environment(config: Config) -> tuple[tuple[str, str], ...]:

@@ -54,6 +54,7 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         allow_plaintext_auth=not config.boolean("smtpd_tls_auth_only"),
         tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
         sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
+        soft_bounce=config.boolean("soft_bounce"),
         always_add_missing_headers=config.boolean("always_add_missing_headers"),
         discard_ehlo_keywords=frozenset(word.lower() for word in config.words("smtpd_discard_ehlo_keywords")),
         client_connection_count_limit=config.integer("smtpd_client_connection_count_limit"),

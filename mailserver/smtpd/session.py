@@ -142,7 +142,13 @@ class Session:
         """The reply is on its way, and counts as an error from 400 on."""
         if code >= 400:
             self._has_erred = True
-        self.wire.reply(code, dsn, text)
+        self.wire.reply(*self._softened(code, dsn), text)
+
+    def _softened(self, code: int, dsn: str) -> tuple[int, str]:
+        """The codes that are said: with soft_bounce nothing is for good."""
+        if not self.settings.soft_bounce or code < 500:
+            return code, dsn
+        return code - 100, f"4{dsn[1:]}" if dsn else ""
 
     def reply_error(self, error: SmtpError) -> None:
         """The refusal is on its way."""
@@ -176,7 +182,9 @@ class Session:
 
     def log_reject(self, kind: str, command: str, verdict: Verdict) -> None:
         """The refusal is in the log, in the form that fail2ban and pflogsumm read."""
-        self.log(f"NOQUEUE: {kind}: {command} from {self.client}: {verdict}; {self._about()}")
+        code, dsn = self._softened(verdict.code, verdict.dsn)
+        text = f"{code} {dsn} {verdict.text}"
+        self.log(f"NOQUEUE: {kind}: {command} from {self.client}: {text}; {self._about()}")
 
     def _about(self) -> str:
         words = self.mail.log_words()

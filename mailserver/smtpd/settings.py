@@ -38,6 +38,7 @@ class SmtpdSettings:
     tls_required: bool = False  # smtpd_tls_security_level = encrypt
     sasl_authenticated_header: bool = False
     always_add_missing_headers: bool = False
+    soft_bounce: bool = False  # every 5xx is said as 4xx
     discard_ehlo_keywords: frozenset[str] = frozenset()  # lower case
     client_connection_count_limit: int = 50
     client_connection_rate_limit: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import defer, reactor
@@ -13,11 +15,14 @@ from twisted.names import dns, error
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mailserver.delivery.relay import Relay, RelaySettings
-from mailserver.delivery.smtp_client import Mail, RemoteRecipient, TimeLimits
+from mailserver.delivery.client_tls import ClientContexts, Trust
+from mailserver.delivery.hosts import HostFinder, HostRules
+from mailserver.delivery.next_hop import parse_next_hop
+from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
+from mailserver.delivery.smtp_client import Login, Mail, RemoteRecipient, TimeLimits
 from mailserver.dns import Resolver
 from mailserver.envelope import Status
-from mailserver.tls import ClientTls, make_context, self_signed
+from mailserver.tls import make_context, self_signed
 from tests.dns_server import NameServer, Zone
 from tests.mx_server import ExchangerFactory, babble, drop, endless, flood, hang, reset
 
@@ -27,8 +32,12 @@ CONTENT = b"Subject: relayed\n\n.dot\nlong " + b"x" * 3000 + b"\nend\n"
 
 @implementer(IOpenSSLContextFactory)
 class OurContext:
-    def __init__(self) -> None:
-        self.context = make_context([self_signed(["mx.test"], time.time())], "test")
+    """A server's certificate for mx.test, signed by itself: `chain` is its own authority."""
+
+    def __init__(self, *names: str) -> None:
+        pair = self_signed(names or ("mx.test",), time.time())
+        self.chain = pair.chain
+        self.context = make_context([pair], "test")
 
     def getContext(self) -> Any:
         return self.context
@@ -59,14 +68,21 @@ class RelayTests(TestCase):
 
     def make(self, limits: TimeLimits | None = None, **settings: Any) -> Relay:
         values = RelaySettings(
-            helo_name="mail.example.org", client_tls=ClientTls, limits=limits or TimeLimits(), **settings
+            helo_name="mail.example.org",
+            limits=limits or TimeLimits(),
+            **{"client_tls": ClientContexts(), **settings},
         )
         relay = Relay(reactor, self.resolver, values)
         self.addCleanup(relay.close)
         return relay
 
-    def listen(self, factory: ExchangerFactory, address: str = "127.0.0.1", port: int = 0) -> int:
-        listening = reactor.listenTCP(port, factory, interface=address)  # type: ignore[attr-defined]
+    def listen(
+        self, factory: ExchangerFactory, address: str = "127.0.0.1", port: int = 0, tls: Any = None
+    ) -> int:
+        if tls is not None:
+            listening = reactor.listenSSL(port, factory, tls, interface=address)  # type: ignore[attr-defined]
+        else:
+            listening = reactor.listenTCP(port, factory, interface=address)  # type: ignore[attr-defined]
 
         def stop() -> Any:
             for connection in factory.connections:
@@ -254,7 +270,9 @@ class RelayTests(TestCase):
             ]
             self.zone.broken |= {"servfail.test", "broken.test"}
             relay = self.make(
-                own_names=frozenset({"mail.example.org"}), own_addresses=frozenset({"127.0.0.1"})
+                hosts=HostRules(
+                    own_names=frozenset({"mail.example.org"}), own_addresses=frozenset({"127.0.0.1"})
+                )
             )
             expected = {
                 "nowhere.test": (Status.FAILED, "5.4.4"),
@@ -280,7 +298,7 @@ class RelayTests(TestCase):
             self.assertEqual(outcome.status, Status.DELIVERED)
             self.assertTrue(far.connections[0].is_tls)
             bare = ExchangerFactory()
-            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            strict = self.make(tls_policy=lambda nexthop: TlsPolicy("encrypt"))
             (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(bare)}", mail())
             self.assertEqual((outcome.status, outcome.dsn), (Status.DEFERRED, "4.7.4"))
             self.assertEqual(bare.messages, [])
@@ -295,7 +313,7 @@ class RelayTests(TestCase):
             hop = f"[127.0.0.1]:{self.listen(far)}"
             (outcome,) = await self.relay.deliver(hop, mail())
             self.assertEqual(outcome.status, Status.DELIVERED)
-            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            strict = self.make(tls_policy=lambda nexthop: TlsPolicy("encrypt"))
             (outcome,) = await strict.deliver(hop, mail())
             self.assertEqual(outcome.status, Status.DEFERRED)
 
@@ -306,7 +324,7 @@ class RelayTests(TestCase):
 
         async def test() -> None:
             far = ExchangerFactory(OurContext())
-            strict = self.make(tls_level=lambda nexthop: "verify")
+            strict = self.make(tls_policy=lambda nexthop: TlsPolicy("verify", ("hostname",)))
             (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
             self.assertEqual(outcome.status, Status.DEFERRED)
             self.assertEqual(far.messages, [])
@@ -318,7 +336,7 @@ class RelayTests(TestCase):
 
         async def test() -> None:
             far = ExchangerFactory(OurContext(), STARTTLS="220 go\r\n250 injected")
-            strict = self.make(tls_level=lambda nexthop: "encrypt")
+            strict = self.make(tls_policy=lambda nexthop: TlsPolicy("encrypt"))
             (outcome,) = await strict.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
             self.assertEqual(outcome.status, Status.DEFERRED)
             self.assertIn("plaintext after STARTTLS", outcome.text)
@@ -331,7 +349,7 @@ class RelayTests(TestCase):
         async def test() -> None:
             far = ExchangerFactory()
             far.extensions.append("AUTH PLAIN LOGIN")
-            relay = self.make(password=lambda nexthop: ("alice", "secret"))
+            relay = self.make(login=lambda nexthop, host, sender: Login("alice", "secret"))
             (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
             self.assertEqual(outcome.status, Status.DELIVERED)
             self.assertIn(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==", far.commands)
@@ -346,5 +364,163 @@ class RelayTests(TestCase):
             far.extensions[1] = "SIZE 100"
             (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
             self.assertEqual((outcome.status, outcome.dsn), (Status.FAILED, "5.3.4"))
+
+        return self.run_test(test)
+
+    def trusting(self, context: OurContext, policy: TlsPolicy, **settings: Any) -> Relay:
+        """A relay that trusts that certificate, with one policy for everybody."""
+        file = Path(self.mktemp())
+        file.write_bytes(context.chain)
+        contexts = ClientContexts(Trust(str(file)))
+        return self.make(client_tls=contexts, tls_policy=lambda nexthop: policy, **settings)
+
+    def test_a_trusted_certificate_must_have_the_right_name(self) -> Any:
+        """verify wants the host's name, secure the next hop's; smtp_tls_CAfile says who is trusted."""
+
+        async def test() -> None:
+            for names, policy, expected in (
+                (("mx.test",), TlsPolicy("verify", ("hostname",)), Status.DEFERRED),
+                (("127.0.0.1.test",), TlsPolicy("secure", ("127.0.0.1.test",)), Status.DELIVERED),
+                (("*.provider.test",), TlsPolicy("secure", (".provider.test",)), Status.DELIVERED),
+                (("mx.test",), TlsPolicy("secure", ("nexthop", "dot-nexthop")), Status.DEFERRED),
+                (("mx.test",), TlsPolicy("encrypt"), Status.DELIVERED),
+            ):
+                context = OurContext(*names)
+                far = ExchangerFactory(context)
+                relay = self.trusting(context, policy)
+                (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+                self.assertEqual((names, policy.match, outcome.status), (names, policy.match, expected))
+                self.assertEqual(len(far.messages), expected is Status.DELIVERED)
+
+        return self.run_test(test)
+
+    def test_tls_from_the_first_octet(self) -> Any:
+        """smtp_tls_wrappermode: a submissions port. RFC 8314 §3.3."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            port = self.listen(far, tls=OurContext())
+            relay = self.make(tls_wrappermode=True, tls_policy=lambda nexthop: TlsPolicy("encrypt"))
+            (outcome,) = await relay.deliver(f"[127.0.0.1]:{port}", mail())
+            self.assertEqual((outcome.status, len(far.messages)), (Status.DELIVERED, 1))
+
+        return self.run_test(test)
+
+    def test_a_password_is_shown_only_where_it_may_be(self) -> Any:
+        """smtp_sasl_security_options = noplaintext: CRAM-MD5 in clear, or no mail; RFC 2195."""
+
+        async def test() -> None:
+            login = Login("tim", "tanstaaftanstaaf", in_clear=False)
+            relay = self.make(login=lambda nexthop, host, sender: login)
+            far = ExchangerFactory()
+            far.extensions.append("AUTH PLAIN LOGIN")
+            (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual((outcome.status, outcome.dsn), (Status.DEFERRED, "4.7.0"))
+            self.assertIn("no mechanism available", outcome.text)
+            challenge = "PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+"
+            clever = ExchangerFactory(None, AUTH=f"334 {challenge}")
+            clever.extensions.append("AUTH PLAIN CRAM-MD5")
+            await relay.deliver(f"[127.0.0.1]:{self.listen(clever)}", mail())
+            self.assertIn(b"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", clever.commands)
+
+        return self.run_test(test)
+
+    def test_a_login_for_each_sender_has_sessions_of_its_own(self) -> Any:
+        """smtp_sender_dependent_authentication: nobody's mail goes over another's login."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            far.extensions.append("AUTH PLAIN")
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            relay = self.make(
+                login=lambda nexthop, host, sender: Login(sender, "x"), login_depends_on_sender=True
+            )
+            for sender in ("a@example.org", "b@example.org", "a@example.org"):
+                await relay.deliver(hop, replace(mail(), sender=sender))
+            self.assertEqual((len(far.connections), len(far.messages)), (2, 3))
+
+        return self.run_test(test)
+
+    def test_what_cannot_be_delivered_goes_to_the_fallback(self) -> Any:
+        """smtp_fallback_relay: for unknown and unreachable next hops, not for refused recipients."""
+
+        async def test() -> None:
+            last = ExchangerFactory()
+            relay = self.make(fallback_relay=(f"[127.0.0.1]:{self.listen(last)}",))
+            far = ExchangerFactory()
+            far.recipients = {"bob@far.test": "550 5.1.1 no"}
+            for hop, status, taken in (
+                ("nowhere.test", Status.DELIVERED, 1),
+                ("[127.0.0.1]:1", Status.DELIVERED, 2),
+                (f"[127.0.0.1]:{self.listen(far)}", Status.FAILED, 2),
+            ):
+                (outcome,) = await relay.deliver(hop, mail())
+                self.assertEqual((hop, outcome.status, len(last.messages)), (hop, status, taken))
+
+        return self.run_test(test)
+
+    def test_next_hops_may_be_a_list(self) -> Any:
+        """relayhost = [a], [b]: the second one where the first cannot be reached."""
+
+        async def test() -> None:
+            second = ExchangerFactory()
+            hops = f"[127.0.0.1]:1, [127.0.0.1]:{self.listen(second)}"
+            (outcome,) = await self.relay.deliver(hops, mail())
+            self.assertEqual((outcome.status, len(second.messages)), (Status.DELIVERED, 1))
+
+        return self.run_test(test)
+
+    def test_connections_come_from_the_address_that_was_chosen(self) -> Any:
+        """smtp_bind_address."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            relay = self.make(bind_addresses=("127.0.0.7", "::1"))
+            await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(far.connections[0].transport.getPeer().host, "127.0.0.7")
+
+        return self.run_test(test)
+
+    def test_addresses_by_family_and_by_the_system(self) -> Any:
+        """inet_protocols, smtp_address_preference, smtp_host_lookup = native, a limit of addresses."""
+
+        async def native(name: str) -> tuple[str, ...]:
+            return ("127.0.0.9",) if name == "native.test" else ()
+
+        async def found(name: str, **rules: Any) -> list[str]:
+            finder = HostFinder(self.resolver, HostRules(**rules))
+            return [host.address for host in await finder.find(parse_next_hop(f"[{name}]"))]
+
+        async def test() -> None:
+            self.zone.records = [
+                ("both.test", dns.Record_A("192.0.2.1")),
+                ("both.test", dns.Record_AAAA("2001:db8::1")),
+            ]
+            self.assertEqual(
+                await found("both.test", address_preference="ipv4"), ["192.0.2.1", "2001:db8::1"]
+            )
+            self.assertEqual(
+                await found("both.test", address_preference="ipv6"), ["2001:db8::1", "192.0.2.1"]
+            )
+            self.assertEqual(await found("both.test", families=frozenset({4})), ["192.0.2.1"])
+            self.assertEqual(len(await found("both.test", mx_address_limit=1)), 1)
+            ways = {"host_lookup": ("native", "dns"), "native": native}
+            self.assertEqual(await found("native.test", **ways), ["127.0.0.9"])
+            self.assertEqual(len(await found("both.test", **ways)), 2)
+            finder = HostFinder(self.resolver, HostRules(uses_mx=False))
+            self.assertEqual(len(await finder.find(parse_next_hop("both.test"))), 2)
+
+        return self.run_test(test)
+
+    def test_long_lines_are_broken_at_the_limit_or_not_at_all(self) -> Any:
+        """smtp_line_length_limit: 0 sends a signed message as it is."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            await self.make(line_length_limit=0).deliver(hop, mail())
+            self.assertEqual(far.messages[0][2], CONTENT.replace(b"\n", b"\r\n"))
+            await self.make(line_length_limit=100).deliver(hop, mail())
+            self.assertEqual(max(map(len, far.messages[1][2].split(b"\r\n"))), 100)
 
         return self.run_test(test)

@@ -436,8 +436,10 @@ def test_a_large_alias_is_linear(tmp_path: Path) -> None:
     transport = SlowTransport()
     world.restart(transport=transport)
     world.send(f"all@{ORIGIN}")
-    (answer,) = transport.running["other.test"]
-    answer.callback([Outcome.delivered("250 ok", relay="o[192.0.2.1]:25")] * 10_000)
+    waiting = transport.running["other.test"]
+    assert len(waiting) == 20  # default_destination_concurrency_limit
+    while waiting:  # each with default_destination_recipient_limit recipients
+        waiting.pop().callback([Outcome.delivered("250 ok", relay="o[192.0.2.1]:25")] * 50)
     assert len(world.lines("status=sent")) == 10_000
     assert world.queued() == []
 

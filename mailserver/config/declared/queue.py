@@ -81,7 +81,7 @@ PARAMETERS: Final = (
              "How many deliveries to one local recipient run at once."),
     inert("initial_destination_concurrency", Type.INTEGER, "5",
              "How many deliveries to a destination run at once before it has shown what it bears."),
-    harmless("default_destination_recipient_limit", Type.INTEGER, "50",
+    honoured("default_destination_recipient_limit", Type.INTEGER, "50",
              "How many recipients one delivery has."),
     harmless("default_process_limit", Type.INTEGER, "100",
              "How many deliveries, and how many connections a listener, run at once."),

@@ -1,0 +1,138 @@
+"""TLS towards other hosts: encryption for everybody, identity where the policy asks for it.
+
+A `ClientTls` is made for one connection. Without names any certificate will do (RFC 7435); with names the
+chain must lead to a trusted authority and the certificate must have one of them, before anything but the
+handshake is sent: a name `.example.org` stands for every host below that domain. RFC 6125 §6.4:
+subjectAltName alone counts, `*` is a whole leftmost label.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.tls import RELEASE_BUFFERS, VERSIONS
+
+_expected: Final[WeakKeyDictionary[SSL.Connection, tuple[str, ...]]] = WeakKeyDictionary()
+
+
+class CertificateMismatch(Exception):
+    """The peer's certificate is not one for the names that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose signatures count: smtp_tls_CAfile, smtp_tls_CApath, tls_append_default_CA.
+
+    Where neither file nor directory is given, the system's authorities are trusted.
+    """
+
+    file: str = ""
+    directory: str = ""
+    with_default: bool = False
+
+    def load_into(self, context: SSL.Context) -> None:
+        """The context trusts these. *Blocking.* Raises SSL.Error where they cannot be read."""
+        if self.file or self.directory:
+            context.load_verify_locations(self.file or None, self.directory or None)
+        if self.with_default or not (self.file or self.directory):
+            context.set_default_verify_paths()
+
+
+class ClientContexts:
+    """Makes `ClientTls` for connections; authorities are read once. *Blocking* at the first of each kind."""
+
+    def __init__(self, trust: Trust | None = None) -> None:
+        self._trust = trust or Trust()
+        self._contexts: dict[tuple[str, bool], SSL.Context] = {}
+
+    def __call__(self, host: str, names: Sequence[str] = (), minimum: str = "TLSv1.2") -> ClientTls:
+        """TLS towards `host`, whose certificate must have one of `names`; () verifies nothing."""
+        kind = (minimum, bool(names))
+        if kind not in self._contexts:
+            self._contexts[kind] = self._make(*kind)
+        return ClientTls(self._contexts[kind], host, names)
+
+    def _make(self, minimum: str, verifies: bool) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(VERSIONS[minimum])
+        context.set_mode(RELEASE_BUFFERS)
+        if verifies:
+            self._trust.load_into(context)
+            context.set_verify(SSL.VERIFY_PEER)
+            context.set_info_callback(_check)
+        return context
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTls:
+    """What Twisted needs to start TLS as a client, for one connection."""
+
+    def __init__(self, context: SSL.Context, host: str, names: Sequence[str]) -> None:
+        self._context = context
+        self._host = host.rstrip(".").encode("idna").decode() if not host.isascii() else host.rstrip(".")
+        self._names = tuple(names)
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """A connection with the server's name in its hello, that fails unless the certificate fits."""
+        connection = SSL.Connection(self._context, None)
+        _expected[connection] = self._names
+        if not _is_address(self._host):
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+        return connection
+
+
+def _check(connection: SSL.Connection, where: int, result: int) -> None:
+    """The names are looked at when the handshake is done, before anything is sent under it.
+
+    pyOpenSSL swallows what a callback raises, so nothing may escape that does not fail the connection.
+    Twisted has put its TLS protocol into the connection's app data.
+    """
+    if not where & SSL.SSL_CB_HANDSHAKE_DONE:
+        return
+    protocol = connection.get_app_data()
+    try:
+        patterns = _expected[connection]
+        certificate = connection.get_peer_certificate()
+        found = tuple(names_in(certificate.to_cryptography())) if certificate is not None else ()
+        if not any(matches(pattern, name) for pattern in patterns for name in found):
+            raise CertificateMismatch(f"certificate is for {', '.join(found) or 'nobody'}")
+    except Exception:  # whatever it is, this certificate proves nothing
+        protocol.failVerification(Failure())
+
+
+def names_in(certificate: x509.Certificate) -> Iterator[str]:
+    """The host names and IP addresses of a certificate's subjectAltName, in lower case."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return
+    yield from (name.lower() for name in names.get_values_for_type(x509.DNSName))
+    yield from map(str, names.get_values_for_type(x509.IPAddress))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a certificate's name is what the policy's pattern asks for. RFC 6125 §6.4.3."""
+    pattern = pattern.lower().rstrip(".")
+    if pattern.startswith("."):
+        return name.endswith(pattern) and len(name) > len(pattern)
+    if name.startswith("*."):
+        return name[1:] == pattern[pattern.find(".") :] and "." in name[2:] and not _is_address(pattern)
+    return name == pattern
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""The ways to other hosts from the configuration: one Relay for each SMTP transport of master.cf.
+
+`smtp` and `relay` always exist; a row such as `slow unix - - n - 1 smtp -o smtp_helo_name=...` makes a
+transport of that name, with its own settings.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+from mailserver.config.config import Config
+from mailserver.delivery.client_tls import ClientContexts, Trust
+from mailserver.delivery.hosts import HostRules
+from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
+from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
+from mailserver.delivery.smtp_client import Login, TimeLimits
+from mailserver.dns import Resolver, TemporaryLookupFailure
+from mailserver.roles.parts import Parts
+from mailserver.tables.access import first_entry
+from mailserver.tables.table import Entry, Table, TableError
+from mailserver.threads import Threads
+from mailserver.tls import lowest_version
+
+_STAGES: Final = ("connect", "helo", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
+_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
+_FAMILIES: Final = {"all": {4, 6}, "ipv4": {4}, "ipv6": {6}}
+# Attributes of smtp_tls_policy_maps that this program has no choice in: its ciphers are the strong ones.
+_NO_CHOICE: Final = frozenset({"ciphers", "exclude", "connection_reuse", "enable_rpk", "servername"})
+
+
+class Relays:
+    """The relays of a process, made when they are first needed; all settings are read at once."""
+
+    def __init__(
+        self, parts: Parts, threads: Threads, reactor: Any, resolver: Resolver, own_ports: frozenset[int]
+    ) -> None:
+        """`own_ports` are the ports that we listen on for SMTP. Raises ConfigError."""
+        views = {"smtp": parts.config, "relay": parts.config}
+        for row in parts.config.services:
+            if row.type == "unix" and row.program == "smtp":
+                views[row.service] = parts.config.with_overrides(row) if row.overrides else parts.config
+        native = _native(threads)
+        settings = {name: relay_settings(parts, view, own_ports, native) for name, view in views.items()}
+        self._relays = {name: Relay(reactor, resolver, each) for name, each in settings.items()}
+
+    def find(self, transport: str) -> Relay | None:
+        """The relay of that transport; None where master.cf has none of that name."""
+        return self._relays.get(transport)
+
+    def close(self) -> None:
+        """Idle sessions say QUIT."""
+        for relay in self._relays.values():
+            relay.close()
+
+
+def _native(threads: Threads) -> Callable[[str], Awaitable[Sequence[str]]]:
+    """Addresses as the system finds them: nsswitch.conf(5)."""
+
+    def ask(name: str) -> Sequence[str]:
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+                return ()
+            raise TemporaryLookupFailure(f"{name}: {error.strerror}") from error
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    async def addresses(name: str) -> Sequence[str]:
+        return await threads.run(ask, name)
+
+    return addresses
+
+
+def relay_settings(
+    parts: Parts,
+    config: Config,
+    own_ports: frozenset[int],
+    native: Callable[[str], Awaitable[Sequence[str]]] | None = None,
+) -> RelaySettings:
+    """How mail goes to other hosts by one transport. Raises ConfigError."""
+    trust = Trust(
+        config.string("smtp_tls_CAfile"),
+        config.string("smtp_tls_CApath"),
+        config.boolean("tls_append_default_CA"),
+    )
+    _check_trust(config, trust)
+    port = parse_port(config.string("smtp_tcp_port"))
+    if not port:
+        raise config.error("smtp_tcp_port", "is no port: write a number, or smtp, submission, smtps")
+    bind = ("smtp_bind_address", "smtp_bind_address6")
+    return RelaySettings(
+        helo_name=config.string("smtp_helo_name"),
+        client_tls=ClientContexts(trust),
+        tls_policy=_tls_policy(parts, config),
+        tls_wrappermode=config.boolean("smtp_tls_wrappermode"),
+        login=_login(parts, config),
+        login_depends_on_sender=config.boolean("smtp_sender_dependent_authentication"),
+        hosts=_host_rules(parts, config, own_ports, native),
+        tcp_port=port,
+        fallback_relay=config.words("smtp_fallback_relay"),
+        bind_addresses=tuple(filter(None, (config.string(name).strip("[]") for name in bind))),
+        mx_session_limit=config.integer("smtp_mx_session_limit"),
+        line_length_limit=config.integer("smtp_line_length_limit"),
+        limits=TimeLimits(**{stage: config.seconds(f"smtp_{stage}_timeout") for stage in _STAGES}),
+    )
+
+
+def _check_trust(config: Config, trust: Trust) -> None:
+    try:
+        trust.load_into(SSL.Context(SSL.TLS_CLIENT_METHOD))
+    except SSL.Error as error:
+        name = "smtp_tls_CAfile" if trust.file else "smtp_tls_CApath"
+        raise config.error(name, "cannot be read: name PEM certificates of authorities") from error
+
+
+def _host_rules(
+    parts: Parts,
+    config: Config,
+    own_ports: frozenset[int],
+    native: Callable[[str], Awaitable[Sequence[str]]] | None,
+) -> HostRules:
+    support = config.string("smtp_dns_support_level")
+    is_without_dns = support == "disabled" or (not support and config.boolean("disable_dns_lookups"))
+    return HostRules(
+        own_addresses=parts.own_addresses,
+        own_ports=own_ports,
+        own_names=frozenset({config.string("myhostname").lower()}),
+        uses_mx=not is_without_dns,
+        ignore_mx_lookup_error=config.boolean("ignore_mx_lookup_error"),
+        defer_if_no_mx_address_found=config.boolean("smtp_defer_if_no_mx_address_found"),
+        host_lookup=("native",) if is_without_dns else config.words("smtp_host_lookup"),
+        native=native,
+        families=frozenset().union(*(_FAMILIES.get(word, set()) for word in config.words("inet_protocols"))),
+        address_preference=config.string("smtp_address_preference"),
+        mx_address_limit=config.integer("smtp_mx_address_limit"),
+    )
+
+
+# TLS policy.
+
+
+def _tls_policy(parts: Parts, config: Config) -> Callable[[str], TlsPolicy]:
+    tables = parts.tables_of(config, "smtp_tls_policy_maps")
+    level = config.string("smtp_tls_security_level") or "none"
+    if config.boolean("smtp_enforce_tls") and level in ("none", "may"):
+        level = "encrypt"
+    elif config.boolean("smtp_use_tls") and level == "none":
+        level = "may"
+    usual = _policy(config, level)
+
+    def find(nexthop: str) -> TlsPolicy:
+        entry = first_entry(tables, _policy_keys(nexthop)) if tables else None
+        return usual if entry is None else _from_entry(config, entry)
+
+    return find
+
+
+def _policy(config: Config, level: str) -> TlsPolicy:
+    protocols = "smtp_tls_protocols" if level in ("none", "may") else "smtp_tls_mandatory_protocols"
+    match = config.words(f"smtp_tls_{level}_cert_match") if level in ("verify", "secure") else ()
+    return TlsPolicy(level, match, lowest_version(config.words(protocols)))
+
+
+def _from_entry(config: Config, entry: Entry) -> TlsPolicy:
+    """`level attribute=value …`. Raises TableError for what would promise more than is done."""
+    level, *attributes = entry.value.split()
+    if level not in _LEVELS:
+        raise TableError(f"{entry.source}: TLS level {level} is not supported: write {', '.join(_LEVELS)}")
+    policy = _policy(config, level)
+    match, minimum = policy.match, policy.minimum
+    for attribute in attributes:
+        name, _, value = attribute.partition("=")
+        if name == "match":
+            match = tuple(value.split(":"))
+        elif name == "protocols":
+            minimum = lowest_version(value.split(":"))
+        elif name not in _NO_CHOICE:
+            raise TableError(f"{entry.source}: TLS policy attribute {name} is not supported")
+    return TlsPolicy(level, match, minimum)
+
+
+def _policy_keys(nexthop: str) -> Iterator[str]:
+    """The next hop as written, then its domain's parents with a dot in front. postconf(5)."""
+    yield from _destination_keys(nexthop)
+    domain = nexthop.partition(":")[0]
+    while not domain.startswith("[") and "." in domain:
+        domain = domain.partition(".")[2]
+        yield f".{domain}"
+
+
+# Login.
+
+
+def _login(parts: Parts, config: Config) -> Callable[[str, str, str], Login | None]:
+    tables = parts.tables_of(config, "smtp_sasl_password_maps")
+    if not config.boolean("smtp_sasl_auth_enable"):
+        return lambda nexthop, host, sender: None
+    by_sender = config.boolean("smtp_sender_dependent_authentication")
+    in_clear = "noplaintext" not in config.words("smtp_sasl_security_options")
+    under_tls = "noplaintext" not in config.words("smtp_sasl_tls_security_options")
+    mechanisms = frozenset(word.upper() for word in config.words("smtp_sasl_mechanism_filter"))
+
+    def find(nexthop: str, host: str, sender: str) -> Login | None:
+        keys = (*((sender, f"@{sender.rpartition('@')[2]}") if by_sender and sender else ()), host)
+        entry = _first(tables, (*keys, *_destination_keys(nexthop)))
+        name, _, password = entry.value.partition(":") if entry is not None else ("", "", "")
+        return Login(name, password, in_clear, under_tls, mechanisms) if name else None
+
+    return find
+
+
+def _first(tables: Sequence[Table], keys: Sequence[str]) -> Entry | None:
+    """The entry of the first key, in whichever table. Raises TableError."""
+    found = (table.find(key) for key in keys for table in tables)
+    return next(filter(None, found), None)
+
+
+def _destination_keys(nexthop: str) -> tuple[str, ...]:
+    """`[host]:port` in every spelling of the port, then without it, then the bare name."""
+    name, _, digits = nexthop.rpartition(":") if nexthop.rpartition(":")[2].isdigit() else (nexthop, "", "25")
+    services = [service for service, number in KNOWN_PORTS.items() if number == int(digits)]
+    spelled = [f"{name}:{port}" for port in (digits, *services)]
+    return tuple(dict.fromkeys((nexthop, *spelled, name, name.strip("[]"))))
