@@ -96,6 +96,10 @@ class MailboxFormat(abc.ABC):
         mailbox is an empty one (mail clients remove empty spool files).
         """
 
+    def has_news(self) -> bool:
+        """Whether `poll` may find something: a stat or two, and nothing is read or waited for."""
+        return True
+
     @abc.abstractmethod
     def read(self, key: str) -> bytes:
         """The message, CRLF line ends, the format's own header fields (X-UID, Status, …) hidden.

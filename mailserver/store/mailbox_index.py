@@ -487,6 +487,20 @@ class MailboxIndex(Mailbox):
                     self._catch_up()
             return self.highest_modseq != before
 
+    def may_have_news(self) -> bool | None:
+        """Whether `refresh` may find what another program did; None while the mailbox is at work.
+
+        Does not wait for anything.
+        """
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            return self._format.has_news()
+        except OSError:
+            return True
+        finally:
+            self.lock.release()
+
     # Recent.
 
     def peek_recent(self) -> Uid:

@@ -9,9 +9,9 @@ mailbox is settled, and is served from there: so a delivery costs a scan of `new
 What other programs do shows in the mtimes of `new` and `cur`. An mtime younger than
 RACY seconds when it was read may hide a later change in the same clock tick, so it is
 not trusted and the directory is read again at the next poll. Our own writes to `cur` do not
-cause a scan; since a foreign change in the very moment of ours would go unseen, `cur` is
-read again VERIFY seconds later. A message that seems to be gone is looked for once more: a
-file renamed during readdir(3) may be missed.
+cause a scan, and the mtime that one left is trusted at any age; since a foreign change in the very
+moment of ours would go unseen, `cur` is read again VERIFY seconds later. A message that seems to be
+gone is looked for once more: a file renamed during readdir(3) may be missed.
 
 What `read` gives has CRLF line ends, whatever is stored.
 """
@@ -81,6 +81,7 @@ class MaildirFormat(MailboxFormat):
         self._glimpse: dict[str, str] = {}  # places noticed by a read, not yet reported
         self._pending: dict[str, Flags] = {}  # flags that the name should show and does not
         self._marks: dict[str, _Mark | None] = {"new": None, "cur": None}
+        self._written: _Mark | None = None  # of cur, after our own last write
         self._token = ""
         self._scanned = False
         self._verified = 0.0
@@ -134,12 +135,19 @@ class MaildirFormat(MailboxFormat):
             delta = self._read_all()
         for name in ("new", "cur") if whole else ("new",):
             mark = marks[name]
-            self._marks[name] = mark if mark and self._is_settled(mark, now) else None
+            self._marks[name] = (
+                mark if mark and (mark == self._written or self._is_settled(mark, now)) else None
+            )
         if whole:
-            self._scanned, self._verified, self._wrote = True, now, False
+            self._scanned, self._verified, self._wrote = True, now, marks["cur"] == self._written
         if not (delta.added or delta.removed or delta.flags or delta.places):
             return None
         return self._with_token(delta)
+
+    def has_news(self) -> bool:
+        """See `MailboxFormat.has_news`."""
+        is_known = self._scanned and all(self._mark(name) == mark for name, mark in self._marks.items())
+        return not is_known or self._is_due(self._clock())
 
     def _is_due(self, now: float) -> bool:
         return self._wrote and not 0 <= now - self._verified < VERIFY
@@ -289,7 +297,7 @@ class MaildirFormat(MailboxFormat):
         yield
         for name in unchanged:
             self._marks[name] = self._mark(name)
-        self._wrote = True
+        self._written, self._wrote = self._mark("cur"), True
 
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:
         """See `MailboxFormat.append`."""

@@ -192,6 +192,10 @@ class MboxFormat(MailboxFormat):
                 raise
             return None  # somebody is writing: it is news when it is done
 
+    def has_news(self) -> bool:
+        """See `MailboxFormat.has_news`."""
+        return self._mark is None or not self._mark.fits(os.stat(self._path))
+
     def _was_interrupted(self) -> bool:
         """Whether one of us was killed while it wrote: the exclusive lock repairs that."""
         lock = self._path + ".lock"

@@ -3,7 +3,8 @@
 inotify on the paths that each mailbox names (never on the data bases: a WAL's event comes before
 its commit is visible), and `nudge` for what this process delivered itself. Both only cause
 `refresh`, in a thread, one at a time per mailbox; a notice that comes during one causes
-another after it. The mailbox then tells its listeners.
+another after it. The mailbox then tells its listeners. An event that our own change of the mailbox
+caused costs no more than a look.
 
 A slow poll refreshes every open mailbox and renews its watches: it is the net under lost
 events, file systems without inotify, watches that ran out, and files that were replaced.
@@ -24,6 +25,7 @@ from mailserver.store.mailbox import IndexedMailbox
 from mailserver.threads import Threads
 
 POLL_INTERVAL: Final = 30.0  # seconds
+_OWN_WORK: Final = 0.01  # seconds after which a mailbox that was at work is asked whether it has news
 
 
 class _Watched:
@@ -34,6 +36,13 @@ class _Watched:
         self.paths: list[str] = []
         self.is_busy = False
         self.again = False
+        self.question: Any = None  # the timer of `_consider_again`
+
+    def drop_question(self) -> None:
+        """Nothing will be asked."""
+        if self.question is not None:
+            self.question.cancel()
+            self.question = None
 
 
 class Notices:
@@ -75,6 +84,8 @@ class Notices:
         if self._inotify is not None:
             self._inotify.stop()
             self._inotify = None
+        for watched in self._watched.values():
+            watched.drop_question()
         self._watched.clear()
         self._on_path.clear()
 
@@ -107,6 +118,7 @@ class Notices:
     def _drop(self, mailbox: IndexedMailbox) -> None:
         watched = self._watched.pop(mailbox, None)
         if watched is not None:
+            watched.drop_question()
             self._unwatch_paths(watched)
 
     def _watch_paths(self, watched: _Watched) -> None:
@@ -142,7 +154,24 @@ class Notices:
         mailboxes = list(self._on_path.get(path, ()))
         if mask & REPLACED:
             self._renew(mailboxes)
-        self._refresh(mailboxes)
+            self._refresh(mailboxes)
+            return
+        for mailbox in mailboxes:
+            self._consider(mailbox)
+
+    def _consider(self, mailbox: IndexedMailbox) -> None:
+        """The mailbox is refreshed, unless the change was its own. One at work is asked again soon."""
+        watched = self._watched[mailbox]
+        has_news = mailbox.may_have_news()
+        if has_news:
+            self._refresh([mailbox])
+        elif has_news is None and watched.question is None:
+            watched.question = self._reactor.callLater(_OWN_WORK, self._consider_again, watched)
+
+    def _consider_again(self, watched: _Watched) -> None:
+        watched.question = None
+        if watched.mailbox.may_have_news() is not False:
+            self._refresh([watched.mailbox])
 
     def _renew(self, mailboxes: Iterable[IndexedMailbox]) -> None:
         """The mailboxes' watches are on the files that bear the names now."""

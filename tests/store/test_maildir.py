@@ -343,6 +343,30 @@ def test_cur_is_verified_after_our_own_writes(box: Path) -> None:
     assert delta is not None and delta.flags == {found.key: flags(FLAGGED)}
 
 
+def test_changes_in_quick_succession_cost_no_scan(box: Path) -> None:
+    """Our own flag changes never make the directory be read again, however young its mtime is."""
+    scans: list[str] = []
+
+    class Counting(MaildirFormat):
+        def _list(self, subdirectory: str) -> dict[str, str]:
+            scans.append(subdirectory)
+            return super()._list(subdirectory)
+
+    os.utime(box / "new", (1, 1))
+    form = Counting(str(box), "h")
+    form.load([], "")
+    (found,), _ = form.append([NewMessage(FIRST)])
+    form.poll()
+    scans.clear()
+    for number in range(6):
+        form.write_flags({found.key: flags(SEEN) if number % 2 else flags(FLAGGED)})
+        assert not form.has_news()
+        assert form.poll() is None
+    assert not scans
+    os.rename(box / f"cur/{found.key}:2,S", box / f"cur/{found.key}:2,SF")
+    assert form.has_news()
+
+
 def test_a_token_that_fits_saves_the_scan(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart an unchanged maildir is not listed; a changed one is."""
     deposit(str(box), [b"one\n"], "h")
