@@ -80,11 +80,10 @@ class FileLog:
         """Lines go from now on where the descriptor leads; it stays the caller's to close."""
         os.dup2(descriptor, self._descriptor, inheritable=self._path == "/dev/stdout")
 
-    def share(self, group: int) -> None:
-        """Processes of that group may open the log for writing too. Raises OSError."""
+    def give_to(self, uid: int, gid: int) -> None:
+        """The file belongs to whom this process will become, who can reopen it then. Raises OSError."""
         if self._path != "/dev/stdout":
-            os.fchown(self._descriptor, -1, group)
-            os.fchmod(self._descriptor, 0o620)
+            os.fchown(self._descriptor, uid, gid)
 
     def _stamp(self) -> str:
         now = int(self._clock())

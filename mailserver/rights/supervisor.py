@@ -4,8 +4,9 @@ Single-threaded, without a reactor: it sleeps in sigtimedwait(2) and does nothin
 wait and kill. A role that dies within `_SOON` seconds of its start waits before the next one,
 1 s doubling to 60 s; listening sockets stay open here meanwhile, so that clients wait and do
 not fail. SIGTERM and SIGINT stop everything: all roles get SIGTERM, and after `stop_seconds`
-SIGKILL. SIGHUP calls `reload` here and in every role. A role with a heart that stops beating
-is killed. Roles die with the supervisor, however it ends (PR_SET_PDEATHSIG).
+SIGKILL. SIGHUP reopens the log here, and in every role (`log_line`). A role with a heart that
+stops beating is killed. Roles die with the supervisor, however it ends (PR_SET_PDEATHSIG). The
+service manager is told of a reload, of the stop, and that we live.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.maillog import MailLog
+from mailserver.maillog import FileLog, MailLog
 from mailserver.rights.as_user import die_with_parent, name_process
 from mailserver.rights.heart import Heart
+from mailserver.rights.log_line import LogLine
+from mailserver.rights.service_manager import ServiceManager
 
 _SOON: Final = 10.0  # seconds
 _FIRST_WAIT: Final = 1.0
@@ -54,6 +57,7 @@ class _Place:
 
     role: Role
     pid: int = 0
+    log_line: LogLine | None = None
     started: float = 0.0
     start_at: float = 0.0
     wait: float = 0.0
@@ -102,22 +106,23 @@ class Supervisor:
         roles: Sequence[Role],
         listeners: Mapping[str, socket.socket],
         log: MailLog,
-        reload: Callable[[], None] = lambda: None,
         stop_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._places = [_Place(role) for role in roles]
         self._listeners = dict(listeners)
         self._log = log
-        self._reload = reload
         self._stop_seconds = stop_seconds
         self._clock = clock
+        self._manager = manager or ServiceManager({})
 
     def run(self) -> None:
         """All roles run; returns after SIGTERM or SIGINT, when none does any more."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         while True:
             self._start_due()
+            self._manager.is_alive()
             received = signal.sigtimedwait(_WATCHED, self._seconds_to_wait())
             self._reap()
             self._kill_silent()
@@ -127,15 +132,21 @@ class Supervisor:
                 break
             if received.si_signo == signal.SIGHUP:
                 self._hang_up()
-                self._signal_all(signal.SIGHUP)
+        self._manager.is_stopping()
         self._stop()
 
-    def _hang_up(self, *unused: object) -> None:
-        """What SIGHUP does, in the supervisor and in its roles; a role may set a handler of its own."""
+    def _hang_up(self) -> None:
+        """The log is open under its name again, here and in the roles."""
+        self._manager.is_reloading()
         try:
-            self._reload()
+            if isinstance(self._log, FileLog):
+                self._log.reopen()
+                for place in self._places:
+                    if place.log_line is not None:
+                        place.log_line.hand_over()
         except OSError as error:
             self._log.write("master", f"warning: reload: {error}")
+        self._manager.is_ready()
 
     def _start_due(self) -> None:
         now = self._clock()
@@ -144,24 +155,31 @@ class Supervisor:
                 place.started = now
                 if place.role.heart is not None:
                     place.role.heart.beat()
-                place.pid = self._fork(place.role)
+                place.pid = self._fork(place)
 
-    def _fork(self, role: Role) -> int:
-        supervisor = os.getpid()
+    def _fork(self, place: _Place) -> int:
+        supervisor, role, log_line = os.getpid(), place.role, LogLine(self._log)
 
         def prepare() -> None:
             name_process(f"mail-{role.name}")
             die_with_parent(supervisor, role.death_signal)
-            signal.signal(signal.SIGHUP, self._hang_up)
+            log_line.listen()
+            for other in self._places:
+                if other.log_line is not None:
+                    other.log_line.close()
             for name, listener in self._listeners.items():
                 if name not in role.listeners:
                     listener.close()
 
-        return fork_child(role.main, prepare)
+        pid = fork_child(role.main, prepare)
+        log_line.forked(pid)
+        place.log_line = log_line
+        return pid
 
     def _seconds_to_wait(self) -> float:
-        """Until the next start is due, or hearts are to be looked at."""
+        """Until the next start is due, hearts are to be looked at, or ours is to beat."""
         longest = 1.0 if any(place.role.heart for place in self._places) else _LONGEST_WAIT
+        longest = min(longest, self._manager.interval)
         due = min((place.start_at for place in self._places if place.pid == 0), default=math.inf)
         return min(max(due - self._clock(), 0.0), longest)
 
@@ -192,6 +210,9 @@ class Supervisor:
         )
         self._log.write("master", text)
         place.pid = 0
+        if place.log_line is not None:
+            place.log_line.close()
+            place.log_line = None
 
     def _signal_all(self, number: int) -> None:
         for place in self._places:

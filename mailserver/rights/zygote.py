@@ -21,12 +21,14 @@ import stat
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Final
 
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
 from mailserver.rights.as_user import Identity, become_confined, die_with_parent, name_process
 from mailserver.rights.listeners import connect_channel
+from mailserver.rights.log_line import LogLine
 from mailserver.rights.messages import BadMessage, Message
 from mailserver.rights.supervisor import fork_child
 
@@ -81,19 +83,21 @@ class Zygote:
         self._groups = groups
         self._allowed = frozenset(allowed_uids)
         self._hosts: dict[tuple[str, int], _Host] = {}
-        self._pids: set[int] = set()
+        self._log_lines: dict[int, LogLine] = {}  # of every host that lives, by pid
         self._selector = selectors.DefaultSelector()
         self._is_stopping = False
+        self._has_new_log = False
 
     def run(self) -> None:
         """Serves until SIGTERM; then all hosts have ended."""
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._follow_the_log()
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake[0], selectors.EVENT_READ, self._reap)
+        self._selector.register(self._wake[0], selectors.EVENT_READ, self._woken)
         gc.collect()
         gc.freeze()
         while not self._is_stopping:
@@ -103,6 +107,27 @@ class Zygote:
 
     def _stop(self, *unused: Any) -> None:
         self._is_stopping = True
+
+    def _follow_the_log(self) -> None:
+        """After SIGHUP, whose handler adopts the reopened log here, the hosts get it too."""
+        adopt = signal.getsignal(signal.SIGHUP)
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            if callable(adopt):
+                adopt(number, frame)
+            self._has_new_log = True
+
+        signal.signal(signal.SIGHUP, hang_up)
+
+    def _woken(self) -> None:
+        """By a signal: hosts have ended, or the log was reopened."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake[0], 4096)
+        self._reap()
+        if self._has_new_log:
+            self._has_new_log = False
+            for log_line in self._log_lines.values():
+                log_line.hand_over()
 
     def _accept(self) -> None:
         try:
@@ -150,6 +175,7 @@ class Zygote:
         self, key: tuple[str, int], identity: Identity, account: Message, not_for_host: tuple[int, ...]
     ) -> _Host:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log_line = LogLine(self._log)
         zygote = os.getpid()
 
         def prepare() -> None:
@@ -159,6 +185,9 @@ class Zygote:
             messages.close_all((*not_for_host, *self._wake))
             for host in self._hosts.values():
                 host.control.close()
+            for other in self._log_lines.values():
+                other.close()
+            log_line.listen()
             name_process("mail-host")
             become_confined(identity)
             die_with_parent(zygote, signal.SIGTERM)
@@ -167,7 +196,8 @@ class Zygote:
         theirs.close()
         ours.setblocking(False)
         self._hosts[key] = host = _Host(pid, ours)
-        self._pids.add(pid)
+        log_line.forked(pid)
+        self._log_lines[pid] = log_line
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(key, host))
         return host
 
@@ -187,25 +217,23 @@ class Zygote:
         host.control.close()
 
     def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake[0], 4096)
-        for pid in tuple(self._pids):
+        for pid in tuple(self._log_lines):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if not ended:
                 continue
-            self._pids.discard(pid)
+            self._log_lines.pop(pid).close()
             code = os.waitstatus_to_exitcode(status)
             if code not in (0, -signal.SIGTERM):
                 self._log.write("imap", f"Error: session host {pid} ended with {code}")
 
     def _end_hosts(self) -> None:
-        for pid in self._pids:
+        for pid in self._log_lines:
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
-        while self._pids and time.monotonic() < deadline:
+        while self._log_lines and time.monotonic() < deadline:
             self._selector.select(0.2)
-            self._reap()
-        for pid in self._pids:
+            self._woken()
+        for pid in self._log_lines:
             os.kill(pid, signal.SIGKILL)
 
 

@@ -7,6 +7,7 @@ host and the delivery agent itself.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -20,8 +21,9 @@ from mailserver.accounts.throttle import Throttle
 from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
 from mailserver.dns import Resolver
-from mailserver.maillog import MailLog
+from mailserver.maillog import FileLog, MailLog
 from mailserver.rights.as_user import Identity, become
+from mailserver.rights.service_manager import ServiceManager
 from mailserver.roles.hangup import reopen_log_on_hangup
 from mailserver.roles.instance import lock_queue
 from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
@@ -87,6 +89,8 @@ class OneOwnerServer(Service):
                 f"{closed}: Python lies below it and the mail_owner cannot pass: "
                 "install into a directory that everybody may pass (chmod o+x), or use the system's Python"
             )
+        if isinstance(self._parts.log, FileLog):
+            self._parts.log.give_to(owner.uid, owner.gid)
         become(Identity(self._parts.config.string("mail_owner"), owner.uid, owner.gid))
 
     def startService(self) -> None:
@@ -95,12 +99,21 @@ class OneOwnerServer(Service):
         self._notices.start()
         self._runner.start()
         self._local.start()
-        reopen_log_on_hangup(self._parts.log)
         announce()
+        self._manager = ServiceManager(os.environ)
+        reopen_log_on_hangup(self._parts.log, self._manager)
+        self._feed_watchdog()
+
+    def _feed_watchdog(self) -> None:
+        """The service manager restarts us when the reactor no longer comes to this."""
+        self._manager.is_alive()
+        if math.isfinite(self._manager.interval):
+            self._reactor.callLater(self._manager.interval, self._feed_watchdog)
 
     def stopService(self) -> Deferred[None]:
         """Clients were told, deliveries have ended, everything is closed."""
         super().stopService()
+        self._manager.is_stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from typing import Final
+
+from mailserver.rights.service_manager import ServiceManager
 
 DETACH: Final = "MAILSERVER_DETACH"
 
 
-def announce(state: str = "READY=1") -> None:
-    """The state was sent to whom NOTIFY_SOCKET names, if to anybody. Never raises."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-            connection.connect("\0" + address[1:] if address.startswith("@") else address)
-            connection.sendall(state.encode())
+def announce() -> None:
+    """Who started us knows that we are ready. Never raises."""
+    ServiceManager(os.environ).is_ready()
     if os.environ.pop(DETACH, ""):
         os.environ.pop("NOTIFY_SOCKET", None)
         null = os.open(os.devnull, os.O_RDWR)

@@ -39,10 +39,10 @@ from mailserver.rights.heart import Heart
 from mailserver.rights.listeners import held_channel, listen_channel
 from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
+from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.session_host import SessionHost
 from mailserver.rights.supervisor import Role, Supervisor
 from mailserver.rights.zygote import Zygote, attach
-from mailserver.roles.hangup import reopen
 from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
 from mailserver.roles.parts import Parts
@@ -70,11 +70,9 @@ def run(config: Config, log: MailLog) -> None:
     listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
     version = config.string("mail_version")
     log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
-    reload = partial(reopen, log, identity.gid)
-    reload()
     announce()
     try:
-        Supervisor(server.roles(), listeners, log, reload).run()
+        Supervisor(server.roles(), listeners, log, manager=ServiceManager(os.environ)).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(queue_lock)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.root_mail import arrived, found, imap, send
+from mailserver.config.read import read_config
+from mailserver.roles.instance import runtime_directory
+from tests.end_to_end.root_mail import arrived, found, imap, logged, send
 from tests.end_to_end.root_server import MAIL_OWNER, USERS, RootServer, status
 from tests.end_to_end.server import wait_for
 
@@ -166,9 +168,9 @@ def test_a_killed_session_host_costs_its_own_user_only(server: RootServer) -> No
 
 def test_strangers_cannot_speak_to_the_roles(server: RootServer) -> None:
     """The channels are the mail owner's and root's: another user gets no answer, let alone a secret."""
-    channels = [path for path in Path("/run").glob("mailserver*/**/*") if path.is_socket()]
-    channels += [path for path in server.directory.rglob("*") if path.is_socket()]
-    assert channels
+    config = read_config(str(server.directory / "config"), {})
+    channels = [path for path in Path(runtime_directory(config)).rglob("*") if path.is_socket()]
+    assert len(channels) >= 4
     for path in channels:
         program = f"from socket import *; socket(AF_UNIX, SOCK_SEQPACKET).connect({str(path)!r})"
         done = subprocess.run(
@@ -180,6 +182,26 @@ def test_strangers_cannot_speak_to_the_roles(server: RootServer) -> None:
             check=False,
         )
         assert b"PermissionError" in done.stderr, (path, done.stderr)
+
+
+def test_a_rotated_log_is_followed_by_every_role(server: RootServer) -> None:
+    """F55: after SIGHUP front, queue, helper and session hosts write into the new file; sessions live on."""
+    session = imap(server, "ursula")
+    rotated = server.log.rename(server.directory / "mail.log.1")
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(server.log.exists, "a new log")
+    send(server, "rotated", "ursula@example.org")
+    arrived(server, "ursula", "rotated")
+    assert session.noop()[0] == "OK"
+    session.logout()  # the host says so in the log
+    for words in ("postfix/smtpd", "postfix/local", "imap-login: Login", "imap(ursula)"):
+        logged(server, words)
+    assert "Disconnected: Logged out" not in rotated.read_text().splitlines()[-1]
+    server.log.rename(server.directory / "mail.log.2")
+    (server.directory / "mail.log.2").rename(server.log)  # `start` counts its lines
+    with server.log.open("a") as log:
+        log.write(rotated.read_text())
 
 
 def test_a_stop_lets_clients_go_and_leaves_no_process(server: RootServer) -> None:

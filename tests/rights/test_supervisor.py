@@ -15,6 +15,7 @@ import pytest
 from mailserver.maillog import FileLog
 from mailserver.rights.heart import Heart
 from mailserver.rights.listeners import CannotListen, listen_channel, listen_tcp
+from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.supervisor import Role, Supervisor, fork_child
 from tests.rights.test_tree import is_alive, wait_for
 
@@ -100,26 +101,90 @@ def test_a_silent_heart_is_killed(tmp_path: Path) -> None:
         assert "does not react" in (tmp_path / "log").read_text()
 
 
-def test_hup_reloads_everywhere_and_ends_nothing(tmp_path: Path) -> None:
-    """Logs are reopened in every process; a role that knows nothing of it lives on."""
-
-    def reload() -> None:
-        (tmp_path / f"reloaded.{os.getpid()}").touch()
-        raise OSError("no right to do that here")
+def writes(log: FileLog, directory: Path) -> Callable[[], None]:
+    """A role's main: becomes somebody who may not open the log, then writes a line a little later again."""
 
     def main() -> None:
-        Supervisor([role(tmp_path, "one", sleep)], {}, FileLog(str(tmp_path / "log")), reload, 0.5).run()
+        if os.geteuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        while True:
+            log.write("role", f"from {os.getpid()}")
+            time.sleep(0.01)
+
+    return main
+
+
+def test_hup_hands_the_reopened_log_to_roles_that_may_not_open_it(tmp_path: Path) -> None:
+    """F55: after a rotation every line goes into the new file, and no role ends."""
+    path = tmp_path / "log"
+
+    def main() -> None:
+        log = FileLog(str(path))
+        Supervisor([role(tmp_path, "one", writes(log, tmp_path))], {}, log, stop_seconds=0.5).run()
 
     pid = fork_child(main, lambda: None)
     try:
-        wait_for(lambda: noted(tmp_path, "one"))
-        os.kill(pid, signal.SIGHUP)
-        for reloaded in (pid, *noted(tmp_path, "one")):
-            wait_for((tmp_path / f"reloaded.{reloaded}").exists)
+        wait_for(lambda: path.exists() and "from" in path.read_text())
+        for turn in range(3):
+            path.rename(tmp_path / f"log.{turn}")
+            os.kill(pid, signal.SIGHUP)
+            wait_for(lambda: path.exists() and "from" in path.read_text())
+            rotated = (tmp_path / f"log.{turn}").read_text()
+            lines = path.read_text().count("\n")
+            wait_for(lambda lines=lines: path.read_text().count("\n") > lines + 3)
+            assert (tmp_path / f"log.{turn}").read_text() == rotated
         assert len(noted(tmp_path, "one")) == 1
     finally:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
+
+
+def test_a_log_that_cannot_be_reopened_is_written_on(tmp_path: Path) -> None:
+    """F55: mail flows, and the old file says why."""
+    (tmp_path / "logs").mkdir()
+    path = tmp_path / "logs" / "log"
+
+    def main() -> None:
+        Supervisor([role(tmp_path, "one", sleep)], {}, FileLog(str(path)), stop_seconds=0.5).run()
+
+    pid = fork_child(main, lambda: None)
+    try:
+        wait_for(lambda: noted(tmp_path, "one"))
+        (tmp_path / "logs").rename(tmp_path / "moved")
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: "warning: reload" in (tmp_path / "moved" / "log").read_text())
+        assert is_alive(noted(tmp_path, "one")[0])
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+
+
+def test_the_service_manager_hears_of_reload_stop_and_life(tmp_path: Path) -> None:
+    """sd_notify(3), and the watchdog at half its time."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(20)
+    manager.bind(str(tmp_path / "notify"))
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
+
+    def main() -> None:
+        log = FileLog(str(tmp_path / "log"))
+        roles = [role(tmp_path, "one", sleep)]
+        Supervisor(roles, {}, log, stop_seconds=0.5, manager=ServiceManager(environment)).run()
+
+    def hear(text: bytes) -> None:
+        while not manager.recv(1000).startswith(text):
+            pass
+
+    pid = fork_child(main, lambda: None)
+    for _ in range(3):
+        hear(b"WATCHDOG=1")
+    os.kill(pid, signal.SIGHUP)
+    hear(b"RELOADING=1\nMONOTONIC_USEC=")
+    hear(b"READY=1")
+    os.kill(pid, signal.SIGTERM)
+    hear(b"STOPPING=1")
+    os.waitpid(pid, 0)
+    manager.close()
 
 
 def test_a_role_has_its_own_listeners_only(tmp_path: Path) -> None:
