@@ -11,7 +11,16 @@ from typing import Final
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
-from mailserver.store.contract import DELETED, Mailbox, Message, Modseq, StoreError, StoreMode, Uid
+from mailserver.store.contract import (
+    DELETED,
+    AccountStore,
+    Mailbox,
+    Message,
+    Modseq,
+    StoreError,
+    StoreMode,
+    Uid,
+)
 from mailserver.wire import imap_responses as render
 from mailserver.wire.imap_commands import Copy, Expunge, Store
 from mailserver.wire.imap_sequence import render_set
@@ -93,12 +102,7 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
     """The COPYUID code, b"" where nothing was to be done."""
     uids = session.mailbox_in_use.chosen(command.messages, command.by_uid)
     try:
-        target = await session.open(command.mailbox)
-        try:
-            pairs = await session.run(transfer, uids, target)
-            uidvalidity = target.uidvalidity
-        finally:
-            await session.give_back(target)
+        pairs, uidvalidity = await session.run(_transferred, session.store, command.mailbox, transfer, uids)
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
     if not pairs and uids:
@@ -107,6 +111,14 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
         return b""
     sources, copies = zip(*pairs, strict=True)
     return b"COPYUID %d %b %b" % (uidvalidity, render_set(sources), render_set(copies))
+
+
+def _transferred(
+    store: AccountStore, name: str, transfer: Transfer, uids: Sequence[Uid]
+) -> tuple[Pairs, int]:
+    """What `transfer` did with the mailbox of that name, and the mailbox's UIDVALIDITY. Blocking."""
+    with store.borrow(name) as target:
+        return transfer(uids, target), target.uidvalidity
 
 
 async def expunge(session: Session, command: Expunge) -> Reply:

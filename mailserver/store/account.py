@@ -213,7 +213,9 @@ class FileAccountStore(AccountStore):
         with self._lock:
             box = self._find(name)
             box.users += 1
-            if box.users == 1:
+            box.is_settled = False
+            if not box.is_watched:
+                box.is_watched = True
                 self._watcher.watch(box)
         try:
             box.refresh()
@@ -222,25 +224,42 @@ class FileAccountStore(AccountStore):
             raise
         return box
 
+    @contextmanager
+    def borrow(self, name: str) -> Iterator[Mailbox]:
+        """See `AccountStore.borrow`: not watched, and settled when it leaves memory."""
+        with self._lock:
+            box = self._find(checked_name(name))
+            box.users += 1
+            box.is_settled = False
+        try:
+            box.refresh()
+            yield box
+        finally:
+            self.close(box)
+
     def _leave(self, box: IndexedMailbox) -> bool:
-        """One user less; whether it was the last."""
+        """One user less; whether the mailbox was watched, and is no more."""
         with self._lock:
             box.users -= 1
-            if box.users == 0:
-                self._watcher.unwatch(box)
-            return box.users == 0
+            if box.users or not box.is_watched:
+                return False
+            box.is_watched = False
+            self._watcher.unwatch(box)
+            return True
 
     def close(self, mailbox: Mailbox) -> None:
         """See `AccountStore.close`."""
         assert isinstance(mailbox, IndexedMailbox)
         if self._leave(mailbox):
             self._settle(mailbox)
-            with self._lock:
-                self._evict()
+        with self._lock:
+            self._evict()
 
     def _settle(self, box: IndexedMailbox) -> None:
+        """What was put off is done, or warned of."""
         try:
             box.settle()
+            box.is_settled = True
         except StoreError as error:
             self._warn(f"mailbox {box.name}: {error}")
 
@@ -259,14 +278,18 @@ class FileAccountStore(AccountStore):
             if excess <= 0 and messages <= LINGERING_MESSAGES:
                 break
             del self._boxes[box.name]
+            if not box.is_settled:
+                self._settle(box)
             self._export(box)
             excess -= 1
             messages -= len(box.uids)
 
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
         """See `AccountStore.status`."""
+        name = checked_name(name)
         with self._lock:
-            box = self._find(checked_name(name))
+            is_new = name not in self._boxes
+            box = self._find(name)
         box.refresh()
         size = sum(box.sizes(box.uids).values()) if with_size else None
         with box.lock:
@@ -282,8 +305,9 @@ class FileAccountStore(AccountStore):
                 size,
                 box.mailbox_id,
             )
-        with self._lock:
-            self._evict()
+        if is_new:
+            with self._lock:
+                self._evict()
         return status
 
     # Changing folders.
@@ -318,7 +342,7 @@ class FileAccountStore(AccountStore):
     def _relocate(self, box: IndexedMailbox, name: str) -> None:
         self._watcher.unwatch(box)
         box.renamed(name, self._make_format(name))
-        if box.users:
+        if box.is_watched:
             self._watcher.watch(box)
 
     def delete(self, name: str) -> None:
@@ -458,8 +482,9 @@ class FileAccountStore(AccountStore):
         self._texts.stop()
         with self._lock:
             for box in self._boxes.values():
-                if box.users:
+                if box.is_watched:
                     self._watcher.unwatch(box)
+                if not box.is_settled:
                     self._settle(box)
                 self._export(box)
                 box.replace()

@@ -23,7 +23,8 @@ A success is returned after it is durable (P1); a UID is durable before it is vi
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NewType
@@ -291,6 +292,18 @@ class AccountStore(abc.ABC):
     @abc.abstractmethod
     def close(self, mailbox: Mailbox) -> None:
         """One user of the mailbox less. It may stay in memory for the next."""
+
+    @contextmanager
+    def borrow(self, name: str) -> Iterator[Mailbox]:
+        """The mailbox, refreshed, for one piece of work in this thread.
+
+        As `open` with `close` behind it; a store may spare what serves longer stays.
+        """
+        mailbox = self.open(name)
+        try:
+            yield mailbox
+        finally:
+            self.close(mailbox)
 
     @abc.abstractmethod
     def create(self, name: str, special_use: bytes = b"") -> None:

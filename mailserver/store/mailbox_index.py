@@ -62,7 +62,8 @@ class Change:
 class MailboxIndex(Mailbox):
     """The half of `Mailbox` that knows: what is there, what others changed, who listens.
 
-    `users` counts the sessions that have it open; the AccountStore keeps it.
+    `users` counts those that have it open, `is_watched` and `is_settled` say whether it is watched, and
+    whether nothing was put off; the AccountStore keeps them.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class MailboxIndex(Mailbox):
     ) -> None:
         self.name = name
         self.users = 0
+        self.is_watched = False
+        self.is_settled = True
         self.lock = threading.RLock()
         self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
         self._format = form
@@ -204,6 +207,7 @@ class MailboxIndex(Mailbox):
         self.uidvalidity = row.uidvalidity
         self.uidnext = row.uidnext
         self.highest_modseq = row.modseq
+        self._recent = row.recent
 
     def _spell_from(self, keywords: Sequence[bytes]) -> None:
         self.keywords: list[bytes] = list(keywords)
@@ -346,6 +350,7 @@ class MailboxIndex(Mailbox):
         if row is None or row.uidvalidity != self.uidvalidity:
             self.replace()
             raise MailboxReplaced("The mailbox was deleted or replaced")
+        self._recent = row.recent
         if row.modseq == self.highest_modseq:
             return
         self._spell_from(self._state.keywords(self._id))
@@ -505,17 +510,18 @@ class MailboxIndex(Mailbox):
 
     def peek_recent(self) -> Uid:
         """See `Mailbox.peek_recent`."""
-        row = self._state.mailbox_by_id(self._id)
-        return row.recent if row else self.uidnext
+        return self._recent
 
     def claim_recent(self) -> Uid:
         """See `Mailbox.claim_recent`."""
         with self._working():
-            recent = self.peek_recent()
-            if recent < self.uidnext:
-                with self._state.transaction():
-                    recent = self.peek_recent()
-                    self._state.set_recent(self._id, self.uidnext)
+            if self._recent >= self.uidnext:
+                return self._recent
+            with self._state.transaction():
+                self._catch_up()
+                recent = self._recent
+                self._state.set_recent(self._id, self.uidnext)
+            self._recent = self.uidnext
             return recent
 
     def counts(self) -> tuple[int, int]:
