@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mailserver.accounts.login import Logins
 from mailserver.config.config import Config
+from mailserver.config.syntax import Setting
 from mailserver.dns import Resolver
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
@@ -17,14 +18,36 @@ from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.policy import Policy, RestrictionTexts
-from mailserver.smtpd.restrictions import Codes, Tools
+from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.settings import SmtpdSettings
-from mailserver.smtpd.verdict import RestrictionError
+from mailserver.smtpd.verdict import Codes, RestrictionError
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 from mailserver.wire.lines import BareNewline
 
+# Mechanisms that show the password are excluded by each of these.
+_NO_PASSWORD: Final = frozenset({"noplaintext", "noactive", "nodictionary", "forward_secrecy", "mutual_auth"})
+_CODES: Final = (
+    "access_map_reject_code",
+    "access_map_defer_code",
+    "relay_domains_reject_code",
+    "unknown_local_recipient_reject_code",
+    "unknown_relay_recipient_reject_code",
+    "unknown_virtual_alias_reject_code",
+    "unknown_virtual_mailbox_reject_code",
+    "unknown_address_reject_code",
+    "unknown_client_reject_code",
+    "unknown_hostname_reject_code",
+    "invalid_hostname_reject_code",
+    "non_fqdn_reject_code",
+    "maps_rbl_reject_code",
+    "plaintext_reject_code",
+    "multi_recipient_bounce_reject_code",
+    "reject_code",
+    "defer_code",
+)
+_CONNECTIONS_FOR_A_PROCESS: Final = 10  # one process here serves what Postfix has many for
 _STAGES: Final = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 
 
@@ -47,23 +70,45 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         min_data_rate=config.integer("smtpd_min_data_rate"),
         line_length_limit=config.integer("line_length_limit"),
         forbid_bare_newline=_bare_newline(config),
+        forbid_bare_newline_reject_code=config.integer("smtpd_forbid_bare_newline_reject_code"),
+        forbidden_commands=_forbidden_commands(config),
         forbid_unauth_pipelining=config.boolean("smtpd_forbid_unauth_pipelining"),
         helo_required=config.boolean("smtpd_helo_required"),
         disable_vrfy_command=config.boolean("disable_vrfy_command"),
         sasl_auth_enable=config.boolean("smtpd_sasl_auth_enable"),
         allow_plaintext_auth=not config.boolean("smtpd_tls_auth_only"),
+        offers_passwords_in_clear=_NO_PASSWORD.isdisjoint(config.words("smtpd_sasl_security_options")),
+        offers_passwords_under_tls=_NO_PASSWORD.isdisjoint(config.words("smtpd_sasl_tls_security_options")),
         tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
         sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
         soft_bounce=config.boolean("soft_bounce"),
         always_add_missing_headers=config.boolean("always_add_missing_headers"),
-        discard_ehlo_keywords=frozenset(word.lower() for word in config.words("smtpd_discard_ehlo_keywords")),
+        discard_ehlo_keywords=_discarded_keywords(config),
         client_connection_count_limit=config.integer("smtpd_client_connection_count_limit"),
         client_connection_rate_limit=config.integer("smtpd_client_connection_rate_limit"),
         client_message_rate_limit=config.integer("smtpd_client_message_rate_limit"),
         client_recipient_rate_limit=config.integer("smtpd_client_recipient_rate_limit"),
         client_auth_rate_limit=config.integer("smtpd_client_auth_rate_limit"),
         anvil_rate_time_unit=config.seconds("anvil_rate_time_unit"),
+        stress_connections=_CONNECTIONS_FOR_A_PROCESS * config.integer("default_process_limit"),
+        timeout_under_stress=_under_stress(config).seconds("smtpd_timeout"),
     )
+
+
+def _under_stress(config: Config) -> Config:
+    """The configuration as it is when `stress` is on."""
+    settings = {**config.settings, "stress": Setting("stress", "yes", config.where("stress"))}
+    return Config(config.directory, settings, config.services, config.warnings, config.host)
+
+
+def _discarded_keywords(config: Config) -> frozenset[str]:
+    words = frozenset(word.lower() for word in config.words("smtpd_discard_ehlo_keywords"))
+    return words if config.boolean("smtputf8_enable") else words | {"smtputf8"}
+
+
+def _forbidden_commands(config: Config) -> frozenset[str]:
+    """The plain words; what is no SMTP at all is an error anyhow."""
+    return frozenset(word.upper() for word in config.words("smtpd_forbidden_commands") if word.isalnum())
 
 
 def _syslog_service(config: Config) -> str:
@@ -111,12 +156,9 @@ class SmtpListeners:
             classes={name: config.string(name) for name in config.words("smtpd_restriction_classes")},
             sender_login_maps=parts.tables("smtpd_sender_login_maps"),
             delimiters=config.string("recipient_delimiter"),
-            codes=Codes(
-                access_map_reject_code=config.integer("access_map_reject_code"),
-                access_map_defer_code=config.integer("access_map_defer_code"),
-                relay_domains_reject_code=config.integer("relay_domains_reject_code"),
-                unknown_local_recipient_reject_code=config.integer("unknown_local_recipient_reject_code"),
-            ),
+            allow_untrusted_routing=config.boolean("allow_untrusted_routing"),
+            shows_table_name=config.boolean("show_user_unknown_table_name"),
+            codes=Codes(**{name: config.integer(name) for name in _CODES}),
         )
         try:
             return Policy(
@@ -153,6 +195,9 @@ class SmtpListeners:
             resolver=self._resolver if config.boolean("smtpd_peername_lookup") else None,
             tls=self._tls(config),
             may_override_client=parts.networks("smtpd_authorized_xclient_hosts"),
+            may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
+            are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
+            are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
         )
         return SmtpFactory(services, is_tls=is_tls)
 

@@ -12,7 +12,7 @@ from typing import Final
 from mailserver.delivery.routing import AddressClass
 from mailserver.envelope import Address
 from mailserver.smtpd.lookups import Destinations
-from mailserver.smtpd.verdict import Evaluation, Subject, Verdict
+from mailserver.smtpd.verdict import Codes, Evaluation, Subject, Verdict
 from mailserver.tables.access import first_entry
 from mailserver.tables.table import Table
 from mailserver.threads import Threads
@@ -68,11 +68,11 @@ class RelayChecks:
     """The `*_auth_destination` restrictions, and `reject_unlisted_{recipient,sender}`."""
 
     def __init__(
-        self, directory: RecipientDirectory, allow_untrusted_routing: bool, codes: tuple[int, int]
+        self, directory: RecipientDirectory, allow_untrusted_routing: bool, shows_table_name: bool
     ) -> None:
         self._directory = directory
         self._allow_untrusted_routing = allow_untrusted_routing
-        self._relay_code, self._unknown_code = codes
+        self._shows_table_name = shows_table_name
 
     async def _is_ours(self, address: Address) -> bool:
         """Whether the address ends here, or in a relay domain, without a route behind its local-part."""
@@ -83,7 +83,7 @@ class RelayChecks:
 
     async def reject_unauth_destination(self, evaluation: Evaluation) -> Verdict | None:
         """Mail that would be relayed is refused."""
-        return await self._relay(evaluation, self._relay_code, "5.7.1")
+        return await self._relay(evaluation, evaluation.codes.relay_domains_reject_code, "5.7.1")
 
     async def defer_unauth_destination(self, evaluation: Evaluation) -> Verdict | None:
         """Mail that would be relayed is deferred, as Postfix's default does."""
@@ -100,7 +100,7 @@ class RelayChecks:
         recipient = evaluation.request.recipient
         if recipient is None or await self._is_ours(recipient):
             return None
-        return Verdict(code, dsn, f"<{recipient}>: Relay access denied", evaluation.reason())
+        return evaluation.verdict(code, dsn, f"<{recipient}>: Relay access denied")
 
     async def reject_unlisted_recipient(self, evaluation: Evaluation) -> Verdict | None:
         """Mail for a user that we do not have is refused."""
@@ -120,8 +120,21 @@ class RelayChecks:
             return None
         new_address = await self._directory.relocated_to(address)
         if new_address is not None:
-            return evaluation.refuse(self._unknown_code, "5.1.6", subject, f"User has moved to {new_address}")
-        return evaluation.refuse(self._unknown_code, dsn, subject, f"User unknown in {kind.value}")
+            code = evaluation.codes.unknown_local_recipient_reject_code
+            return evaluation.refuse(code, "5.1.6", subject, f"User has moved to {new_address}")
+        where = f" in {kind.value}" if self._shows_table_name else ""
+        return evaluation.refuse(_unknown_code(evaluation.codes, kind), dsn, subject, f"User unknown{where}")
+
+
+def _unknown_code(codes: Codes, kind: AddressClass) -> int:
+    match kind:
+        case AddressClass.VIRTUAL_ALIAS:
+            return codes.unknown_virtual_alias_reject_code
+        case AddressClass.VIRTUAL_MAILBOX:
+            return codes.unknown_virtual_mailbox_reject_code
+        case AddressClass.RELAY:
+            return codes.unknown_relay_recipient_reject_code
+    return codes.unknown_local_recipient_reject_code
 
 
 class LoginChecks:

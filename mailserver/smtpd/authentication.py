@@ -36,7 +36,15 @@ class Authentication:
     @property
     def is_offered(self) -> bool:
         """Whether EHLO shows AUTH: where a password is safe, and nobody logged in yet."""
-        return self._session.settings.sasl_auth_enable and self._may_send_password()
+        return self._is_enabled() and self._may_send_password()
+
+    def _is_enabled(self) -> bool:
+        """Whether there is a mechanism for this client; all that we have show a password."""
+        session, settings = self._session, self._session.settings
+        if not settings.sasl_auth_enable or session.is_among(session.services.are_offered_no_login):
+            return False
+        is_tls = session.wire.is_tls
+        return settings.offers_passwords_under_tls if is_tls else settings.offers_passwords_in_clear
 
     def _may_send_password(self) -> bool:
         session = self._session
@@ -47,7 +55,7 @@ class Authentication:
     def auth(self, argument: bytes) -> Work:
         """The AUTH command, to its end or to its first challenge."""
         session = self._session
-        if not session.settings.sasl_auth_enable or not session.is_esmtp:
+        if not self._is_enabled() or not session.is_esmtp:
             raise SmtpError(503, "5.5.1", "Error: authentication not enabled")
         if session.mail.is_open:
             raise SmtpError(503, "5.5.1", "Error: MAIL transaction in progress")

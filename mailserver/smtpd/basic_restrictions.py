@@ -45,12 +45,16 @@ def _last_subject(evaluation: Evaluation) -> Subject:
 
 async def reject(evaluation: Evaluation) -> Verdict | None:
     """Nothing passes."""
-    return evaluation.refuse(554, "5.7.1", _last_subject(evaluation), "Access denied")
+    return evaluation.refuse(
+        evaluation.codes.reject_code, "5.7.1", _last_subject(evaluation), "Access denied"
+    )
 
 
 async def defer(evaluation: Evaluation) -> Verdict | None:
     """Nothing passes for now."""
-    return evaluation.refuse(450, "4.3.2", _last_subject(evaluation), "Try again later")
+    return evaluation.refuse(
+        evaluation.codes.defer_code, "4.3.2", _last_subject(evaluation), "Try again later"
+    )
 
 
 async def defer_if_permit(evaluation: Evaluation) -> Verdict | None:
@@ -87,7 +91,8 @@ async def reject_multi_recipient_bounce(evaluation: Evaluation) -> Verdict | Non
     """A message from the null sender has one recipient."""
     request = evaluation.request
     if request.sender is None and request.recipient_count > 1:
-        return evaluation.refuse(550, "5.5.3", _last_subject(evaluation), "Multi-recipient bounce")
+        code = evaluation.codes.multi_recipient_bounce_reject_code
+        return evaluation.refuse(code, "5.5.3", _last_subject(evaluation), "Multi-recipient bounce")
     return None
 
 
@@ -95,7 +100,9 @@ async def reject_plaintext_session(evaluation: Evaluation) -> Verdict | None:
     """Only TLS sessions pass."""
     if evaluation.request.is_tls:
         return None
-    return Verdict(450, "4.7.1", "Session encryption is required", evaluation.reason())
+    return evaluation.verdict(
+        evaluation.codes.plaintext_reject_code, "4.7.1", "Session encryption is required"
+    )
 
 
 def _is_literal(name: str) -> bool:
@@ -113,7 +120,8 @@ async def reject_invalid_helo_hostname(evaluation: Evaluation) -> Verdict | None
     helo = evaluation.request.helo
     if not helo or _is_literal(helo) or _HOST_NAME.fullmatch(helo):
         return None
-    return evaluation.refuse(501, "5.5.2", Subject.HELO, "Invalid name")
+    code = evaluation.codes.invalid_hostname_reject_code
+    return evaluation.refuse(code, "5.5.2", Subject.HELO, "Invalid name")
 
 
 async def reject_non_fqdn_helo_hostname(evaluation: Evaluation) -> Verdict | None:
@@ -121,7 +129,8 @@ async def reject_non_fqdn_helo_hostname(evaluation: Evaluation) -> Verdict | Non
     helo = evaluation.request.helo
     if not helo or _is_literal(helo) or ("." in helo.rstrip(".") and _HOST_NAME.fullmatch(helo)):
         return None
-    return evaluation.refuse(504, "5.5.2", Subject.HELO, "need fully-qualified hostname")
+    code = evaluation.codes.non_fqdn_reject_code
+    return evaluation.refuse(code, "5.5.2", Subject.HELO, "need fully-qualified hostname")
 
 
 def _is_fully_qualified(address: Address) -> bool:
@@ -134,7 +143,8 @@ async def reject_non_fqdn_sender(evaluation: Evaluation) -> Verdict | None:
     sender = evaluation.request.sender
     if sender is None or _is_fully_qualified(sender):
         return None
-    return evaluation.refuse(504, "5.5.2", Subject.SENDER, "need fully-qualified address")
+    code = evaluation.codes.non_fqdn_reject_code
+    return evaluation.refuse(code, "5.5.2", Subject.SENDER, "need fully-qualified address")
 
 
 async def reject_non_fqdn_recipient(evaluation: Evaluation) -> Verdict | None:
@@ -144,7 +154,8 @@ async def reject_non_fqdn_recipient(evaluation: Evaluation) -> Verdict | None:
         return None
     if not recipient.domain and recipient.local.lower() == "postmaster":
         return None
-    return evaluation.refuse(504, "5.5.2", Subject.RECIPIENT, "need fully-qualified address")
+    code = evaluation.codes.non_fqdn_reject_code
+    return evaluation.refuse(code, "5.5.2", Subject.RECIPIENT, "need fully-qualified address")
 
 
 BASIC: Final[dict[str, Restriction]] = {

@@ -37,9 +37,9 @@ async def reject_unknown_reverse_client_hostname(evaluation: Evaluation) -> Verd
 
 def _no_name(evaluation: Evaluation, kind: str, is_temporary: bool) -> Verdict | None:
     text = f"Client host rejected: cannot find your {kind}, [{evaluation.request.address}]"
-    verdict = Verdict(450, "4.7.25", text, evaluation.reason())
+    verdict = evaluation.verdict(evaluation.codes.unknown_client_reject_code, "4.7.25", text)
     if is_temporary:
-        evaluation.postpone(verdict)
+        evaluation.postpone(evaluation.verdict(450, "4.7.25", text))
         return None
     return verdict
 
@@ -78,15 +78,18 @@ class DomainChecks:
     async def _require(
         self, evaluation: Evaluation, domain: str, subject: Subject, dsn: str, text: str
     ) -> Verdict | None:
-        verdict = evaluation.refuse(450, dsn, subject, text, domain)
+        codes = evaluation.codes
+        is_helo = subject is Subject.HELO
+        code = codes.unknown_hostname_reject_code if is_helo else codes.unknown_address_reject_code
+        verdict = evaluation.refuse(code, dsn, subject, text, domain)
         try:
             exchangers = await self._resolver.mx(domain)
-            if exchangers == NULL_MX and subject is not Subject.HELO:
+            if exchangers == NULL_MX and not is_helo:
                 return _null_mx(evaluation, subject, domain)
             if exchangers or await self._resolver.addresses(domain):
                 return None
         except TemporaryLookupFailure:
-            evaluation.postpone(verdict)
+            evaluation.postpone(evaluation.refuse(450, f"4{dsn[1:]}", subject, text, domain))
             return None
         return verdict
 
@@ -118,7 +121,7 @@ def reject_rbl_client(resolver: Resolver, argument: str) -> Restriction:
         if not any(_is_listing(answer, wanted) for answer in answers):
             return None
         text = f"Service unavailable; Client host [{evaluation.request.address}] blocked using {zone}"
-        return Verdict(554, "5.7.1", text, evaluation.reason(", ".join(answers)))
+        return evaluation.verdict(evaluation.codes.maps_rbl_reject_code, "5.7.1", text, ", ".join(answers))
 
     return check
 
@@ -139,7 +142,7 @@ def reject_rhsbl(resolver: Resolver, subject: Subject, argument: str) -> Restric
         if not any(_is_listing(answer, wanted) for answer in answers):
             return None
         text = f"Service unavailable; {subject.value} [{value}] blocked using {zone}"
-        return Verdict(554, "5.7.1", text, evaluation.reason(", ".join(answers)))
+        return evaluation.verdict(evaluation.codes.maps_rbl_reject_code, "5.7.1", text, ", ".join(answers))
 
     return check
 

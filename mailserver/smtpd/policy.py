@@ -96,6 +96,7 @@ class Policy:
             }
         self._delay_reject = delay_reject
         self._mynetworks = tools.mynetworks
+        self._codes = tools.codes
         final = (
             ("smtpd_reject_unlisted_sender", reject_unlisted_sender, compiler.reject_unlisted_sender),
             (
@@ -131,19 +132,21 @@ class Policy:
 
     async def recipient(self, request: Request, effects: Effects) -> Decision:
         """May it send mail to this address?"""
-        return await self._decide(self._recipient_lists(), Evaluation(request, effects), self._final_checks)
+        return await self._decide(
+            self._recipient_lists(), Evaluation(request, effects, self._codes), self._final_checks
+        )
 
     async def data(self, request: Request, effects: Effects) -> Decision:
         """May the content follow?"""
-        return await self._decide(("data",), Evaluation(request, effects))
+        return await self._decide(("data",), Evaluation(request, effects, self._codes))
 
     async def end_of_data(self, request: Request, effects: Effects) -> Decision:
         """May the message stay?"""
-        return await self._decide(("end_of_data",), Evaluation(request, effects))
+        return await self._decide(("end_of_data",), Evaluation(request, effects, self._codes))
 
     async def explain_recipient(self, request: Request) -> Explanation:
         """The verdict that RCPT would get, and how it came about; nothing is changed or logged."""
-        evaluation = Evaluation(request, Effects(), trace=[])
+        evaluation = Evaluation(request, Effects(), self._codes, trace=[])
         decision = await self._decide(_ALL_BEFORE_DATA, evaluation, self._final_checks)
         accepted = Verdict(250, "2.1.5", "Ok", evaluation.reason() if evaluation.asked else "")
         trace = (*(evaluation.trace or ()), *decision.notes, *((decision.error,) if decision.error else ()))
@@ -155,7 +158,7 @@ class Policy:
     async def _early(self, name: str, request: Request, effects: Effects) -> Decision:
         if not self.decides(name):
             return PASS
-        return await self._decide((name,), Evaluation(request, effects))
+        return await self._decide((name,), Evaluation(request, effects, self._codes))
 
     async def _decide(
         self, names: tuple[str, ...], evaluation: Evaluation, final: FinalChecks = ()

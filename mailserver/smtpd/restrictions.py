@@ -23,7 +23,7 @@ from mailserver.smtpd.dns_restrictions import (
     reject_unknown_reverse_client_hostname,
 )
 from mailserver.smtpd.lookups import Networks, Resolver
-from mailserver.smtpd.verdict import Evaluation, RestrictionError, Subject, Verdict
+from mailserver.smtpd.verdict import Codes, Evaluation, RestrictionError, Subject, Verdict
 from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
 from mailserver.threads import Threads
@@ -55,16 +55,6 @@ RestrictionList = tuple[Named, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
-    """The reply codes that main.cf can change, under their names there."""
-
-    access_map_reject_code: int = 554
-    access_map_defer_code: int = 450
-    relay_domains_reject_code: int = 554
-    unknown_local_recipient_reject_code: int = 550
-
-
-@dataclass(frozen=True, slots=True)
 class Tools:
     """What restrictions are built from. `open_table` raises TableError or ValueError for an unusable name."""
 
@@ -77,6 +67,7 @@ class Tools:
     sender_login_maps: tuple[Table, ...] = ()
     delimiters: str = ""
     allow_untrusted_routing: bool = False
+    shows_table_name: bool = True
     codes: Codes = field(default_factory=Codes)
 
 
@@ -86,12 +77,7 @@ class Compiler:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._from_tables: dict[str, RestrictionList] = {}
-        codes = tools.codes
-        relay = RelayChecks(
-            tools.directory,
-            tools.allow_untrusted_routing,
-            (codes.relay_domains_reject_code, codes.unknown_local_recipient_reject_code),
-        )
+        relay = RelayChecks(tools.directory, tools.allow_untrusted_routing, tools.shows_table_name)
         logins = LoginChecks(tools.sender_login_maps, tools.threads)
         domains = DomainChecks(tools.resolver, tools.directory)
         self.reject_unlisted_recipient: Restriction = relay.reject_unlisted_recipient

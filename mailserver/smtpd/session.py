@@ -20,12 +20,14 @@ from mailserver.maillog import printable
 from mailserver.smtpd.admission import Admission
 from mailserver.smtpd.authentication import Authentication
 from mailserver.smtpd.connection import Command, Wire, Work
+from mailserver.smtpd.lookups import Networks
 from mailserver.smtpd.policy import Decision
 from mailserver.smtpd.sasl import MECHANISMS
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.transaction import MailTransactions
 from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
 from mailserver.smtpd.xclient import ClientOverride
+from mailserver.wire.lines import BareNewline
 from mailserver.wire.smtp import SmtpError, parse_helo, split_command
 
 _COUNTED: Final = (
@@ -34,7 +36,6 @@ _COUNTED: Final = (
 )  # fmt: skip
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
 _NOT_IMPLEMENTED: Final = frozenset(("ETRN", "EXPN", "TURN", "XFORWARD"))
-_FORBIDDEN: Final = frozenset(("CONNECT", "GET", "POST"))
 
 
 class Session:
@@ -95,10 +96,21 @@ class Session:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether limits do not count this client: it is one of mynetworks."""
-        return (
-            self.services.policy.mynetworks.find(self.request.address, self.request.client_name) is not None
-        )
+        """Whether limits do not count this client. smtpd_client_event_limit_exceptions."""
+        services = self.services
+        return self.is_among(services.are_not_limited or services.policy.mynetworks)
+
+    def is_among(self, networks: Networks | None) -> bool:
+        """Whether the client is one of these; None is nobody."""
+        request = self.request
+        return networks is not None and networks.find(request.address, request.client_name) is not None
+
+    @property
+    def bare_newline(self) -> BareNewline:
+        """What becomes of bare LF in this client's content. smtpd_forbid_bare_newline_exclusions."""
+        if self.is_among(self.services.may_send_bare_newlines):
+            return BareNewline.ACCEPT
+        return self.settings.forbid_bare_newline
 
     def log(self, text: str) -> None:
         """The line is in the mail log, as this service's."""
@@ -235,9 +247,11 @@ class Session:
 
     def refuse_bare_newline(self) -> bool:
         """Whether bare LFs are refused: then the client is told, and the connection ends."""
-        if self.settings.forbid_bare_newline.value != "reject":
+        if self.bare_newline is not BareNewline.REJECT:
             return False
-        self.reply(550, "5.5.2", f"{self.settings.myhostname} Error: bare <LF> received")
+        code = self.settings.forbid_bare_newline_reject_code
+        dsn = f"{code // 100}.5.2"
+        self.reply(code, dsn, f"{self.settings.myhostname} Error: bare <LF> received")
         self.log(f"disconnect: bare <LF> received after {self._where} from {self.client}")
         self.close()
         return True
@@ -297,7 +311,7 @@ class Session:
         await waiting
 
     def _unknown(self, verb: str, line: bytes) -> None:
-        if verb in _FORBIDDEN:
+        if verb in self.settings.forbidden_commands:
             self.log(f"warning: non-SMTP command from {self.client}: {verb}")
             self.reply(221, "2.7.0", "Error: I can break rules, too. Goodbye.")
             self.close()

@@ -30,11 +30,15 @@ class SmtpdSettings:
     min_data_rate: int = 500
     line_length_limit: int = 2048
     forbid_bare_newline: BareNewline = BareNewline.NORMALIZE
+    forbid_bare_newline_reject_code: int = 550
+    forbidden_commands: frozenset[str] = frozenset({"CONNECT", "GET", "POST"})  # upper case
     forbid_unauth_pipelining: bool = False
     helo_required: bool = False
     disable_vrfy_command: bool = False
     sasl_auth_enable: bool = True
     allow_plaintext_auth: bool = False  # AUTH without TLS from elsewhere than this host
+    offers_passwords_in_clear: bool = True  # smtpd_sasl_security_options without noplaintext
+    offers_passwords_under_tls: bool = True  # the same, smtpd_sasl_tls_security_options
     tls_required: bool = False  # smtpd_tls_security_level = encrypt
     sasl_authenticated_header: bool = False
     always_add_missing_headers: bool = False

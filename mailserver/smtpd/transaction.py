@@ -224,7 +224,7 @@ class MailTransactions:
     def _invite(self, transaction: Transaction) -> None:
         session = self._session
         transaction.reception = self._receive(transaction)
-        self._data = DataDecoder(session.settings.forbid_bare_newline)
+        self._data = DataDecoder(session.bare_newline)
         self.is_receiving = True
         session.wire.reply(354, "", _GO_ON)
         session.wire.consume(self._data_arrived)
@@ -325,7 +325,7 @@ class MailTransactions:
             if transaction.chunks is None:
                 if not await self._may_send_content(transaction, "BDAT"):
                     raise _Answered
-                transaction.chunks = ChunkDecoder(session.settings.forbid_bare_newline)
+                transaction.chunks = ChunkDecoder(session.bare_newline)
                 transaction.reception = self._receive(transaction)
         except SmtpError as error:
             refusal = error

@@ -17,6 +17,29 @@ class RestrictionError(Exception):
     """The restrictions cannot be used: unknown word, missing table, open relay. Fatal at start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The reply codes that main.cf can change, under their names there."""
+
+    access_map_reject_code: int = 554
+    access_map_defer_code: int = 450
+    relay_domains_reject_code: int = 554
+    unknown_local_recipient_reject_code: int = 550
+    unknown_relay_recipient_reject_code: int = 550
+    unknown_virtual_alias_reject_code: int = 550
+    unknown_virtual_mailbox_reject_code: int = 550
+    unknown_address_reject_code: int = 450
+    unknown_client_reject_code: int = 450
+    unknown_hostname_reject_code: int = 450
+    invalid_hostname_reject_code: int = 501
+    non_fqdn_reject_code: int = 504
+    maps_rbl_reject_code: int = 554
+    plaintext_reject_code: int = 450
+    multi_recipient_bounce_reject_code: int = 550
+    reject_code: int = 554
+    defer_code: int = 450
+
+
 class Stage(Enum):
     """The command at which a decision is announced, in the words of the log."""
 
@@ -120,6 +143,7 @@ class Evaluation:
 
     request: Request
     effects: Effects
+    codes: Codes = field(default_factory=Codes)
     parameter: str = ""
     asked: str = ""
     defer_if_permit: Verdict | None = None
@@ -129,6 +153,10 @@ class Evaluation:
     trace: list[str] | None = None
     nesting: int = 0  # of table results that are restrictions
 
+    def verdict(self, code: int, dsn: str, text: str, why: str = "") -> Verdict:
+        """The refusal with that text alone; the first digit of `dsn` becomes the code's."""
+        return Verdict(code, f"{code // 100}{dsn[1:]}", text, self.reason(why))
+
     def permit(self, why: str = "") -> Verdict:
         """This list lets the request pass."""
         return Verdict(250, "2.0.0", "Ok", self.reason(why))
@@ -136,9 +164,7 @@ class Evaluation:
     def refuse(self, code: int, dsn: str, subject: Subject, text: str, why: str = "") -> Verdict:
         """The refusal `<value>: Subject rejected: text`; the first digit of `dsn` becomes the code's."""
         value = self.request.value_of(subject)
-        return Verdict(
-            code, f"{code // 100}{dsn[1:]}", f"<{value}>: {subject.value} rejected: {text}", self.reason(why)
-        )
+        return self.verdict(code, dsn, f"<{value}>: {subject.value} rejected: {text}", why)
 
     def reason(self, why: str = "") -> str:
         """The parameter and the restriction being asked, and what that found."""

@@ -120,7 +120,7 @@ class House:
     """A server for example.org with everything it stands on, and connections to it."""
 
     def __init__(self, directory: Path, *, threads: Threads | None = None, **changes: Any) -> None:
-        """`changes` are fields of SmtpdSettings, and `texts`, `tools`, `policy` for the policy."""
+        """`changes` are fields of SmtpdSettings; texts, tools, policy: the policy; clients: Services."""
         self.clock = changes.pop("clock", None) or Clock()
         self.log = ListLog()
         self.queue = QueueDirectory(os.fspath(directory), clock=lambda: NOW, message_size_limit=1 << 20)
@@ -134,6 +134,7 @@ class House:
         tls = changes.pop("tls", None)
         xclient = changes.pop("xclient", None)
         tools = self.tools(**changes.pop("tools", {}))
+        clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
         texts = RestrictionTexts(**changes.pop("texts", {}))
         settings = SmtpdSettings(myhostname="mx.example.org", **changes)
         rules = CleanupRules(message_size_limit=settings.message_size_limit)
@@ -152,6 +153,7 @@ class House:
             resolver=self.names,
             tls=tls,
             may_override_client=networks(xclient) if xclient else None,
+            **clients,
         )
         self.factory = SmtpFactory(self.services)
 

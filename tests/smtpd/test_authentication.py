@@ -183,3 +183,19 @@ def test_the_password_is_nowhere_in_the_log(tmp_path: Path) -> None:
     text = str(house.log.lines)
     assert "hunter2" not in text
     assert encoded("hunter2") not in text
+
+
+def test_noplaintext_offers_nothing_where_it_counts(tmp_path: Path) -> None:
+    """smtpd_sasl_security_options = noplaintext, noanonymous: our mechanisms need TLS, even from this host."""
+    house = House(tmp_path, offers_passwords_in_clear=False)
+    client = house.connect(LOCAL)
+    assert "AUTH" not in client.say("EHLO x")
+    assert client.say("AUTH PLAIN " + plain("alice", "secret")).startswith("503 5.5.1 ")
+    assert house.passwords.attempts == []
+
+
+def test_some_networks_are_offered_no_login(tmp_path: Path) -> None:
+    """smtpd_sasl_exceptions_networks."""
+    house = House(tmp_path, allow_plaintext_auth=True, clients={"are_offered_no_login": STRANGER})
+    assert "AUTH" not in house.connect(STRANGER).say("EHLO x")
+    assert "AUTH PLAIN" in house.connect("192.0.2.8").say("EHLO x")

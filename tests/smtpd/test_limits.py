@@ -169,3 +169,32 @@ def test_ipv6_counts_by_network() -> None:
     limits.disconnected("2001:db8:1:2:3:4:5:6")
     assert limits.connected("2001:db8:1:2::9") == 1
     assert limits.connections == 2
+
+
+def test_whom_limits_do_not_count_can_be_said(tmp_path: Path) -> None:
+    """smtpd_client_event_limit_exceptions, instead of mynetworks."""
+    house = House(tmp_path, client_connection_count_limit=1, clients={"are_not_limited": STRANGER})
+    for address, is_welcome in ((STRANGER, True), (NEIGHBOUR, False)):
+        first, second = house.connect(address), house.connect(address)
+        assert (first.is_closed, second.is_closed) == (False, not is_welcome)
+
+
+def test_soft_bounce_says_everything_for_now(tmp_path: Path) -> None:
+    """soft_bounce: 5xx 5.y.z becomes 4xx 4.y.z, in replies and in the log."""
+    house = House(tmp_path, soft_bounce=True)
+    client = house.connect()
+    said = client.say("EHLO x", "BOGUS", "MAIL FROM:<a@example.com>", "RCPT TO:<x@other.test>")
+    assert "400 4.5.2 Error: command not recognized\n" in said
+    assert said.endswith("454 4.7.1 <x@other.test>: Relay access denied\n")
+    house = House(tmp_path, soft_bounce=True)
+    said = house.connect().say("EHLO x", "MAIL FROM:<a@example.com>", "RCPT TO:<no@example.org>")
+    assert "450 4.1.1 <no@example.org>: Recipient address rejected" in said
+    assert any("reject: RCPT from unknown[192.0.2.7]: 450 4.1.1 <no@" in line for _, line in house.log.lines)
+
+
+def test_commands_that_end_a_session_can_be_chosen(tmp_path: Path) -> None:
+    """smtpd_forbidden_commands."""
+    client = House(tmp_path, forbidden_commands=frozenset({"SPAM"})).connect()
+    assert client.say("GET /") == UNKNOWN
+    assert client.say("SPAM").startswith("221 2.7.0 ")
+    assert client.is_closed

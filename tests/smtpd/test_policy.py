@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailserver.smtpd.policy import Policy, RestrictionTexts
-from mailserver.smtpd.verdict import Request, RestrictionError, Stage
+from mailserver.smtpd.verdict import Codes, Request, RestrictionError, Stage
 from mailserver.tables.open import open_table
 from mailserver.tables.table import Entry, TableError
 from mailserver.wire.address import parse_mailbox
@@ -392,3 +392,50 @@ def test_explain(tmp_path: Path) -> None:
         "smtpd_relay_restrictions (main.cf:12): reject_unauth_destination: "
         "554 5.7.1 <x@other.test>: Relay access denied",
     )
+
+
+@pytest.mark.parametrize(
+    ("codes", "texts", "lines", "expected"),
+    [
+        ({"reject_code": 521}, {"sender": "reject"}, (), "521 5.7.1 <"),
+        ({"defer_code": 421}, {"sender": "defer"}, (), "421 4.3.2 <"),
+        ({"non_fqdn_reject_code": 554}, {"helo": "reject_non_fqdn_helo_hostname"}, (), "554 5.5.2 <x>"),
+        (
+            {"invalid_hostname_reject_code": 450},
+            {"helo": "reject_invalid_helo_hostname"},
+            ("EHLO a..b",),
+            "450 4.5.2",
+        ),
+        (
+            {"unknown_hostname_reject_code": 550},
+            {"helo": "reject_unknown_helo_hostname"},
+            (),
+            "550 5.7.1 <x>",
+        ),
+        ({"unknown_address_reject_code": 550}, {"sender": "reject_unknown_sender_domain"}, (), "550 5.1.8 <"),
+        (
+            {"unknown_client_reject_code": 550},
+            {"client": "reject_unknown_client_hostname"},
+            (),
+            "550 5.7.25 ",
+        ),
+        ({"plaintext_reject_code": 530}, {"client": "reject_plaintext_session"}, (), "530 5.7.1 Session enc"),
+        ({"unknown_local_recipient_reject_code": 450}, {}, (), "450 4.1.1 <no@example.org>"),
+    ],
+)
+def test_reply_codes_can_be_chosen(
+    tmp_path: Path, codes: dict[str, int], texts: dict[str, str], lines: tuple[str, ...], expected: str
+) -> None:
+    """The *_reject_code parameters; the first digit of the enhanced status follows. RFC 3463 §2."""
+    house = House(tmp_path, texts=texts, tools={"codes": Codes(**codes)})
+    client = house.connect()
+    client.say("EHLO x", *lines, "MAIL FROM:<a@unknown.test>")
+    assert client.say("RCPT TO:<no@example.org>").startswith(expected)
+
+
+def test_the_table_need_not_be_named(tmp_path: Path) -> None:
+    """show_user_unknown_table_name = no."""
+    client = House(tmp_path, tools={"shows_table_name": False}).connect()
+    client.say("EHLO x", "MAIL FROM:<a@example.com>")
+    said = client.say("RCPT TO:<no@example.org>")
+    assert said == "550 5.1.1 <no@example.org>: Recipient address rejected: User unknown\n"

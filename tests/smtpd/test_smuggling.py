@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.wire.lines import BareNewline
-from tests.smtpd.harness import NEIGHBOUR, House
+from tests.smtpd.harness import NEIGHBOUR, STRANGER, House
 
 ENVELOPE = ("MAIL FROM:<s@example.com>", "RCPT TO:<alice@example.org>", "DATA")
 INNER = (
@@ -94,3 +94,20 @@ def test_a_command_without_end(tmp_path: Path) -> None:
     assert client.is_closed
     assert sent < 1 << 17
     assert client.take().startswith("421 4.7.0 ")
+
+
+def test_old_clients_may_be_excepted(tmp_path: Path) -> None:
+    """smtpd_forbid_bare_newline_exclusions: for them LF.LF ends a message, for nobody else."""
+    clients = {"may_send_bare_newlines": "10.0.0.0/8"}
+    for address, count in ((NEIGHBOUR, 2), (STRANGER, 1)):
+        house = House(tmp_path / address, clients=clients)
+        client = house.connect(address)
+        client.say("EHLO client.example", *ENVELOPE)
+        client.send(b"body\n.\n" + INNER + b"\r\n.\r\n")
+        assert len(house.accepted) == count
+
+
+def test_the_code_for_bare_newlines_may_be_chosen(tmp_path: Path) -> None:
+    """smtpd_forbid_bare_newline_reject_code."""
+    house = House(tmp_path, forbid_bare_newline=BareNewline.REJECT, forbid_bare_newline_reject_code=450)
+    assert house.connect().send(b"NOOP\n") == "450 4.5.2 mx.example.org Error: bare <LF> received\n"

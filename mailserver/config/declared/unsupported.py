@@ -58,7 +58,6 @@ PARAMETERS: Final = (
         smtp_generic_maps =
     """),
     *group(Kind.REFUSED, "Decides over clients and recipients in a way that this program does not know.", """
-        allow_untrusted_routing = no
         default_delivery_status_filter =
         local_delivery_status_filter = $default_delivery_status_filter
         local_login_sender_maps = static:*
