@@ -114,8 +114,9 @@ def _find(name: str, is_id: bool, config_directory: str | None) -> tuple[str, st
     if not is_id and os.path.lexists(name):
         return name, name
     if not is_queue_id(name):
-        problem = "invalid mail queue id" if is_id else "there is no such file, and it is no queue id"
-        raise CommandError(f"{name}: {problem}")
+        if is_id:
+            raise CommandError(f"bad mail queue ID: {name}")
+        raise CommandError(f"open {name}: No such file or directory, and it is no queue ID")
     queue = open_queue(config_directory).queue
     for state in _SEARCHED:
         if os.path.lexists(queue.path_of(name, state)):

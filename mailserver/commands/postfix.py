@@ -33,7 +33,7 @@ START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 60.0
 _PAUSE: Final = 0.05
 _USAGE: Final = "usage: postfix [-c config_dir] [-Dv] command"
-_COMMANDS: Final = "start (or start-fg, stop, reload, abort, flush, check, status)"
+_COMMANDS: Final = "start (or stop, reload, abort, flush, check, status, start-fg)"
 _HELP: Final = """\
 usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush | status
 
@@ -72,13 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     directory = config_directory(dict(options).get("-c"), os.environ)
     action = _ACTIONS.get(words[0])
     if action is None:
-        script = f"postfix/postfix-script: error: unknown command: '{words[0]}'"
-        print(f"{script}\npostfix/postfix-script: fatal: usage: postfix {_COMMANDS}", file=sys.stderr)
+        text = f"fatal: unknown command: '{words[0]}'. Usage: postfix {_COMMANDS}"
+        print(f"postfix/postfix-script: {text}", file=sys.stderr)
         return 1
     try:
         return action(Script(directory))
-    except (ConfigError, CommandError) as error:
+    except ConfigError as error:
         print(f"postfix: fatal: {error}", file=sys.stderr)
+    except CommandError as error:
+        print(f"postfix: fatal: {error}", file=sys.stderr)
+        return error.status
     except _Fatal as error:
         print(f"postfix/postfix-script: fatal: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
         access.flush()
     elif chosen == "-i":
         if not is_queue_id(value):
-            raise CommandError(f"Cannot flush queue ID {value}: invalid name", USAGE)
+            raise CommandError(f'Cannot flush queue ID - invalid name: "{value}"', USAGE)
         access.flush_id(value)
     else:
         _require_site(access, value)

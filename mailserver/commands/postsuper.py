@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> None:
         raise CommandError(_USAGE) from error
     for name in names:
         if name not in _QUEUES:
-            raise CommandError(f"{name}: no such queue: name some of {', '.join(_QUEUES)}")
+            raise CommandError(f"invalid directory name: {name}: name some of {', '.join(_QUEUES)}")
     states = tuple(dict.fromkeys(state for name in names for state in _QUEUES[name]))
     access = open_queue(dict(options).get("-c"))
     log = _log(access)

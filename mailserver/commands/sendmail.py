@@ -210,7 +210,8 @@ def _perform(options: Options) -> int:
 
         return converse(lambda fields, content: submit(values, fields, content), limit)
     if not options.recipients and not options.extracts:
-        raise Failure("Recipient addresses must be specified on the command line or via the -t option")
+        text = "Recipient addresses must be specified on the command line or via the -t option"
+        raise Failure(f"{_user_name()}({os.getuid()}): {text}")
     submit(values, *compose(options, read_content(sys.stdin.buffer, limit, options.dot_ends)))
     return 0
 
