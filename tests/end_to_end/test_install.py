@@ -1,73 +1,19 @@
-"""`make install` and `make uninstall` on a machine with Debian's postfix: a copy of this one, on an overlay.
-
-Nothing of the machine itself is changed: all that is written goes to a file system in memory.
-"""
+"""`make install` and `make uninstall` on a machine with Debian's postfix, which is a copy of this one."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.machine import Machine
+
 pytestmark = pytest.mark.needs("root", "unshare", "postfix")
-
-ROOT = Path(__file__).parent.parent.parent
-MACHINE = """\
-set -e
-mount -t tmpfs tmpfs {here}
-mkdir {here}/upper {here}/work {here}/root
-mount -t overlay overlay -o lowerdir=/,upperdir={here}/upper,workdir={here}/work {here}/root
-mkdir {here}/root/source
-mount --bind {source} {here}/root/source
-mount -t proc proc {here}/root/proc
-mount --rbind /dev {here}/root/dev
-exec chroot {here}/root sh
-"""
-
-
-class Machine:
-    """A shell in the copy; `run` gives the output of one command and takes its exit status for granted."""
-
-    def __init__(self, here: Path) -> None:
-        program = MACHINE.format(here=here, source=ROOT)
-        self.shell = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", **_pip_settings()},
-        )
-
-    def run(self, command: str) -> str:
-        assert self.shell.stdin is not None and self.shell.stdout is not None
-        self.shell.stdin.write(f"( {command} ) 2>&1 </dev/null; echo END $?\n".encode())
-        self.shell.stdin.flush()
-        lines = []
-        for line in iter(self.shell.stdout.readline, b""):
-            if line.startswith(b"END "):
-                assert line == b"END 0\n", (command, lines)
-                return "".join(lines)
-            lines.append(line.decode())
-        raise AssertionError((command, lines))
-
-    def stop(self) -> None:
-        assert self.shell.stdin is not None
-        self.shell.stdin.close()
-        self.shell.wait()
-
-
-def _pip_settings() -> dict[str, str]:
-    """Where this machine's pip finds packages."""
-    return {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    started = Machine(tmp_path_factory.mktemp("machine"))
-    started.run("rm -rf /etc/mailserver /opt/mailserver")
+    started = Machine(tmp_path_factory.mktemp("machine"), "rm -rf /etc/mailserver /opt/mailserver")
     yield started
     started.stop()
 
