@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.commands import light_config, sendmail
+from mailserver.commands.main import main as mailserver_main
 from mailserver.config.config import Config
 from mailserver.config.syntax import parse_main
 from mailserver.queue import drop_file
@@ -255,6 +256,29 @@ def test_other_names(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mailq"])
     assert sendmail.main() == 0
     assert "Mail queue is empty" in capsys.readouterr().out
+
+
+def test_where_mail_would_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-bv says it at once, and sends nothing."""
+    assert mailserver_main(["init", str(tmp_path / "home"), "--demo"]) == 0
+    capsys.readouterr()
+    assert sendmail.main(["-C", str(tmp_path / "home"), "-bv", "alice", "nosuch"]) == 0
+    shown = capsys.readouterr().out
+    assert "alice... deliverable:\n" in shown and "nosuch... undeliverable:\n" in shown
+    assert sendmail.main(["-C", str(tmp_path / "home"), "-bv"]) == 75
+
+
+@pytest.mark.parametrize("option", ["-q", "-q15m", "-qIA395322E2FF", "-qRexample.com"])
+def test_flushing_while_the_server_is_down(
+    home: Home, run: Run, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """The -q family is postqueue's; -q with a time belongs to a daemon, and alone it sends mail."""
+    home.configure("relay_domains = example.com")
+    assert run(option, *(["a"] if option == "-q15m" else [])) == (0 if option == "-q15m" else 75)
+    expected = (
+        "" if option == "-q15m" else "postqueue: fatal: Cannot flush mail queue - mail system is down\n"
+    )
+    assert capsys.readouterr().err == expected
 
 
 def test_it_starts_light() -> None:
