@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mailserver.commands import mailbox_care, mailbox_transfer
+from mailserver.commands import mailbox_care, mailbox_move, mailbox_transfer, mailbox_undelete
 from mailserver.commands.mailbox_accounts import (
     NO_MAILBOX,
     UNUSABLE,
@@ -57,8 +57,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ):
         action = _action(actions, name, text, act, many=False)
         action.add_argument("mailboxes", metavar="MAILBOX", nargs="+")
-    mailbox_care.register(lambda *words: _action(actions, *words))
-    mailbox_transfer.register(lambda *words: _action(actions, *words))
+    for module in (mailbox_care, mailbox_transfer, mailbox_move, mailbox_undelete):
+        module.register(lambda *words: _action(actions, *words))
     parser.set_defaults(run=run)
 
 

@@ -78,6 +78,7 @@ class Work:
             self.config.string("myhostname"),
             log=log,
             make_mbox=self._make_mbox,
+            expunge_grace=self.config.seconds("expunge_grace"),
         )
         try:
             store = registry.open(self.account)

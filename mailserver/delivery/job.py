@@ -40,7 +40,8 @@ class Job:
     `target` is a path or a command's text. `prefix` are the header lines written before the content
     (Return-Path, X-Original-To, Delivered-To), LF line ends. The content begins at
     `content_offset` of the descriptor and is `content_length` octets long, LF line ends.
-    `environment` is for commands. `size_limit` 0 means none; `time_limit` is in seconds.
+    `environment` is for commands. `size_limit` 0 means none; `time_limit` is in seconds. `quota` is the
+    rule for the owner's mail (`store.quota`), "" where there is none.
     """
 
     action: Action
@@ -55,6 +56,7 @@ class Job:
     size_limit: int = 0
     time_limit: int = 1000
     queue_id: str = ""
+    quota: str = ""
 
 
 @dataclass(frozen=True, slots=True)

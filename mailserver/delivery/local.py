@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
+from urllib.parse import quote
 
 from mailserver.delivery import command, user_files
 from mailserver.delivery.job import Action, Forward, Job, Owner
@@ -26,6 +27,7 @@ from mailserver.store import locking, maildir, mbox
 from mailserver.store.contract import MailboxBusy
 from mailserver.store.mbox_lines import from_line
 from mailserver.store.mbox_open import UnsafeMailbox
+from mailserver.store.quota import parse_rule, usage_at_delivery
 
 _BLOCK: Final = 256 * 1024
 _CHANGED: Final = (errno.EAGAIN, errno.ESTALE)
@@ -49,6 +51,7 @@ class LocalAgents:
     `requires_home`, mail for a user whose home is missing waits. Without `strict_ownership` a
     mailbox may belong to somebody else. `command_shell` runs all commands, where it is not empty.
     `report` gets the traceback of what nobody expected.
+    `accounts_directory` holds each account's state, for quotas.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class LocalAgents:
         forward_file_mode: int | None = 0o644,
         mboxrd: bool = False,
         full_is_temporary: bool = False,
+        accounts_directory: str = "",
         rules: locking.LockRules = locking.USUAL_RULES,
         requires_home: bool = False,
         strict_ownership: bool = True,
@@ -68,6 +72,7 @@ class LocalAgents:
         self._forward_file_mode = forward_file_mode
         self._mboxrd = mboxrd
         self._full_is_temporary = full_is_temporary
+        self._accounts_directory = accounts_directory
         self._rules = rules
         self._requires_home = requires_home
         self._strict_ownership = strict_ownership
@@ -105,10 +110,26 @@ class LocalAgents:
             first = from_line(job.sender, time.time())
             message = command.message_for_command(first, job.prefix, _content(job, content))
             return command.deliver(job, message, self._command_shell)
+        if job.quota and not self._has_room(job):
+            return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
         if job.target.endswith("/"):
             maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
             return Outcome.delivered("delivered to maildir")
         return self._append(job, content)
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether its owner may store the message too. A rule that cannot be read limits nothing."""
+        try:
+            limits = parse_rule(job.quota)
+        except ValueError:
+            return True
+        directory = os.path.join(self._accounts_directory, quote(job.owner.name, safe="@+"))
+        octets, messages = usage_at_delivery(directory, job.target)
+        return limits.hold(octets + len(job.prefix) + job.content_length, messages + 1)
+
+    def _full(self, text: str) -> Outcome:
+        """The recipient's mailbox is full: that may pass, or the sender hears at once, as configured."""
+        return Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")
 
     def _append(self, job: Job, content: int) -> Outcome:
         is_mailbox = job.action is Action.MAILBOX
@@ -140,9 +161,7 @@ class LocalAgents:
         if job.action is Action.COMMAND:
             return Outcome.deferred(text, "4.3.0")  # fork, pipe: the command itself has its exit status
         if error.errno in _FULL:
-            return (
-                Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")
-            )
+            return self._full(text)
         if error.errno in _NEVER:
             return Outcome.failed(text, "5.2.0")
         return Outcome.deferred(text, "4.2.0" if error.errno in _CHANGED else "4.3.0")

@@ -21,6 +21,7 @@ from mailserver.queue.file import QueueFile
 from mailserver.queue.progress import Progress, expanded_record, outcome_record
 from mailserver.queue.record import Record
 from mailserver.queue.services import Services
+from mailserver.store.quota import rule_of
 from mailserver.tables.table import TableError
 from mailserver.wire.address import parse_sender
 
@@ -206,7 +207,17 @@ class LocalWork:
             size_limit=services.mailbox_size_limit,
             time_limit=services.command_time_limit,
             queue_id=message.queue_id,
+            quota=self._quota(leaf) if leaf.kind is LeafKind.MAILBOX else "",
         )
+
+    def _quota(self, leaf: Leaf) -> str:
+        """The rule of the mailbox's owner. An account that cannot be asked for now is not limited."""
+        assert leaf.owner is not None
+        try:
+            account = self._services.routing.accounts.lookup(leaf.owner.name)
+        except TemporaryAccountFailure:
+            return ""
+        return rule_of(account.extra) if account is not None else ""
 
     def _environment(self, owner: Owner, own: Address, original: str, sender: str) -> dict[str, str]:
         """What commands find in their environment. local(8); values are filtered by the agent (B5)."""

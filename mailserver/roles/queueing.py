@@ -32,6 +32,8 @@ def local_agents(parts: Parts) -> LocalAgents:
         config.string("myhostname"),
         forward_file_mode=None if mode == "any" else int(mode, 8),
         mboxrd=config.string("mbox_quoting") == "mboxrd",
+        full_is_temporary=config.boolean("quota_full_tempfail"),
+        accounts_directory=os.path.join(config.string("state_directory"), "accounts"),
         rules=parts.lock_rules,
         requires_home=config.boolean("require_home_directory"),
         strict_ownership=config.boolean("strict_mailbox_ownership"),

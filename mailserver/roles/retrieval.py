@@ -70,6 +70,7 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
         notices,
         parts.log,
         make_mbox,
+        expunge_grace=config.seconds("expunge_grace"),
     )
     notices.chores.append(registry.sweep)
     return registry, notices

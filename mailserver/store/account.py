@@ -19,6 +19,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final, Protocol
 
 from mailserver.store.adopt import read_subscriptions, subscriptions_mark, write_subscriptions
@@ -32,15 +33,18 @@ from mailserver.store.contract import (
     MailboxStatus,
     NoSuchMailbox,
     OverQuota,
+    Quota,
     StoreError,
     StoreFailure,
 )
 from mailserver.store.folders import folders_of, make_directories
 from mailserver.store.format import MailboxFormat
+from mailserver.store.graveyard import Buried, Graveyard
 from mailserver.store.layout import Kind, Layout
 from mailserver.store.mailbox import IndexedMailbox
 from mailserver.store.maildir import MaildirFormat, make_maildir
 from mailserver.store.names import INBOX, checked_name
+from mailserver.store.quota import Limits, QuotaKeeper
 from mailserver.store.state import State
 from mailserver.store.text_builder import TextBuilder
 from mailserver.store.text_index import TextIndex
@@ -87,7 +91,12 @@ class FileAccountStore(AccountStore):
         make_mbox: Callable[[str, str], MailboxFormat],
         watcher: Watcher,
         warn: Callable[[str], None] = lambda text: None,
+        limits: Limits = Limits(),  # noqa: B008
+        expunge_grace: int = 0,
     ) -> None:
+        self._graves = Graveyard(layout, expunge_grace)
+        self._keeper = QuotaKeeper(limits, self._usage, warn)
+        self._is_counted = False
         self._layout = layout
         self._directory = directory
         self._hostname = hostname
@@ -184,7 +193,14 @@ class FileAccountStore(AccountStore):
             path = self._folders.path(name)
         if kind is Kind.MBOX:
             return self._make_mbox(path, self._directory)
-        return MaildirFormat(path, self._hostname, self._control(path))
+        graves = self._graves
+        return MaildirFormat(
+            path,
+            self._hostname,
+            self._control(path),
+            bury=partial(graves.bury, name) if graves.grace else None,
+            sync_graves=partial(graves.sync, name) if graves.grace else lambda: None,
+        )
 
     def _control(self, directory: str) -> str:
         if not self._layout.control:
@@ -201,7 +217,13 @@ class FileAccountStore(AccountStore):
             raise NoSuchMailbox("There is no such mailbox")
         if box is None:
             box = IndexedMailbox(
-                name, self._make_format(name), self._state, self._cache, self._warn, self._texts
+                name,
+                self._make_format(name),
+                self._state,
+                self._cache,
+                self._warn,
+                self._texts,
+                self._keeper if self._keeper.limits else None,
             )
             self._boxes[name] = box
         self._boxes.move_to_end(name)
@@ -355,6 +377,8 @@ class FileAccountStore(AccountStore):
                 raise NoSuchMailbox("There is no such mailbox")
             box = self._boxes.pop(name, None)
             with box.lock if box else self._lock:
+                if self._graves.grace and self._layout.kind is Kind.MAILDIR:
+                    self._graves.bury_all(name, self._folders.path(name))
                 self._folders.delete(name)
                 with self._state.transaction():
                     self._state.delete_mailbox(name)
@@ -411,6 +435,27 @@ class FileAccountStore(AccountStore):
                 box = self._boxes[renamed] = self._boxes.pop(name)
                 self._relocate(box, renamed)
 
+    # Quota.
+
+    def quota(self) -> Quota | None:
+        """See `AccountStore.quota`."""
+        return self._keeper.quota()
+
+    def _usage(self) -> tuple[int, int]:
+        """The first time all mailboxes are read; from then on state.db keeps count."""
+        if not self._is_counted:
+            for folder in self.folders():
+                if folder.selectable:
+                    self._count(folder.name)
+            self._is_counted = True
+        return self._state.usage()
+
+    def _count(self, name: str) -> None:
+        try:
+            self.status(name, with_size=True)
+        except NoSuchMailbox:
+            pass  # deleted meanwhile
+
     # Subscriptions, maildrop, end.
 
     def set_subscribed(self, name: str, subscribed: bool) -> None:
@@ -442,6 +487,11 @@ class FileAccountStore(AccountStore):
             self._warn(f"subscriptions are not left for Dovecot: {error}")
 
     # Care.
+
+    def buried(self) -> Sequence[Buried]:
+        """Expunged messages that can be brought back, while `expunge_grace` lasts."""
+        with self._faults():
+            return list(self._graves.buried())
 
     def check_databases(self) -> Sequence[str]:
         """What is wrong with the data bases. A damaged cache is an empty one now."""
@@ -490,9 +540,16 @@ class FileAccountStore(AccountStore):
                 box.replace()
             self._boxes.clear()
             self._export_subscriptions()
+            self._clean_graves()
             self._texts.index.close()
             self._cache.close()
             self._state.close()
+
+    def _clean_graves(self) -> None:
+        try:
+            self._graves.clean()
+        except OSError as error:
+            self._warn(f"expunged messages are not cleaned: {error}")
 
 
 class _Release:

@@ -270,6 +270,16 @@ class MailboxStatus:
     mailbox_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an account stores, in octets and messages, and what it may; a limit of 0 is none. RFC 9208."""
+
+    octets: int
+    messages: int
+    octet_limit: int = 0
+    message_limit: int = 0
+
+
 class AccountStore(abc.ABC):
     """All mailboxes of one account, opened once per process and shared by its sessions.
 
@@ -331,6 +341,10 @@ class AccountStore(abc.ABC):
     @abc.abstractmethod
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
         """The figures, refreshed, without opening the mailbox to a client."""
+
+    def quota(self) -> Quota | None:
+        """The account's figures; None where nothing is limited."""
+        return None
 
     @abc.abstractmethod
     def lock_maildrop(self) -> Callable[[], None] | None:

@@ -122,8 +122,11 @@ class MailboxFormat(abc.ABC):
         """
 
     @abc.abstractmethod
-    def remove(self, keys: Sequence[str]) -> Delta | None:
-        """The messages are gone, durably. Those that were gone already are no error."""
+    def remove(self, keys: Sequence[str], keeps: bool = True) -> Delta | None:
+        """The messages are gone, durably. Those that were gone already are no error.
+
+        A format that can bring back what was removed `keeps` it for that, unless told otherwise.
+        """
 
     def link(self, source: MailboxFormat, flags: Mapping[str, Flags]) -> Sequence[Found] | None:
         """Copies of `source`'s messages, named by key, are here with these flags, durable, all or none.

@@ -136,6 +136,15 @@ class IndexedMailbox(MailboxIndex):
 
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         """See `Mailbox.append`."""
+        self._check_room(sum(len(message.content) for message in messages), len(messages))
+        return self._append(messages)
+
+    def _check_room(self, octets: int, messages: int) -> None:
+        """Asked before any lock is taken: to answer, other mailboxes may have to be read."""
+        if self._quota is not None and messages:
+            self._quota.check(octets, messages)
+
+    def _append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         if not messages:
             return []
         with self._working():
@@ -215,16 +224,24 @@ class IndexedMailbox(MailboxIndex):
 
     def remove(self, uids: Sequence[Uid]) -> Sequence[Uid]:
         """See `Mailbox.remove`."""
+        return self._remove(uids, keeps=True)
+
+    def _remove(self, uids: Sequence[Uid], keeps: bool) -> Sequence[Uid]:
         with self._working():
             there = sorted({uid for uid in uids if uid in self.messages})
             if not there:
                 return []
             keys = [self._keys[uid] for uid in there]
-            self._absorb(self._format.remove(keys), expunged=there)
+            self._absorb(self._format.remove(keys, keeps), expunged=there)
             return there
 
     def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.copy`."""
+        if isinstance(target, IndexedMailbox) and target._quota is not None:
+            target._check_room(sum(self.sizes(uids).values()), len(uids))
+        return self._copy(uids, target)
+
+    def _copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         if not isinstance(target, IndexedMailbox):
             return self._copy_elsewhere(uids, target)
         with self._both(target):
@@ -250,13 +267,14 @@ class IndexedMailbox(MailboxIndex):
                 NewMessage(self.read(uid), self.messages[uid].flags, self.messages[uid].internal_date)
                 for uid in copied
             ]
-        return list(zip(copied, target.append(messages), strict=True))
+        append = target._append if isinstance(target, IndexedMailbox) else target.append
+        return list(zip(copied, append(messages), strict=True))
 
     def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.move`."""
         with self._both(target):
-            pairs = self.copy(uids, target)
-            self.remove([source for source, _ in pairs])
+            pairs = self._copy(uids, target)
+            self._remove([source for source, _ in pairs], keeps=False)
             return pairs
 
     @contextmanager

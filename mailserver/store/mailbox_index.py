@@ -36,6 +36,7 @@ from mailserver.store.contract import (
     Uid,
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.quota import QuotaKeeper
 from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags, encode_flags
 from mailserver.store.text_builder import TextBuilder
 
@@ -74,6 +75,7 @@ class MailboxIndex(Mailbox):
         cache: Cache,
         warn: Callable[[str], None] = lambda text: None,
         texts: TextBuilder | None = None,
+        quota: QuotaKeeper | None = None,
     ) -> None:
         self.name = name
         self.users = 0
@@ -86,6 +88,7 @@ class MailboxIndex(Mailbox):
         self._cache = cache
         self._warn = warn
         self._texts = texts
+        self._quota = quota
         self._is_searched: bool | None = None  # None: not asked yet
         self._listeners: list[Callable[[], None]] = []
         self._replaced = False

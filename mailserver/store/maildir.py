@@ -58,7 +58,10 @@ _Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
 
 
 class MaildirFormat(MailboxFormat):
-    """See `MailboxFormat`. `control` is where Dovecot's own files lie, the maildir itself where empty."""
+    """See `MailboxFormat`. `control` is where Dovecot's own files lie, the maildir itself where empty.
+
+    `bury` takes a removed message's file out of the maildir and keeps it (`store.graveyard`).
+    """
 
     def __init__(
         self,
@@ -66,7 +69,11 @@ class MaildirFormat(MailboxFormat):
         hostname: str,
         control: str = "",
         clock: Callable[[], float] = time.time,
+        bury: Callable[[str], None] | None = None,
+        sync_graves: Callable[[], None] = lambda: None,
     ) -> None:
+        self._bury = bury
+        self._sync_graves = sync_graves
         self._directory = directory
         self._hostname = hostname
         self._control = control or directory
@@ -409,26 +416,43 @@ class MaildirFormat(MailboxFormat):
     def _place_for(self, key: str, old: str, flags: Flags) -> str:
         return f"cur/{key}:2,{self._keywords.letters(flags, letters_of(old))}"
 
-    def remove(self, keys: Sequence[str]) -> Delta | None:
+    def remove(self, keys: Sequence[str], keeps: bool = True) -> Delta | None:
         """See `MailboxFormat.remove`."""
         touched: set[str] = set()
 
-        def unlink(path: str) -> bytes:
-            os.unlink(path)
+        def take_away(path: str) -> bytes:
+            if keeps:
+                self._keep(path)
+            else:
+                os.unlink(path)
             touched.add(os.path.basename(os.path.dirname(path)))
             return b""
 
         with self._writing("new", "cur"):
             for key in keys:
                 try:
-                    self._follow(key, unlink)
+                    self._follow(key, take_away)
                 except MessageGone:
                     pass
+            if keeps:
+                self._sync_graves()
             for name in touched:
                 sync_directory(os.path.join(self._directory, name))
         for key in keys:
             self._drop(key)
         return None
+
+    def _keep(self, path: str) -> None:
+        """The file is out of the maildir, buried if possible: a full disk must not hinder removal."""
+        try:
+            if self._bury is not None:
+                self._bury(path)
+                return
+        except FileNotFoundError:
+            raise
+        except OSError:
+            pass  # another file system, no room, no right: then it is gone for good
+        os.unlink(path)
 
     def settle(self) -> Delta | None:
         """See `MailboxFormat.settle`: seen messages move to cur, old files leave tmp."""

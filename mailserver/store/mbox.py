@@ -457,7 +457,7 @@ class MboxFormat(MailboxFormat):
         places = self._places.items()
         return any(key not in gone and SEEN not in self._waiting.get(key, p.flags) for key, p in places)
 
-    def remove(self, keys: Sequence[str]) -> Delta | None:
+    def remove(self, keys: Sequence[str], keeps: bool = True) -> Delta | None:
         """See `MailboxFormat.remove`."""
         self._decode_known()
         try:

@@ -21,6 +21,7 @@ from mailserver.store.folders import make_directories
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
 from mailserver.store.mbox import MboxFormat
+from mailserver.store.quota import Limits, parse_rule, rule_of
 
 IDLE: Final = 60.0  # seconds
 
@@ -28,6 +29,7 @@ IDLE: Final = 60.0  # seconds
 class FileStoreRegistry(StoreRegistry):
     """See `StoreRegistry`. `layout_for` says where an account's mail lies; it may raise StoreFailure.
 
+    `expunge_grace` is how many seconds expunged mail of a maildir can be brought back.
     `make_mbox(path, journals)` makes the mbox format of a file, with the account's directory for journals.
     """
 
@@ -40,6 +42,7 @@ class FileStoreRegistry(StoreRegistry):
         log: MailLog | None = None,
         make_mbox: Callable[[str, str], MailboxFormat] = MboxFormat,
         clock: Callable[[], float] = time.monotonic,
+        expunge_grace: int = 0,
     ) -> None:
         self._layout_for = layout_for
         self._state_directory = state_directory
@@ -48,6 +51,7 @@ class FileStoreRegistry(StoreRegistry):
         self._log = log
         self._make_mbox = make_mbox
         self._clock = clock
+        self._expunge_grace = expunge_grace
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._stores: dict[str, FileAccountStore] = {}
@@ -84,7 +88,16 @@ class FileStoreRegistry(StoreRegistry):
             warn(str(error))
             raise StoreFailure("The state of the account cannot be written") from error
         layout = self._layout_for(account)
-        return FileAccountStore(layout, directory, self._hostname, self._make_mbox, self._watcher, warn)
+        return FileAccountStore(
+            layout,
+            directory,
+            self._hostname,
+            self._make_mbox,
+            self._watcher,
+            warn,
+            _limits(account, warn),
+            self._expunge_grace,
+        )
 
     def close(self, store: AccountStore) -> None:
         """See `StoreRegistry.close`."""
@@ -112,3 +125,13 @@ class FileStoreRegistry(StoreRegistry):
             self._stores = {name: store for name, store in self._stores.items() if store not in due}
         for store in due:
             store.shut()
+
+
+def _limits(account: Account, warn: Callable[[str], None]) -> Limits:
+    """The account's limits; a rule that nobody understands limits nothing, and is told."""
+    try:
+        rule = rule_of(account.extra)
+        return parse_rule(rule) if rule else Limits()
+    except ValueError as error:
+        warn(f"quota rule {error}")
+        return Limits()

@@ -491,6 +491,11 @@ class State:
         )
         return [row[0] for row in rows]  # type: ignore[misc]
 
+    def usage(self) -> tuple[int, int]:
+        """Octets and messages of all mailboxes that were ever opened."""
+        ((octets, messages),) = self._read("SELECT coalesce(sum(size), 0), count(*) FROM message")
+        return int(octets), int(messages)  # type: ignore[call-overload]
+
     def keywords(self, identity: int) -> list[bytes]:
         """The mailbox's keywords in the order of first use."""
         rows = self._read("SELECT name FROM keyword WHERE mailbox=? ORDER BY position", (identity,))

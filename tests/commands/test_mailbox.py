@@ -272,3 +272,23 @@ def test_check_repairs(site: Site) -> None:
     cache.write_bytes(b"junk" * 4096)
     assert b"0 unreadable" in site.run("check")
     assert b"INBOX: 3 messages, 0 repaired" in site.run("check")
+
+
+def test_undelete(make_site: Callable[..., Site]) -> None:
+    """Expunged mail comes back, with its flags, once; --list shows it; --since chooses."""
+    site = make_site("first")
+    site.fill()
+    site.run("delete", "Work/Ünïcode 2024")
+    with_age = site.run("undelete", "--list", "--since", "1h")
+    assert b"Work/\xc3\x9cn\xc3\xafcode 2024: n9" in with_age
+    assert b"1 message would be" in site.run("undelete", "--dry-run")
+    assert b"1 message brought in" in site.run("undelete", "Work/Ünïcode 2024")
+    assert b"nothing" in site.run("undelete")
+    ((_, flags, date, text),) = site.seen()["Work/Ünïcode 2024"][2]
+    assert (flags, date, text) == ([SEEN], 1_600_000_000, content(9))
+
+
+def test_index(site: Site) -> None:
+    """The text index is made beforehand; twice is once."""
+    assert b"INBOX: 3 messages indexed" in site.run("index")
+    assert b"INBOX: 0 messages indexed" in site.run("index")

@@ -315,3 +315,19 @@ def test_the_shell_for_commands_may_be_chosen(tmp_path: Path, content: int) -> N
     )
     assert outcome.status is Status.DELIVERED
     assert (tmp_path / "shell.saw").read_text() == "-c|/bin/true now\n"
+
+
+@pytest.mark.parametrize(("is_temporary", "dsn"), [(False, "5.2.2"), (True, "4.2.2")])
+def test_quota(tmp_path: Path, content: int, is_temporary: bool, dsn: str) -> None:
+    """What its owner may not store is refused, for good or for now, and nothing is left of it."""
+    agents = LocalAgents("mx.example.org", full_is_temporary=is_temporary, accounts_directory=str(tmp_path))
+    target, size = f"{tmp_path}/Maildir/", len(PREFIX) + len(CONTENT)
+    fits, full = ({"quota": f"*:bytes={limit}"} for limit in (size, size - 1))
+    refused = agents.perform(job(Action.MAILBOX, target, **full), content)  # type: ignore[arg-type]
+    assert (refused.dsn, refused.text) == (
+        dsn,
+        "maildir delivery failed: Quota exceeded (mailbox for user is full)",
+    )
+    assert not (tmp_path / "Maildir").exists()
+    assert agents.perform(job(Action.MAILBOX, target, **fits), content).status is Status.DELIVERED  # type: ignore[arg-type]
+    assert agents.perform(job(Action.MAILBOX, target, **fits), content).dsn == dsn  # type: ignore[arg-type]

@@ -92,7 +92,6 @@ PARAMETERS: Final = (
         pop3_reuse_xuidl = no
         pop3_save_uidl = no
         postmaster_address =
-        quota_full_tempfail = no
         rejection_reason =
         rejection_subject =
         ssl_cipher_list =

@@ -74,7 +74,9 @@ PARAMETERS: Final = (
     honoured("mbox_quoting", Type.STRING, "mboxo",
              "How lines that start with From are quoted: mboxo as Postfix does, or mboxrd.",
              "ours", choices=("mboxo", "mboxrd")),
-    harmless("expunge_grace", Type.SECONDS, "7d",
+    honoured("quota_full_tempfail", Type.BOOLEAN, "no",
+             "Whether mail for a full mailbox waits instead of bouncing.", "dovecot"),
+    honoured("expunge_grace", Type.SECONDS, "7d",
              "How long expunged mail of a maildir can be brought back; 0 is never.", "ours"),
 )
 # fmt: on
