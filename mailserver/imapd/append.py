@@ -1,17 +1,30 @@
-"""APPEND: messages from the client into a mailbox, all or none, durable before OK.
+r"""APPEND and REPLACE: messages from the client into a mailbox, all or none, durable before OK.
 
-RFC 3501 §6.3.11, RFC 3502 (MULTIAPPEND), RFC 4315 §3 (APPENDUID), RFC 3516 §4.3 (literal8).
+RFC 3501 §6.3.11, RFC 3502 (MULTIAPPEND), RFC 4315 §3 (APPENDUID), RFC 3516 §4.3 (literal8),
+RFC 4469 (CATENATE), RFC 8508 (REPLACE). A replaced message is removed after its replacement is
+durable: a crash between the two leaves both.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
+from mailserver.imapd.content import octets_of
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
 from mailserver.imapd.session import Session
-from mailserver.store.contract import NewMessage, StoreError
-from mailserver.wire.imap_commands import Append, AppendedMessage
+from mailserver.store.contract import AccountStore, Mailbox, NewMessage, StoreError, Uid
+from mailserver.wire.imap_append import (
+    Append,
+    AppendedMessage,
+    BadUrl,
+    MessageUrl,
+    Replace,
+    Url,
+    parse_message_url,
+)
+from mailserver.wire.imap_responses import public_text
 from mailserver.wire.imap_sequence import render_set
 
 _BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
@@ -19,26 +32,46 @@ _BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 
 async def append(session: Session, command: Append) -> Reply:
     """The messages are in the mailbox; their UIDs are told."""
-    messages = [_stored(message) for message in command.messages]
-    try:
-        mailbox = await session.open(command.mailbox)
-        try:
-            uids = await session.run(mailbox.append, messages)
-            code = b"APPENDUID %d %b" % (mailbox.uidvalidity, render_set(uids))
-        finally:
-            await session.give_back(mailbox)
-    except StoreError as fault:
-        raise refusal_of(fault, is_target=True)
+    code = await _append(session, command)
     await session.sync()
     return ok("Append completed.", code)
 
 
-def _stored(message: AppendedMessage) -> NewMessage:
-    if not message.content:
+async def replace(session: Session, command: Replace) -> Reply:
+    """The message is in the mailbox, and the one that it replaces is gone from the selected one."""
+    selected = session.writable_mailbox
+    replaced = selected.chosen(command.replaced, command.by_uid)
+    if not all(uid in selected.mailbox.messages for uid in replaced) or not replaced:
+        raise Refusal("The message to be replaced is gone.", b"EXPUNGEISSUED")
+    code = await _append(session, command.append)
+    session.output.line(b"* OK [%b] Replacement message ready." % code)
+    await session.run(selected.mailbox.remove, replaced)
+    session.counts.expunged += 1
+    await session.sync()
+    return ok("Replace completed.")
+
+
+async def _append(session: Session, command: Append) -> bytes:
+    """The APPENDUID code."""
+    messages = [_stored(message, await _content(session, message)) for message in command.messages]
+    try:
+        return await session.run(_append_all, session.store, command.mailbox, messages)
+    except StoreError as fault:
+        raise refusal_of(fault, is_target=True)
+
+
+def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) -> bytes:
+    """The APPENDUID code, once the messages are in the mailbox of that name. Blocking."""
+    with store.borrow(name) as mailbox:
+        return b"APPENDUID %d %b" % (mailbox.uidvalidity, render_set(mailbox.append(messages)))
+
+
+def _stored(message: AppendedMessage, content: bytes) -> NewMessage:
+    if not content:
         raise Refusal("Can't save a zero byte message.", b"CANNOT")
-    if b"\0" in message.content:
+    if b"\0" in content:
         raise Refusal("NUL octets cannot be stored.", b"UNKNOWN-CTE")
-    return NewMessage(with_crlf(message.content), message.flags, message.internal_date)
+    return NewMessage(with_crlf(content), message.flags, message.internal_date)
 
 
 def with_crlf(content: bytes) -> bytes:
@@ -46,3 +79,45 @@ def with_crlf(content: bytes) -> bytes:
     if content.count(b"\n") == content.count(b"\r\n") == content.count(b"\r"):
         return content
     return _BARE_NEWLINE.sub(b"\r\n", content)
+
+
+async def _content(session: Session, message: AppendedMessage) -> bytes:
+    """The message's octets, catenated where they come in parts. RFC 4469 §3."""
+    if not message.parts:
+        return message.content
+    pieces: list[bytes] = []
+    room = session.settings.largest_message
+    for part in message.parts:
+        pieces.append(part if isinstance(part, bytes) else await _linked(session, part))
+        room -= len(pieces[-1])
+        if room < 0:
+            raise Refusal("The message would be too large.", b"TOOBIG")
+    return b"".join(pieces)
+
+
+async def _linked(session: Session, url: Url) -> bytes:
+    """What the URL names, as it is; it does not become \\Seen."""
+    try:
+        wanted = parse_message_url(url)
+        if wanted.mailbox is None and session.selected is None:
+            raise BadUrl("No mailbox is selected")
+        if wanted.mailbox is None:
+            return await session.run(_read, session.mailbox_in_use.mailbox, wanted)
+        mailbox = await session.open(wanted.mailbox)
+        try:
+            return await session.run(_read, mailbox, wanted)
+        finally:
+            await session.give_back(mailbox)
+    except (BadUrl, StoreError) as fault:
+        named = public_text(url.text.decode("latin-1")).replace(b"]", b"%5D")
+        raise Refusal(str(fault) or "There is no such message", b"BADURL " + named)
+
+
+def _read(mailbox: Mailbox, wanted: MessageUrl) -> bytes:
+    """Blocking."""
+    if wanted.uidvalidity not in (None, mailbox.uidvalidity):
+        raise BadUrl("The mailbox has another UIDVALIDITY")
+    octets = octets_of(mailbox.read(Uid(wanted.uid)), wanted.section)
+    if octets is None:
+        raise BadUrl("The message has no such part")
+    return octets

@@ -14,6 +14,7 @@ _AFTER_LOGIN: Final = (
     "ESEARCH", "SEARCHRES", "WITHIN", "LIST-EXTENDED", "LIST-STATUS", "STATUS=SIZE", "CONDSTORE",
     "QRESYNC", "MULTIAPPEND", "BINARY", "UTF8=ACCEPT", "OBJECTID", "SORT", "THREAD=ORDEREDSUBJECT",
     "THREAD=REFERENCES", "THREAD=REFS", "SORT=DISPLAY", "I18NLEVEL=1", "ESORT", "CONTEXT=SEARCH", "PARTIAL",
+    "PREVIEW", "REPLACE", "CATENATE",
 )  # fmt: skip
 MECHANISMS: Final = ("PLAIN", "LOGIN")
 
@@ -27,6 +28,10 @@ def before_login(may_log_in: bool, may_start_tls: bool) -> bytes:
     return " ".join(words).encode("ascii")
 
 
-def after_login(message_size_limit: int) -> bytes:
-    """The list for a client that has logged in."""
-    return " ".join((*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}")).encode("ascii")
+def after_login(message_size_limit: int, is_compressed: bool, may_leave: bool) -> bytes:
+    """The list for a client that has logged in. `may_leave`: UNAUTHENTICATE leads back (RFC 8437)."""
+    words = [*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}"]
+    if not is_compressed:
+        words.append("COMPRESS=DEFLATE")
+        words += ["UNAUTHENTICATE"] if may_leave else []
+    return " ".join(words).encode("ascii")

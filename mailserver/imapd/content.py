@@ -15,10 +15,11 @@ from typing import Final
 from mailserver.message.header import header_end, selected
 from mailserver.message.imap_envelope import render_envelope
 from mailserver.message.mime import Part, parse
+from mailserver.message.preview import preview
 from mailserver.message.section import UnknownEncoding, binary, section_bytes
 from mailserver.message.structure import render_body, render_bodystructure
 from mailserver.wire.imap_fetch import Attribute, Item, Section
-from mailserver.wire.imap_responses import literal
+from mailserver.wire.imap_responses import literal, string
 
 Make = Callable[[bytes], bytes]
 
@@ -36,6 +37,10 @@ class CannotDecode(Exception):
 
 def _email_id(content: bytes) -> bytes:
     return b"E" + hashlib.sha256(content).hexdigest()[:40].encode("ascii")
+
+
+def _preview(content: bytes) -> bytes:
+    return string(preview(content).encode("utf-8"))
 
 
 def _header(content: bytes) -> bytes:
@@ -56,6 +61,8 @@ def fact(item: Item) -> tuple[str, Make] | None:
     if isinstance(item, Attribute):
         if item.name == "EMAILID":
             return "emailid.1", _email_id
+        if item.name == "PREVIEW":
+            return "preview.1", _preview
         return _ATTRIBUTES.get(item.name)
     if item.part or item.partial or item.kind.startswith("BINARY"):
         return None
@@ -90,6 +97,11 @@ def _rendered(content: bytes, section: Section, tree: Part | None) -> bytes:
     if section.kind == "BINARY" and b"\0" in octets:
         return b"~" + literal(octets)
     return literal(without_nul(octets))
+
+
+def octets_of(content: bytes, section: Section) -> bytes | None:
+    """The octets of one section, None where the message has no such section."""
+    return _octets(content, section, parse(content) if section.part else None)
 
 
 def _octets(content: bytes, section: Section, tree: Part | None) -> bytes | None:

@@ -24,6 +24,7 @@ _ON_MESSAGES: Final[dict[str, Handler]] = {
     "SORT": order.order,
     "THREAD": order.order,
     "EXPUNGE": messages.expunge,
+    "REPLACE": append.replace,
 }
 _ON_SELECTED: Final[dict[str, Handler]] = {
     **_ON_MESSAGES,

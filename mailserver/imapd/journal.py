@@ -47,6 +47,13 @@ class Journal:
         """The line of a login."""
         self._log.write("imap-login", f"Login: {self._fields(account.name, os.getpid())}")
 
+    def left(self, octets_out: int) -> None:
+        """The last line of a session whose connection goes on without it."""
+        reason, self.reason = self.reason, "Unauthenticated"
+        self.ended(octets_out)
+        self.reason, self.session, self.method, self._name = reason, None, "", ""
+        self.attempts = 0
+
     def ended(self, octets_out: int) -> None:
         """The last line."""
         session = self.session

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailserver.imapd.replies import ClientGone
+from mailserver.wire.imap_deflate import Deflater
 
 FULL: Final = 65_536  # octets that make one write
 SLICE: Final = 0.010  # seconds of work before others get their turn
@@ -35,6 +36,7 @@ class Output:
         self._held = 0
         self._waiting: Deferred[None] | None = None
         self._slice_start = 0.0
+        self._deflater: Deflater | None = None
 
     def attach(self, transport: Any) -> None:
         """What is said from now on goes to `transport`."""
@@ -65,8 +67,15 @@ class Output:
             self._pieces = []
             self._held = 0
             self.octets += len(data)
+            if self._deflater is not None:
+                data = self._deflater.deflate(data)
             if self._transport is not None:
                 self._transport.write(data)
+
+    def compress(self) -> None:
+        """What is said from now on is compressed. RFC 4978 §3."""
+        self.flush()
+        self._deflater = Deflater()
 
     def start_slice(self) -> None:
         """A piece of work begins now."""

@@ -40,6 +40,7 @@ from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
 from mailserver.wire.imap_commands import BadCommand, Command, parse_command
+from mailserver.wire.imap_deflate import DeflateError, Inflater
 from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits, Refused
 from mailserver.wire.imap_mailbox import InvalidMailboxName
 from mailserver.wire.imap_responses import public_text, string
@@ -83,6 +84,7 @@ class ImapServer(IMAP4Server):
         self._line_wanted: Deferred[bytes] | None = None
         self._output = Output(service.reactor, self._advance)
         self._input = CommandReader(self._limits(is_strict=True))
+        self._inflater: Inflater | None = None
         self.callLater = service.reactor.callLater  # type: ignore[method-assign]
 
     def _limits(self, is_strict: bool) -> Limits:
@@ -192,7 +194,7 @@ class ImapServer(IMAP4Server):
             return
         self.resetTimeout()
         self._journal.octets_in += len(data)
-        self._input.feed(data)
+        (self._inflater or self._input).feed(data)
         self._advance()
 
     def _advance(self) -> None:
@@ -217,14 +219,28 @@ class ImapServer(IMAP4Server):
             return False
         event = self._input.next_event()
         if event is None:
-            return False
+            return self._inflate()
         self._act(event)
         return True
+
+    def _inflate(self) -> bool:
+        """Whether more input came out of the compressed stream."""
+        if self._inflater is None:
+            return False
+        try:
+            piece = self._inflater.read()
+        except DeflateError as fault:
+            self._journal.reason = str(fault)
+            self._say_goodbye(str(fault) + ".")
+            return False
+        self._input.feed(piece)
+        return bool(piece)
 
     def _regulate(self) -> None:
         """Reading pauses while enough is held that cannot be acted on yet."""
         is_waiting = (self._is_busy and self._line_wanted is None) or self._output.is_paused
-        wants_pause = is_waiting and self._input.pending > HELD
+        held = self._input.pending + (self._inflater.pending if self._inflater is not None else 0)
+        wants_pause = is_waiting and held > HELD
         if wants_pause != self._is_reading_paused:
             self._is_reading_paused = wants_pause
             if wants_pause:
@@ -235,7 +251,7 @@ class ImapServer(IMAP4Server):
     def _take_answer(self, wanted: Deferred[bytes]) -> bool:
         line = self._input.next_line(LONGEST_ANSWER)
         if line is None:
-            return False
+            return self._inflate()
         self._line_wanted = None
         if isinstance(line, Fatal):
             wanted.errback(Farewell(line.text))
@@ -335,6 +351,10 @@ class ImapServer(IMAP4Server):
             return self._anywhere(command)
         if session is None:
             return await self._before_login(command)
+        if command.name == "COMPRESS":
+            return self._compress(command)
+        if command.name == "UNAUTHENTICATE":
+            return await self._leave()
         handler = HANDLERS.get(command.name)
         if handler is None:
             raise Rejection("Command is not valid after login.", b"CLIENTBUG")
@@ -356,8 +376,36 @@ class ImapServer(IMAP4Server):
 
     def _capabilities(self) -> bytes:
         if self._session is not None:
-            return capability.after_login(self._service.settings.largest_message)
+            size = self._service.settings.largest_message
+            return capability.after_login(size, self._inflater is not None, self._may_leave)
         return self._entrance.capabilities(self._tls is not None)
+
+    def _compress(self, command: Command) -> Reply | None:
+        """Both streams are compressed from here on. RFC 4978 §3."""
+        if command.arguments.mechanism != "DEFLATE":
+            raise Refusal("Unknown compression mechanism.")
+        if self._inflater is not None:
+            raise Refusal("Compression is active already.", b"COMPRESSIONACTIVE")
+        self._output.line(command.tag + b" OK Begin compression.")
+        self._output.compress()
+        self._inflater = Inflater(allowance=2 * self._service.settings.largest_message)
+        self._inflater.feed(self._input.take_pending())
+        return None
+
+    @property
+    def _may_leave(self) -> bool:
+        """Not from a session host, whose front is gone; nor out of a compressed stream."""
+        return self._resumed is None and self._inflater is None
+
+    async def _leave(self) -> Reply:
+        """Nobody is logged in, as after the greeting. RFC 8437 §3."""
+        if not self._may_leave:
+            raise Rejection("UNAUTHENTICATE is not available.")
+        await self._give_back()
+        self._journal.left(self._output.octets)
+        self._input.limits = self._limits(is_strict=True)
+        self._time_out_after(self._service.settings.login_timeout)
+        return ok("Unauthenticated.")
 
     def _finish(self, tag: bytes, reply: Reply) -> None:
         """The tagged line is said, and what follows from it for the connection."""

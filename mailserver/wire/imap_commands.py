@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mailserver.wire.imap_append import read_append, read_replace
 from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_fetch import read_fetch
+from mailserver.wire.imap_flags import read_bare_flags, read_flag_list
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
 from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
@@ -22,10 +24,6 @@ from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 LONGEST_TAG: Final = 200
-MOST_FLAGS: Final = 100
-_SYSTEM: Final = {
-    name.lower(): name for name in (b"\\Answered", b"\\Flagged", b"\\Deleted", b"\\Seen", b"\\Draft")
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +104,6 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class AppendedMessage:
-    """One message of APPEND. `internal_date` is in POSIX seconds, None for now."""
-
-    content: bytes
-    flags: frozenset[bytes] = frozenset()
-    internal_date: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """APPEND, of one message or several (RFC 3502)."""
-
-    mailbox: str
-    messages: tuple[AppendedMessage, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Expunge:
     """EXPUNGE, or UID EXPUNGE of some. RFC 4315 §2.1."""
 
@@ -162,6 +143,13 @@ class CancelUpdate:
     """CANCELUPDATE. RFC 5267 §4.3.5."""
 
     tags: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compress:
+    """COMPRESS. RFC 4978."""
+
+    mechanism: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,51 +334,6 @@ def _status(reader: ArgumentReader) -> Status:
     return Status(mailbox, read_status_items(reader))
 
 
-def _append(reader: ArgumentReader) -> Append:
-    reader.space()
-    mailbox = _mailbox(reader)
-    messages = [_message(reader)]
-    while not reader.at_end:
-        messages.append(_message(reader))
-    return Append(mailbox, tuple(messages))
-
-
-def _message(reader: ArgumentReader) -> AppendedMessage:
-    reader.space()
-    flags: frozenset[bytes] = frozenset()
-    internal_date = None
-    if reader.peek() == b"(":
-        flags = _flag_list(reader)
-        reader.space()
-    if reader.peek() == b'"':
-        internal_date = reader.date_time()
-        reader.space()
-    return AppendedMessage(_message_data(reader), flags, internal_date)
-
-
-def _message_data(reader: ArgumentReader) -> bytes:
-    if reader.text[reader.position : reader.position + 6].upper() != b"UTF8 (":
-        return reader.literal()
-    reader.position += 6  # RFC 6855 §4
-    content = reader.literal()
-    reader.expect(b")")
-    return content
-
-
-def _flag_list(reader: ArgumentReader) -> frozenset[bytes]:
-    return _known(reader.list_of(reader.flag, may_be_empty=True))
-
-
-def _known(flags: list[bytes]) -> frozenset[bytes]:
-    r"""System flags in their one spelling. \Recent is dropped; other `\` names are refused."""
-    if len(flags) > MOST_FLAGS or any(len(flag) > 255 for flag in flags):
-        raise ImapSyntaxError("Too many flags")
-    known = {_SYSTEM.get(flag.lower(), flag) for flag in flags if flag.lower() != b"\\recent"}
-    if any(flag.startswith(b"\\") and flag.lower() not in _SYSTEM for flag in known):
-        raise ImapSyntaxError("Invalid system flag")
-    return frozenset(known)
-
-
 def _store(reader: ArgumentReader, by_uid: bool = False) -> Store:
     reader.space()
     messages = read_sequence_set(reader)
@@ -409,16 +352,8 @@ def _store(reader: ArgumentReader, by_uid: bool = False) -> Store:
     if item not in ("FLAGS", "FLAGS.SILENT"):
         raise ImapSyntaxError("Invalid STORE item")
     reader.space()
-    flags = _flag_list(reader) if reader.peek() == b"(" else _bare_flags(reader)
+    flags = read_flag_list(reader) if reader.peek() == b"(" else read_bare_flags(reader)
     return Store(messages, sign, flags, item.endswith(".SILENT"), by_uid, unchanged_since)
-
-
-def _bare_flags(reader: ArgumentReader) -> frozenset[bytes]:
-    flags = [reader.flag()]
-    while not reader.at_end:
-        reader.space()
-        flags.append(reader.flag())
-    return _known(flags)
 
 
 def _copy(reader: ArgumentReader, by_uid: bool = False) -> Copy:
@@ -446,6 +381,11 @@ def _enable(reader: ArgumentReader) -> Enable:
     return Enable(tuple(extensions))
 
 
+def _compress(reader: ArgumentReader) -> Compress:
+    reader.space()
+    return Compress(reader.word())
+
+
 def _cancel_update(reader: ArgumentReader) -> CancelUpdate:
     tags: list[bytes] = []
     while not reader.at_end or not tags:
@@ -467,11 +407,12 @@ def _id(reader: ArgumentReader) -> Identify:
     return Identify(tuple((name or b"", value or b"") for name, value in pairs))
 
 
+_BARE: Final = (
+    "CAPABILITY", "NOOP", "LOGOUT", "STARTTLS", "CHECK", "CLOSE", "UNSELECT", "NAMESPACE", "IDLE",
+    "UNAUTHENTICATE",
+)  # fmt: skip
 _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
-    **dict.fromkeys(
-        ("CAPABILITY", "NOOP", "LOGOUT", "STARTTLS", "CHECK", "CLOSE", "UNSELECT", "NAMESPACE", "IDLE"),
-        _nothing,
-    ),
+    **dict.fromkeys(_BARE, _nothing),
     "AUTHENTICATE": _authenticate,
     "LOGIN": _login,
     "SELECT": _select,
@@ -484,23 +425,26 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "LIST": read_list,
     "LSUB": read_lsub,
     "STATUS": _status,
-    "APPEND": _append,
+    "APPEND": read_append,
     "EXPUNGE": _expunge,
     "SEARCH": read_search,
     "FETCH": read_fetch,
     "STORE": _store,
     "COPY": _copy,
     "MOVE": _copy,
+    "REPLACE": read_replace,
     "SORT": read_sort,
     "THREAD": read_thread,
     "ENABLE": _enable,
     "ID": _id,
     "CANCELUPDATE": _cancel_update,
+    "COMPRESS": _compress,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
     "UID STORE": lambda reader: _store(reader, by_uid=True),
     "UID COPY": lambda reader: _copy(reader, by_uid=True),
     "UID MOVE": lambda reader: _copy(reader, by_uid=True),
+    "UID REPLACE": lambda reader: read_replace(reader, by_uid=True),
     "UID SEARCH": lambda reader: read_search(reader, by_uid=True),
     "UID SORT": lambda reader: read_sort(reader, by_uid=True),
     "UID THREAD": lambda reader: read_thread(reader, by_uid=True),

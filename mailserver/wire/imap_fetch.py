@@ -17,7 +17,7 @@ DEEPEST_PART: Final = 100
 MOST_ITEMS: Final = 200
 _SIMPLE: Final = frozenset(
     {"FLAGS", "UID", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE", "BODYSTRUCTURE", "BODY", "MODSEQ",
-     "EMAILID", "THREADID"}
+     "EMAILID", "THREADID", "PREVIEW"}
 )  # fmt: skip
 _MACROS: Final = {
     "ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE"),
@@ -161,9 +161,21 @@ def _item(reader: ArgumentReader) -> Item:
         return Section(kind=word, text=word[7:])
     if word == "RFC822.HEADER":
         return Section(kind=word, text="HEADER", is_peek=True)
+    if word == "PREVIEW" and reader.skip(b" ("):  # RFC 8970 §4.1
+        if reader.word() != "LAZY":
+            raise ImapSyntaxError("Unknown PREVIEW modifier")
+        reader.expect(b")")
     if word not in _SIMPLE:
         raise ImapSyntaxError("Unknown FETCH item")
     return Attribute(word)
+
+
+def parse_section(text: bytes) -> Section:
+    """The BODY section that `text` is, as it stands between brackets. Raises ImapSyntaxError."""
+    reader = ArgumentReader(text + b"]")
+    section = _section(reader, "BODY.PEEK")
+    reader.end()
+    return section
 
 
 def _section(reader: ArgumentReader, kind: str) -> Section:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 _LITERAL: Final = re.compile(rb"\{([0-9]{1,20})(\+?)\}\r?\n\Z")
-_APPEND: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]+ +APPEND ', re.IGNORECASE)
+_APPEND: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]+ +(?:APPEND|(?:UID +)?REPLACE) ', re.IGNORECASE)
 _TAG: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]+')
-MOST_LITERALS: Final = 100  # in one command other than APPEND
+MOST_LITERALS: Final = 100  # in one command other than APPEND and REPLACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.wire import imap_commands as commands
 from mailserver.wire import imap_search as search
+from mailserver.wire.imap_append import Append, AppendedMessage
 from mailserver.wire.imap_fetch import Attribute, Fetch, Section
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import List
@@ -115,12 +116,12 @@ def test_commands(text: bytes, value: object) -> None:
 
 def test_append() -> None:
     """Flags, date and literal, once or several times. RFC 3501 §6.3.11, RFC 3502."""
-    one = commands.AppendedMessage(b"m")
-    two = commands.AppendedMessage(b"n", frozenset({b"\\Seen"}), 0)
-    assert parsed(b"APPEND x {1}\r\n", b"m") == commands.Append("x", (one,))
+    one = AppendedMessage(b"m")
+    two = AppendedMessage(b"n", frozenset({b"\\Seen"}), 0)
+    assert parsed(b"APPEND x {1}\r\n", b"m") == Append("x", (one,))
     text = b'APPEND x {1+}\r\n (\\seen) "01-Jan-1970 00:00:00 +0000" ~{1}\r\n'
-    assert parsed(text, b"m", b"n") == commands.Append("x", (one, two))
-    assert parsed(b"APPEND x UTF8 (~{1}\r\n)", b"m") == commands.Append("x", (one,))
+    assert parsed(text, b"m", b"n") == Append("x", (one, two))
+    assert parsed(b"APPEND x UTF8 (~{1}\r\n)", b"m") == Append("x", (one,))
 
 
 @pytest.mark.parametrize(
