@@ -142,8 +142,9 @@ class _Fetching:
         return gathered.taken
 
     def _rows(self, uids: Sequence[Uid], sources: Sequence[Rendered]) -> list[Row]:
-        known, number = self._selected.mailbox.messages, self._selected.number
-        rows = [(number(uid), uid, found) for uid in uids if (found := known.get(uid)) is not None]
+        known = self._selected.mailbox.messages
+        numbered = zip(self._selected.numbers(uids), uids, strict=True)
+        rows = [(number, uid, found) for number, uid in numbered if (found := known.get(uid)) is not None]
         if any(len(source) < len(uids) for source in sources):
             rows = [row for row in rows if all(row[1] in source for source in sources)]
         return rows

@@ -27,7 +27,7 @@ class Results:
 
     def numbers(self, uids: Sequence[Uid]) -> Sequence[int]:
         """UIDs or sequence numbers, as the client asked."""
-        return uids if self.by_uid else [self.selected.number(uid) for uid in uids]
+        return uids if self.by_uid else self.selected.numbers(uids)
 
     def plain(self, name: bytes) -> bytes:
         """The SEARCH or SORT response. RFC 3501 §7.2.5, RFC 7162 §3.1.6."""

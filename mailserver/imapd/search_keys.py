@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from mailserver.imapd.content import fact
 from mailserver.imapd.selected import Selected
@@ -42,7 +42,7 @@ class Searcher:
     def everything(self) -> list[Uid]:
         """All messages of the session's list that the index still knows, ascending."""
         known = self._selected.mailbox.messages
-        return [Uid(uid) for uid in self._selected.uids if uid in known]
+        return [*filter(known.__contains__, cast(Sequence[Uid], self._selected.uids))]
 
     async def found(self, key: keys.Key) -> list[Uid]:
         """The messages that the key names, ascending."""
@@ -73,20 +73,28 @@ class Searcher:
         return await self._by_content(key, uids)
 
     async def _by_index(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
-        holds = self._test(key)
-        known = self._selected.mailbox.messages
+        select = self._selection(key)
         found: list[Uid] = []
         for start in range(0, len(uids), _INDEX_BATCH):
             batch = uids[start : start + _INDEX_BATCH]
-            found += [uid for uid in batch if (message := known.get(uid)) is not None and holds(message)]
+            found += select(batch)
             await self._session.output.room()
         return found
 
+    def _selection(self, key: keys.Key) -> Callable[[list[Uid]], list[Uid]]:
+        known = self._selected.mailbox.messages
+        if isinstance(key, keys.HasFlag):
+            flagged = _Flagged(self._spelt(key.flag))
+            return lambda uids: [
+                uid for uid in uids if (message := known.get(uid)) is not None and flagged[message.flags]
+            ]
+        holds = self._test(key)
+        return lambda uids: [
+            uid for uid in uids if (message := known.get(uid)) is not None and holds(message)
+        ]
+
     def _test(self, key: keys.Key) -> Callable[[Message], bool]:
         match key:
-            case keys.HasFlag(flag):
-                spelt = self._spelt(flag)
-                return lambda message: not message.flags.isdisjoint(spelt)
             case keys.Dated(relation, day, False):
                 low, high = _days(relation, day)
                 return lambda message: low <= message.internal_date < high
@@ -115,6 +123,18 @@ class Searcher:
             found += await self._session.run(test, self._selected.mailbox, batch)
             await self._session.output.room()
         return sorted(found)
+
+
+class _Flagged(dict[Flags, bool]):
+    """Whether a set of flags holds one of those named: asked once for each set, of which there are few."""
+
+    def __init__(self, named: Flags) -> None:
+        super().__init__()
+        self._named = named
+
+    def __missing__(self, flags: Flags) -> bool:
+        answer = self[flags] = not flags.isdisjoint(self._named)
+        return answer
 
 
 def _without(uids: list[Uid], others: list[Uid]) -> list[Uid]:

@@ -14,7 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Rejection
@@ -77,6 +77,13 @@ class Selected:
         position = bisect_left(self.uids, uid)
         return position + 1 if position < len(self.uids) and self.uids[position] == uid else 0
 
+    def numbers(self, uids: Sequence[int]) -> Sequence[int]:
+        """The sequence numbers of messages, ascending; where they are neighbours, in one step."""
+        first = self.number(uids[0]) if uids else 0
+        if first and self.uids[first - 1 : first - 1 + len(uids)] == array("I", uids):
+            return range(first, first + len(uids))
+        return [self.number(uid) for uid in uids]
+
     def positions(self, messages: SequenceSet, by_uid: bool, is_strict: bool = True) -> Iterable[int]:
         """Indexes into `uids`, ascending.
 
@@ -94,7 +101,12 @@ class Selected:
 
     def chosen(self, messages: SequenceSet, by_uid: bool, is_strict: bool = True) -> list[Uid]:
         """The UIDs that the set names, ascending; see `positions`."""
-        return [Uid(self.uids[index]) for index in self.positions(messages, by_uid, is_strict)]
+        positions = self.positions(messages, by_uid, is_strict)
+        if isinstance(positions, range):
+            found = self.uids[positions.start : positions.stop].tolist()
+        else:
+            found = [self.uids[index] for index in positions]
+        return cast(list[Uid], found)
 
     # \Recent.
 

@@ -52,6 +52,7 @@ __all__ = ["MaildirFormat", "as_stored", "deposit", "make_maildir", "with_crlf"]
 RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
 VERIFY: Final = 30.0  # seconds
+_USUAL_SIZE: Final = 1 << 16  # octets that are read at once
 ABANDONED: Final = 36 * 3600  # seconds that a file may stay in tmp
 
 _Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
@@ -283,15 +284,22 @@ class MaildirFormat(MailboxFormat):
             place = self._glimpse.get(key) or (None if look_again else self._places.get(key))
             if place is not None:
                 try:
-                    return act(os.path.join(self._directory, place))
+                    return act(f"{self._directory}/{place}")
                 except FileNotFoundError:
                     continue
         raise MessageGone("The message is gone")
 
     def _read_file(self, path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            return file.readall()
+        try:
+            content = os.read(descriptor, _USUAL_SIZE)
+            if len(content) < _USUAL_SIZE and not os.read(descriptor, 1):
+                return content
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                return file.readall()
+        finally:
+            os.close(descriptor)
 
     # Writing.
 

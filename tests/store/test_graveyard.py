@@ -89,7 +89,9 @@ def test_it_is_cleaned_by_age(harness: GraceHarness) -> None:
     assert [each.path for each in harness.store.buried()] == [second.path]
 
 
-def test_where_it_cannot_be_kept_it_is_removed(harness: GraceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_cannot_be_kept_it_is_removed(
+    harness: GraceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk must not hinder an expunge."""
 
     def full(*_: object) -> None:
