@@ -15,9 +15,12 @@ No I/O, no clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
+
+from mailserver.queue.content_checks import CheckTables, ContentChecks, Findings, Rejected
+from mailserver.tables.table import TableError
 
 MEMORY_LIMIT: Final = 1 << 20  # octets of header
 DROPPED_FIELDS: Final = frozenset({b"bcc", b"content-length", b"resent-bcc", b"return-path"})
@@ -43,12 +46,13 @@ class ContentRefused(Exception):
 class CleanupRules:
     """Parameters of `Cleanup`, each under its main.cf name but for `drop` (message_drop_headers).
 
-    `drop` holds names in lower case. Limits of 0 mean none.
+    `drop` holds names in lower case. Limits of 0 mean none. `checks` are header_checks and their like.
     """
 
     drop: frozenset[bytes] = DROPPED_FIELDS
     hopcount_limit: int = 50
     message_size_limit: int = 10_240_000
+    checks: CheckTables = field(default_factory=CheckTables)
 
 
 class Cleanup:
@@ -57,7 +61,7 @@ class Cleanup:
     `received` is our Received: field, with its line end. `missing` are fields to add where the
     header lacks them: name to value, in order, as for local clients (always_add_missing_headers);
     in a resent message their Resent- forms are added. After `finish`, `message_id` holds
-    the Message-Id's value, "" where there is none.
+    the Message-Id's value, "" where there is none; `findings` what `checks` want done, and logged.
     """
 
     def __init__(
@@ -71,7 +75,13 @@ class Cleanup:
         self._octets = 0
         self._ends_in_newline = True
         self._refusal: ContentRefused | None = None
+        self._checks = ContentChecks(rules.checks) if rules.checks else None
         self.message_id = ""
+
+    @property
+    def findings(self) -> Findings:
+        """What the rules of `checks` found so far."""
+        return self._checks.findings if self._checks is not None else Findings()
 
     def feed(self, data: bytes) -> bytes:
         """The content that is certain by now. b"" after a refusal, which `finish` raises."""
@@ -81,6 +91,8 @@ class Cleanup:
             if not self._header_is_whole(max(seen - 1, 0)):
                 return b""
             data = self._leave_header(self._is_cut())
+        elif self._checks is not None:
+            data = self._judged(self._checks.body, data)
         if data:
             self._ends_in_newline = data.endswith(b"\n")
         return self._counted(data)
@@ -92,6 +104,8 @@ class Cleanup:
             if self._header and not self._header.endswith(b"\n"):
                 self._header += b"\n"
             rest = self._leave_header(False)
+        if self._checks is not None:
+            rest += self._judged(self._checks.finish, b"")
         if rest:
             self._ends_in_newline = rest.endswith(b"\n")
         if not self._ends_in_newline:
@@ -100,6 +114,20 @@ class Cleanup:
         if self._refusal is not None:
             raise self._refusal
         return rest
+
+    def _judged(self, check: Callable[[bytes], bytes], data: bytes) -> bytes:
+        """The content as a check leaves it; a rejection, or a table that fails, is noted."""
+        if self._refusal is not None:
+            return b""
+        try:
+            return check(data)
+        except Rejected as rejected:
+            code = 550 if rejected.dsn.startswith("5") else 450
+            self._refusal = ContentRefused(code, rejected.dsn, rejected.text)
+        except TableError as error:
+            self._refusal = ContentRefused(451, "4.3.0", "Error: temporary lookup failure")
+            self.findings.notes.append(("warning", "header_checks", str(error), ""))
+        return b""
 
     def _counted(self, data: bytes) -> bytes:
         self._octets += len(data)
@@ -130,11 +158,22 @@ class Cleanup:
         header, rest = buffered[:end], buffered[end:]
         if not (is_cut and end and b"\n" not in rest) and not rest.startswith(b"\n"):
             rest = b"\n" + rest
-        return b"".join((self._received, mbox_line, self._examined(header), rest))
+        if self._checks is None:
+            return b"".join((self._received, mbox_line, self._examined(header), rest))
+        whole = b"".join((self._received, mbox_line, header))
+        examined = self._judged(self._checks.header, whole)
+        return self._examined(examined, len(_HOP.findall(whole))) + self._judged(self._checks_behind, rest)
 
-    def _examined(self, header: bytes) -> bytes:
-        """The header with fields dropped and added; a refusal is noted."""
-        hops = len(_HOP.findall(header)) + bool(self._received)
+    def _checks_behind(self, rest: bytes) -> bytes:
+        """The body's first piece, behind the blank line that ends the header."""
+        assert self._checks is not None
+        blank = rest[:1] if rest.startswith(b"\n") else b""
+        return blank + self._checks.body(rest[len(blank) :])
+
+    def _examined(self, header: bytes, hops: int = -1) -> bytes:
+        """The header with fields dropped and added; a refusal is noted. `hops` -1: not counted yet."""
+        if hops < 0:
+            hops = len(_HOP.findall(header)) + bool(self._received)
         if self._rules.hopcount_limit and hops >= self._rules.hopcount_limit:
             self._refusal = ContentRefused(554, "5.4.0", "Error: too many hops")
         lowered = header.lower()

@@ -59,3 +59,13 @@ class Copies:
             yield self.routing.complete(parse_lenient(text.strip()))
         except AddressError as error:
             self.warn(f"{source}: no copy is sent: {text!r}: {error}")
+
+
+def affected(envelope: Envelope, redirect: Address | None, bcc: Sequence[Address]) -> Envelope:
+    """The envelope with REDIRECT and BCC carried out."""
+    recipients = envelope.recipients
+    if redirect is not None:
+        recipients = (Recipient(redirect, str(redirect)),)
+    quiet = frozenset(("NEVER",))
+    recipients += tuple(Recipient(address, str(address), quiet) for address in bcc)
+    return replace(envelope, recipients=recipients) if recipients != envelope.recipients else envelope

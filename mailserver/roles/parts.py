@@ -25,6 +25,7 @@ from mailserver.delivery.lookups import LocalRules, owner_named
 from mailserver.delivery.routing import Routing
 from mailserver.maillog import FileLog, MailLog, SyslogLog
 from mailserver.queue.cleanup import CleanupRules
+from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
@@ -289,6 +290,14 @@ class Parts:
             drop=frozenset(word.lower().encode() for word in config.words("message_drop_headers")),
             hopcount_limit=config.integer("hopcount_limit"),
             message_size_limit=config.octets("message_size_limit"),
+            checks=CheckTables(
+                header_checks=self.tables("header_checks"),
+                mime_header_checks=self.tables("mime_header_checks"),
+                nested_header_checks=self.tables("nested_header_checks"),
+                body_checks=self.tables("body_checks"),
+                body_checks_size_limit=config.octets("body_checks_size_limit"),
+                mime_nesting_limit=config.integer("mime_nesting_limit"),
+            ),
         )
 
     @cached_property

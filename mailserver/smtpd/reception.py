@@ -11,10 +11,11 @@ what comes till then is swallowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
-from mailserver.envelope import Envelope, Recipient
+from mailserver.envelope import Envelope
+from mailserver.queue.content_checks import Findings
+from mailserver.queue.copies import affected
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
 from mailserver.smtpd.verdict import Effects
@@ -25,6 +26,10 @@ class ContentFilter(Protocol):
     """What stands between wire and queue file: `mailserver.queue.cleanup.Cleanup`."""
 
     message_id: str
+
+    @property
+    def findings(self) -> Findings:
+        """What header_checks and their like want done with the message."""
 
     def feed(self, data: bytes) -> bytes:
         """What is to be stored for certain by now."""
@@ -58,6 +63,11 @@ class Reception:
     def message_id(self) -> str:
         """The Message-Id's value, once all content was taken; "" where there is none."""
         return self._filter.message_id if self._filter is not None else ""
+
+    @property
+    def findings(self) -> Findings:
+        """What header_checks and their like want done, and logged, with the content so far."""
+        return self._filter.findings if self._filter is not None else Findings()
 
     def begin(self, content_filter: ContentFilter) -> None:
         """Content may be added."""
@@ -104,11 +114,13 @@ class Reception:
         except BaseException:
             self._message.discard()
             raise
-        if effects.discard:
+        findings = self._filter.findings
+        if effects.discard or findings.discard:
             self._message.discard()
             return None
-        self._message.envelope = affected(self._message.envelope, effects)
-        self._message.is_held = self._message.is_held or bool(effects.hold)
+        redirect, bcc = findings.redirect or effects.redirect, (*effects.bcc, *findings.bcc)
+        self._message.envelope = affected(self._message.envelope, redirect, bcc)
+        self._message.is_held = self._message.is_held or bool(effects.hold) or findings.hold
         return self._message.commit()
 
     def discard(self) -> None:
@@ -116,13 +128,3 @@ class Reception:
         self._is_discarded = True
         if not self._is_flushing:
             self._threads.run(self._message.discard)
-
-
-def affected(envelope: Envelope, effects: Effects) -> Envelope:
-    """The envelope with REDIRECT and BCC carried out."""
-    recipients = envelope.recipients
-    if effects.redirect is not None:
-        recipients = (Recipient(effects.redirect, str(effects.redirect)),)
-    quiet = frozenset(("NEVER",))
-    recipients += tuple(Recipient(address, str(address), quiet) for address in effects.bcc)
-    return replace(envelope, recipients=recipients) if recipients != envelope.recipients else envelope

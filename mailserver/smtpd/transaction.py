@@ -403,8 +403,9 @@ class MailTransactions:
         try:
             queue_file = await reception.commit(transaction.effects)
         except ContentRefused as refused:
-            verdict = Verdict(refused.code, refused.dsn, refused.text)
-            session.log_reject("reject", "END-OF-MESSAGE", verdict)
+            if not reception.findings.notes:
+                verdict = Verdict(refused.code, refused.dsn, refused.text)
+                session.log_reject("reject", "END-OF-MESSAGE", verdict)
             session.reply(refused.code, refused.dsn, refused.text)
             return ""
         except OSError as error:
@@ -412,6 +413,7 @@ class MailTransactions:
             session.reply(451, "4.3.0", "Error: queue file write error")
             return ""
         finally:
+            self._log_findings(reception, transaction)
             if self._current is transaction:
                 self.forget()
         services.log.write("cleanup", f"{reception.queue_id}: message-id={reception.message_id}")
@@ -419,6 +421,16 @@ class MailTransactions:
             self._hand_over(queue_file)
         session.forgive()
         return reception.queue_id
+
+    def _log_findings(self, reception: Reception, transaction: Transaction) -> None:
+        """What header_checks and their like found, in cleanup(8)'s form."""
+        session = self._session
+        to = transaction.recipients[0].address
+        for action, kind, content, text in reception.findings.notes:
+            words = f"from=<{_text(transaction.mail.sender)}> to=<{to}> proto={session.protocol}"
+            words += f" helo=<{session.helo}>" if session.helo else ""
+            line = f"{reception.queue_id}: {action}: {kind} {content} from {session.client}; {words}"
+            session.services.log.write("cleanup", f"{line}: {text}" if text else line)
 
     def _hand_over(self, queue_file: QueueFile) -> None:
         """Whoever delivers has the message. Should that fail, the message is ours all the same:

@@ -35,7 +35,9 @@ def near(far: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         f"transport_maps = inline:{{ {{ far.test = plain:[127.0.0.1]:{far.ports['smtp']} }} }}",
         "sender_bcc_maps = inline:{ { watched@example.org = bob } }",
         "soft_bounce = yes",
+        "header_checks = regexp:$config_directory/header_checks",
     )
+    (directory / "header_checks").write_text("/^X-Secret:/ IGNORE\n/^Subject: .*lottery/ REJECT not here\n")
     with (directory / "master.cf").open("a") as rows:
         rows.write("plain unix - - n - - smtp -o smtp_tls_security_level=none -o smtp_helo_name=plain.test\n")
     server.start()
@@ -87,3 +89,14 @@ def test_soft_bounce_refuses_for_now_and_returns_nothing(near: Server) -> None:
     send(near, b"Subject: soft\n\nx\n", "bob@example.org")
     near.logged(r"to=<bob@example.org>, .*dsn=4\.1\.1, status=deferred \(user unknown\)")
     forward.unlink()
+
+
+def test_header_checks_are_read_from_the_file_they_name(near: Server) -> None:
+    """header_checks: fields removed, messages refused; a changed table counts at once."""
+    send(near, b"Message-ID: <checked@near>\nX-Secret: 1\nSubject: fine\n\nx\n", "alice@example.org")
+    assert b"X-Secret" not in received(near, "alice", "<checked@near>")
+    with pytest.raises(smtplib.SMTPDataError, match="5.7.1 not here|4.7.1 not here"):
+        send(near, b"Subject: you won the lottery\n\nx\n", "alice@example.org")
+    near.logged(
+        r"reject: header Subject: you won the lottery from localhost\[127\.0\.0\.1\]; from=<carol@example.net> "
+    )

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailserver.queue.cleanup import Cleanup, CleanupRules
+from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.file import QueueFile
+from mailserver.tables.open import open_table
 from tests.smtpd.harness import NEIGHBOUR, STRANGER, Connection, House, read_content
 
 HELLO = "EHLO client.example"
@@ -470,3 +474,31 @@ def test_shutting_down_while_committing(tmp_path: Path) -> None:
     said = client.take()
     assert said.startswith("250 2.0.0 Ok: queued as ")
     assert "421 4.3.2" in said
+
+
+def test_content_checks_reach_the_client_and_the_log(tmp_path: Path) -> None:
+    """header_checks: REJECT is a 550 after the content, others a line of cleanup's; HOLD, REDIRECT."""
+    house = House(tmp_path)
+    path = tmp_path / "rules"
+    path.write_text(
+        "/^Subject: bad/ REJECT no such subject\n/^Subject: mind/ HOLD why\n/^To: old/ REDIRECT bob@example.org\n"
+        "/^Subject: gone/ DISCARD\n"
+    )
+    rules = CleanupRules(checks=CheckTables(header_checks=(open_table(f"regexp:{path}"),)))
+    object.__setattr__(house.services, "make_filter", partial(Cleanup, rules))
+    client = house.connect()
+    for content, reply in (
+        ("Subject: bad", "550 5.7.1 no such subject\n"),
+        ("Subject: mind\nTo: old@example.org", "250 2.0.0 Ok: queued as "),
+        ("Subject: gone", "250 2.0.0 Ok: queued as "),
+    ):
+        client.say("EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<alice@example.org>", "DATA")
+        assert client.say(*content.split("\n"), "", "x", ".").startswith(reply)
+    (message,) = house.accepted
+    assert "/hold/" in message.path
+    assert [str(each.address) for each in message.accepted.envelope.recipients] == ["bob@example.org"]
+    lines = [line.partition(": ")[2] for service, line in house.log.lines if service == "cleanup"]
+    about = "from unknown[192.0.2.7]; from=<a@example.com> to=<alice@example.org> proto=ESMTP helo=<client.example>"
+    assert lines[0] == f"reject: header Subject: bad {about}: 5.7.1 no such subject"
+    assert lines[1] == f"hold: header Subject: mind {about}: why"
+    assert f"discard: header Subject: gone {about}" in lines

@@ -28,12 +28,8 @@ PARAMETERS: Final = (
         Kind.REFUSED,
         "Inspects content, which this program does not do: mail that it rejects would be delivered.",
         """
-        body_checks =
-        header_checks =
         message_reject_characters =
         message_strip_characters =
-        mime_header_checks = $header_checks
-        nested_header_checks = $header_checks
         smtp_body_checks =
         smtp_header_checks =
         smtp_mime_header_checks =
@@ -227,7 +223,6 @@ PARAMETERS: Final = (
         Kind.HARMLESS,
         "Tells how strictly MIME and addresses in header fields are read; content is passed on as it came.",
         """
-        body_checks_size_limit = 51200
         cleanup_replace_stray_cr_lf = yes
         detect_8bit_encoding_header = yes
         disable_mime_input_processing = no
