@@ -18,10 +18,10 @@ from mailserver.commands.errors import CommandError
 from mailserver.commands.queue_access import QueueAccess, open_queue
 from mailserver.config.syntax import ConfigError
 from mailserver.maillog import ListLog, MailLog
-from mailserver.queue import pickup
 from mailserver.queue.control import QueueControl
 from mailserver.queue.directory import MESSAGE_STATES, Busy, State
 from mailserver.queue.identity import is_queue_id
+from mailserver.queue.taking import complete_files
 from mailserver.roles.parts import mail_log
 
 _USAGE: Final = (
@@ -129,7 +129,7 @@ def repair(access: QueueAccess) -> None:
     """All directories are there, damaged files set aside, left-overs removed. Raises OSError."""
     access.queue.prepare()
     access.queue.scan()
-    pickup.complete_files(access.queue.path_of("", State.MAILDROP).rstrip("/"))
+    complete_files(access.queue.path_of("", State.MAILDROP).rstrip("/"))
 
 
 class _Act:

@@ -40,7 +40,7 @@ class Submission:
             if name == b"recipient":
                 self._recipients.append(value)
             elif name == b"sender":
-                self.sender_text = value.strip().removeprefix("<").removesuffix(">")
+                self.sender_text = "" if value.strip() == "<>" else value.strip()
             elif name == b"full_name":
                 self.full_name = value
             elif name == b"extract":
@@ -74,9 +74,11 @@ class Submission:
         if not self.sender_text:
             return None
         try:
-            return self._with_origin(parse_lenient(self.sender_text))
+            sender = parse_lenient(self.sender_text)
         except AddressError:
-            return self._with_origin(Address(self._owner))
+            sender = Address(self._owner)
+        self.sender_text = str(sender)  # for the log: nothing but an address
+        return self._with_origin(sender)
 
     def _address(self, text: str) -> Address:
         """The recipient; what is no address becomes a name that nobody has, so that it bounces."""

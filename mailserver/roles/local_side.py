@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.queue import pickup
 from mailserver.queue.directory import State
-from mailserver.queue.pickup import Pickup, PickupRules
+from mailserver.queue.pickup import Pickup
 from mailserver.queue.runner import Runner
+from mailserver.queue.taking import PickupRules, prepare
 from mailserver.rights.listeners import CannotListen
 from mailserver.roles.command_door import CommandDoor, Permissions, listen
 from mailserver.roles.parts import Parts
@@ -36,7 +36,7 @@ class LocalSide:
             may_submit=allowed_users(parts, "authorized_submit_users"),
         )
         try:
-            pickup.prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)
+            prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)
             listener = listen(queue.path)
         except (OSError, CannotListen) as error:
             raise config.error("queue_directory", f"{error}: give it to the user of the server") from error

@@ -17,13 +17,14 @@ from twisted.internet.task import Clock
 
 from mailserver.envelope import Address
 from mailserver.maillog import ListLog
-from mailserver.queue import drop_file, pickup
+from mailserver.queue import drop_file
 from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.drop_file import Malformed
 from mailserver.queue.file import QueueFile
-from mailserver.queue.pickup import SCAN_SECONDS, STALE_SECONDS, Pickup, PickupRules, Taking
+from mailserver.queue.pickup import SCAN_SECONDS, Pickup
 from mailserver.queue.submission import Submission, extracted, named
+from mailserver.queue.taking import STALE_SECONDS, PickupRules, Taking, prepare
 from mailserver.threads import Inline
 
 NOW = 1_795_000_000.0
@@ -121,7 +122,9 @@ def test_present_fields_are_kept_and_bcc_is_dropped(place: Place) -> None:
         (b"recipient", b"bob"), content=b"From: me@x\nDate: d\nMessage-Id: <m>\nBcc: eve\nTo: bob\n\nx\n"
     )
     header = place.text(message).split(b"\n\n")[0]
-    assert b"Bcc" not in header and header.endswith(b"From: me@x\nDate: d\nMessage-Id: <m>\nTo: bob")
+    assert b"Bcc" not in header and header.endswith(
+        b"From: me@x\nDate: d\nMessage-Id: <m>\nTo: bob@example.org"
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,6 +257,42 @@ def test_links_and_devices_are_not_followed(place: Place, tmp_path: Path) -> Non
     assert os.listdir(place.maildrop.parent / "incoming") == []
 
 
+def test_nobody_writes_the_log(place: Place) -> None:
+    """B24: names and senders are users' words; fail2ban reads the log."""
+    forged = "x: NOQUEUE: reject: RCPT from unknown[192.0.2.1]: 554"
+    place.taking.take(place.put(forged, b"nonsense"))
+    place.take((b"sender", f"<{forged}>".encode()), (b"recipient", b"bob"))
+    place.take((b"sender", b"Name: NOQUEUE <a@b.c>"), (b"recipient", b"bob"))
+    assert not [text for _, text in place.log.lines if "NOQUEUE" in text]
+    assert "maildrop/(strange name): " in place.log.lines[0][1]
+    assert place.log.lines[-2][1].endswith("from=<a@b.c>")
+
+
+def test_a_bug_is_met_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that breaks us is left for the next start, with the others untouched."""
+    name = place.drop((b"recipient", b"bob"))
+
+    def broken(self: object, head: bytes) -> None:
+        raise RuntimeError("bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Submission, "envelope", broken)
+        with pytest.raises(RuntimeError):
+            place.taking.take(name)
+    assert place.taking.names() == [] and os.listdir(place.maildrop) == [name]
+    restarted = Taking(place.queue, place.rules, place.log, lambda: NOW)
+    assert restarted.names() == [name]
+
+
+@pytest.mark.parametrize("octets", [70_000, 1 << 20, (1 << 20) + 7, 3_000_000])
+def test_a_long_message_is_whole(place: Place, octets: int) -> None:
+    """Content is taken in pieces; the header's part that was examined is not taken twice."""
+    body = b"0123456789abcde\n" * (octets // 16)
+    text = place.text(place.take((b"recipient", b"bob"), content=b"To: bob\n\n" + body))
+    header, _, rest = text.partition(b"\n\n")
+    assert rest == body and b"\nTo: bob@example.org\n" in header
+
+
 def test_unfinished_files_wait_and_old_ones_go(place: Place) -> None:
     """Without its execute bit a file is being written; after a day nobody writes it any more."""
     place.put("D1", b"maildrop 1 ", drop_file.INCOMPLETE)
@@ -371,5 +410,5 @@ def test_modes_of_the_directory(tmp_path: Path, is_shared: bool, mode: int) -> N
     """Many users: write and pass, not list; sticky; the group is inherited. One user: nobody else."""
     path = tmp_path / "maildrop"
     for _ in range(2):
-        pickup.prepare(str(path), is_shared)
+        prepare(str(path), is_shared)
         assert stat.S_IMODE(path.stat().st_mode) == mode
