@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
+from weakref import WeakKeyDictionary
 
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Rejection
@@ -23,6 +24,7 @@ from mailserver.threads import Threads
 from mailserver.wire.imap_sequence import SequenceSet, render_set
 
 RECENT: Final = b"\\Recent"
+_lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionary()  # as last selected
 NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
 
 
@@ -65,7 +67,11 @@ class Selected:
     def _take_list(self) -> None:
         """The list as it is now; changes after the modseq taken first are found by `sync`."""
         self.modseq = self.mailbox.highest_modseq
-        self.uids = array("I", self.mailbox.uids)
+        modseq, uids = _lists.get(self.mailbox, (None, array("I")))
+        if modseq != self.modseq:
+            uids = array("I", self.mailbox.uids)
+            _lists[self.mailbox] = self.modseq, uids
+        self.uids = uids[:]
         self._next = self.uids[-1] + 1 if self.uids else 1
         low = self._recent[0][0]
         self._recent = [(low, self._next)] if low < self._next else []

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
 from mailserver.imapd.selected import NEVER_RECENT, Selected
 from mailserver.imapd.session import Session
-from mailserver.store.contract import SEEN, Mailbox, Modseq, Uid
+from mailserver.store.contract import SEEN, AccountStore, Mailbox, Modseq, Uid
 from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
 from mailserver.wire.imap_sequence import render_set, within
 
@@ -45,18 +45,22 @@ async def select(session: Session, command: Select) -> Reply:
 
 
 async def _open(session: Session, command: Select) -> Selected:
-    mailbox = await session.open(command.mailbox)
-    try:
-        if session.is_rev2:
-            recent = NEVER_RECENT
-        elif command.is_read_only:
-            recent = mailbox.peek_recent()
-        else:
-            recent = await session.run(mailbox.claim_recent)
-    except BaseException:
-        await session.give_back(mailbox)
-        raise
+    mailbox, recent = await session.run(
+        _opened, session.store, command.mailbox, command.is_read_only, session.is_rev2
+    )
     return Selected(mailbox, command.is_read_only, recent)
+
+
+def _opened(store: AccountStore, name: str, is_read_only: bool, is_rev2: bool) -> tuple[Mailbox, Uid]:
+    """The mailbox, open, and the first of its messages that are \\Recent here. Blocking."""
+    mailbox = store.open(name)
+    try:
+        if is_rev2:
+            return mailbox, NEVER_RECENT
+        return mailbox, mailbox.peek_recent() if is_read_only else mailbox.claim_recent()
+    except BaseException:
+        store.close(mailbox)
+        raise
 
 
 def _describe(session: Session, selected: Selected) -> None:

@@ -60,13 +60,13 @@ def envelope_of_header(header: bytes) -> bytes:
                 continue
         said.setdefault(key, []).append(_for_humans(body))
     lists = {name: parse_addresses(b",".join(said[name])) for name in _ADDRESSES if name in said}
-    author = lists.get(b"from", ())
-    lists[b"sender"] = lists.get(b"sender") or author
-    lists[b"reply-to"] = lists.get(b"reply-to") or author
+    texts = {name: address_list(addresses) for name, addresses in lists.items() if addresses}
+    author = texts.get(b"from", b"NIL")
+    texts = {b"sender": author, b"reply-to": author, **texts}
     date, subject, in_reply_to, message_id = (
         nstring(said[name][-1] if name in said else None) for name in _TEXT
     )
-    people = b" ".join([address_list(lists.get(name, ())) for name in _ADDRESSES])
+    people = b" ".join([texts.get(name, b"NIL") for name in _ADDRESSES])
     return b"(%b %b %b %b %b)" % (date, subject, people, in_reply_to, message_id)
 
 

@@ -6,6 +6,9 @@ its commit is visible), and `nudge` for what this process delivered itself. Both
 another after it. The mailbox then tells its listeners. An event that our own change of the mailbox
 caused costs no more than a look.
 
+Watches of a mailbox that nobody has open any more linger until the next slow poll: many clients
+select one for a moment, again and again.
+
 A slow poll refreshes every open mailbox and renews its watches: it is the net under lost
 events, file systems without inotify, watches that ran out, and files that were replaced.
 """
@@ -33,9 +36,12 @@ class _Watched:
 
     def __init__(self, mailbox: IndexedMailbox) -> None:
         self.mailbox = mailbox
-        self.paths: list[str] = []
+        self.asked: tuple[str, ...] = ()  # paths that were to be watched
+        self.paths: list[str] = []  # those of them that are
         self.is_busy = False
         self.again = False
+        self.is_wanted = True
+        self.has_missed = False  # an event while it was not wanted
         self.question: Any = None  # the timer of `_consider_again`
 
     def drop_question(self) -> None:
@@ -110,19 +116,26 @@ class Notices:
     # In the reactor's thread.
 
     def _add(self, mailbox: IndexedMailbox) -> None:
-        if mailbox not in self._watched:
+        watched = self._watched.get(mailbox)
+        if watched is None:
             watched = self._watched[mailbox] = _Watched(mailbox)
-            self._watch_paths(watched)
-            self._refresh([mailbox])  # what came between its opening and the watch
+        watched.is_wanted = True
+        if watched.asked != tuple(mailbox.watched_paths()):
+            self._renew([mailbox])
+            watched.has_missed = True  # perhaps, between its opening and the watch
+        if watched.has_missed:
+            watched.has_missed = False
+            self._refresh([mailbox])
 
     def _drop(self, mailbox: IndexedMailbox) -> None:
-        watched = self._watched.pop(mailbox, None)
+        watched = self._watched.get(mailbox)
         if watched is not None:
+            watched.is_wanted = False
             watched.drop_question()
-            self._unwatch_paths(watched)
 
     def _watch_paths(self, watched: _Watched) -> None:
-        for path in watched.mailbox.watched_paths():
+        watched.asked = tuple(watched.mailbox.watched_paths())
+        for path in watched.asked:
             if path in self._on_path or self._watch_path(path):
                 watched.paths.append(path)
                 self._on_path.setdefault(path, set()).add(watched.mailbox)
@@ -162,6 +175,9 @@ class Notices:
     def _consider(self, mailbox: IndexedMailbox) -> None:
         """The mailbox is refreshed, unless the change was its own. One at work is asked again soon."""
         watched = self._watched[mailbox]
+        if not watched.is_wanted:
+            watched.has_missed = True
+            return
         has_news = mailbox.may_have_news()
         if has_news:
             self._refresh([mailbox])
@@ -188,6 +204,9 @@ class Notices:
     def _refresh(self, mailboxes: Iterable[IndexedMailbox]) -> None:
         for mailbox in mailboxes:
             watched = self._watched[mailbox]
+            if not watched.is_wanted:
+                watched.has_missed = True
+                continue
             if watched.is_busy:
                 watched.again = True
                 continue
@@ -205,6 +224,9 @@ class Notices:
 
     def _poll(self) -> None:
         self._tick = self._reactor.callLater(self._interval, self._poll)
+        for watched in [each for each in self._watched.values() if not each.is_wanted]:
+            del self._watched[watched.mailbox]
+            self._unwatch_paths(watched)
         open_mailboxes = list(self._watched)
         self._renew(open_mailboxes)
         self._refresh(open_mailboxes)

@@ -14,7 +14,7 @@ from mailserver.store.contract import Mailbox
 from mailserver.store.inotify import Inotify
 from mailserver.store.notices import Notices
 from mailserver.threads import Inline, WorkerThreads
-from tests.store.contract_suite import FIRST, append, contents
+from tests.store.contract_suite import FIRST, SECOND, append, contents
 from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
 
 
@@ -97,7 +97,28 @@ def test_closed_mailboxes_are_not_watched(loop: Loop, harness: FileHarness, noti
     assert heard and notices._watched
     harness.store.close(box)
     settled(loop)
+    heard.clear()
+    harness.deliver(SECOND)  # type: ignore[attr-defined]
+    settled(loop)
+    assert not heard
+    notices._poll()  # until then the watches linger
     assert not notices._watched and not notices._on_path
+
+
+def test_a_mailbox_opened_again_is_heard_of_at_once(
+    loop: Loop, harness: FileHarness, notices: Notices
+) -> None:
+    """Lingering watches serve the next session, mail that came in between included."""
+    harness.store.close(harness.store.open("INBOX"))
+    settled(loop)
+    harness.deliver(FIRST)  # type: ignore[attr-defined]
+    settled(loop)
+    box = harness.store.open("INBOX")
+    settled(loop)
+    assert len(box.uids) == 1
+    heard = listen(box)
+    harness.deliver(SECOND)  # type: ignore[attr-defined]
+    assert loop.until(lambda: bool(heard) and heard[-1] == 2)
 
 
 def test_nudge(loop: Loop, tmp_path: Path) -> None:
