@@ -36,8 +36,7 @@ class _Watched:
 
     def __init__(self, mailbox: IndexedMailbox) -> None:
         self.mailbox = mailbox
-        self.asked: tuple[str, ...] = ()  # paths that were to be watched
-        self.paths: list[str] = []  # those of them that are
+        self.paths: list[str] = []
         self.is_busy = False
         self.again = False
         self.is_wanted = True
@@ -120,7 +119,7 @@ class Notices:
         if watched is None:
             watched = self._watched[mailbox] = _Watched(mailbox)
         watched.is_wanted = True
-        if watched.asked != tuple(mailbox.watched_paths()):
+        if watched.paths != list(mailbox.watched_paths()):  # new, moved, or one did not exist
             self._renew([mailbox])
             watched.has_missed = True  # perhaps, between its opening and the watch
         if watched.has_missed:
@@ -134,8 +133,7 @@ class Notices:
             watched.drop_question()
 
     def _watch_paths(self, watched: _Watched) -> None:
-        watched.asked = tuple(watched.mailbox.watched_paths())
-        for path in watched.asked:
+        for path in watched.mailbox.watched_paths():
             if path in self._on_path or self._watch_path(path):
                 watched.paths.append(path)
                 self._on_path.setdefault(path, set()).add(watched.mailbox)
