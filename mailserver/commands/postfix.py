@@ -194,8 +194,9 @@ class Script:
 
     def _end(self, text: str, how: signal.Signals) -> int:
         pid = self.require_running()
-        self.say(text)
         try:
+            os.kill(pid, 0)
+            self.say(text)
             os.kill(pid, how)
         except ProcessLookupError:
             return 0

@@ -31,6 +31,8 @@ from mailserver.config.listeners import Listener
 from mailserver.delivery.channel import ChannelAgents, handlers
 from mailserver.delivery.job import Action
 from mailserver.maillog import MailLog
+from mailserver.queue.directory import State
+from mailserver.queue.taking import prepare as prepare_maildrop
 from mailserver.rights.agents import Agent, AgentClient
 from mailserver.rights.as_user import Identity, become_confined
 from mailserver.rights.fresh_reactor import fresh_reactor
@@ -41,7 +43,7 @@ from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.session_host import SessionHost
-from mailserver.rights.supervisor import Role, Supervisor
+from mailserver.rights.supervisor import Role, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
 from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
@@ -67,6 +69,7 @@ def run(config: Config, log: MailLog) -> None:
     channels = {name: _channel(directory, name, identity) for name in _CHANNELS}
     server = _Server(config, log, identity, bound, channels, directory)
     server.check()
+    _prepare_queue(config, log, identity)
     listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
     version = config.string("mail_version")
     log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
@@ -76,6 +79,26 @@ def run(config: Config, log: MailLog) -> None:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(queue_lock)
+
+
+def _prepare_queue(config: Config, log: MailLog, identity: Identity) -> None:
+    """The queue's directories are there, made by whom they belong to. Raises ConfigError."""
+
+    def make() -> None:
+        queue = Parts(config, log).queue
+        try:
+            queue.prepare()
+            prepare_maildrop(queue.path_of("", State.MAILDROP).rstrip("/"), is_shared=True)
+        except OSError as error:
+            log.write("master", f"fatal: {error.filename}: {error.strerror}")
+            raise SystemExit(1) from error
+
+    pid = fork_child(make, lambda: become_confined(identity))
+    if os.waitpid(pid, 0)[1]:
+        raise config.error(
+            "queue_directory",
+            f"{identity.name} cannot write there: chown -R {identity.name} it (the log has more)",
+        )
 
 
 def _front_identity(config: Config, parts: Parts) -> Identity:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.root_mail import arrived, logged
 from tests.end_to_end.root_server import USERS, RootServer, interpreter
-from tests.end_to_end.server import DEADLINE, wait_for
+from tests.end_to_end.server import DEADLINE
 
 pytestmark = pytest.mark.needs("root")
 
@@ -22,8 +22,6 @@ def server() -> Iterator[RootServer]:
     started = RootServer()
     started.configure("relayhost = [127.0.0.1]:1", "authorized_flush_users = root, ursula")
     started.start()
-    door = started.directory / "queue" / "public" / "commands"
-    wait_for(door.exists, "the queue to answer commands")
     yield started
     started.remove()
 
