@@ -30,6 +30,32 @@ def _nothing(name: str) -> bool:
     return False
 
 
+def _as_it_is(address: Address) -> Address:
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """masquerade_domains: of hosts below these domains only the domain is shown; `!host` is left alone.
+
+    `exceptions` are the names of users whose addresses stay.
+    """
+
+    domains: tuple[str, ...]
+    exceptions: frozenset[str] = frozenset()
+
+    def __call__(self, address: Address) -> Address:
+        """The address that is shown."""
+        domain = address.domain.lower()
+        if address.local.lower() in self.exceptions:
+            return address
+        for each in self.domains:
+            parent = each.removeprefix("!").lower()
+            if domain == parent or domain.endswith(f".{parent}"):
+                return address if each.startswith("!") else Address(address.local, parent)
+        return address
+
+
 class AddressClass(Enum):
     """What kind of domain an address has, and the log's word for its recipient table."""
 
@@ -99,6 +125,7 @@ class Routing:
     sender_dependent_default_transport_maps: Sequence[Table] = ()
     propagate_unmatched_extensions: frozenset[str] = frozenset({"canonical", "virtual"})
     append_dot_mydomain: str = ""
+    masquerade: Callable[[Address], Address] = _as_it_is
     luser_relay: str = ""
     accept_all_local: bool = False
 
@@ -194,14 +221,17 @@ class Routing:
 
     def canonical_recipient(self, address: Address) -> Address:
         """The recipient as canonical(5) rewrites it. *Blocking.* Raises TableError."""
-        return self._canonical(self.canonical_maps, address)
+        return self.canonical(self.canonical_maps, address)
 
     def canonical_sender(self, address: Address) -> Address:
-        """The sender as canonical(5) rewrites it. *Blocking.* Raises TableError."""
-        return self._canonical(self.sender_canonical_maps, address)
+        """The sender as canonical(5) rewrites it, masqueraded. *Blocking.* Raises TableError."""
+        return self.masquerade(self.canonical(self.sender_canonical_maps, address))
 
-    def _canonical(self, tables: Sequence[Table], address: Address) -> Address:
-        """The table's address, completed; `@domain` keeps the local-part. Unusable values change nothing."""
+    def canonical(self, tables: Sequence[Table], address: Address) -> Address:
+        """The tables' address, completed; `@domain` keeps the local-part. *Blocking.* Raises TableError.
+
+        Unusable values change nothing.
+        """
         match = self._find_address(tables, address, catch_all=True)
         if match is None:
             return address

@@ -46,30 +46,38 @@ class ContentRefused(Exception):
 class CleanupRules:
     """Parameters of `Cleanup`, each under its main.cf name but for `drop` (message_drop_headers).
 
-    `drop` holds names in lower case. Limits of 0 mean none. `checks` are header_checks and their like.
+    `drop` holds names in lower case. Limits of 0 mean none. `checks` are header_checks and their like;
+    `rewrite` changes the header of local mail, and may raise TableError.
     """
 
     drop: frozenset[bytes] = DROPPED_FIELDS
     hopcount_limit: int = 50
     message_size_limit: int = 10_240_000
     checks: CheckTables = field(default_factory=CheckTables)
+    rewrite: Callable[[bytes], bytes] | None = None
 
 
 class Cleanup:
     """Turns one message's content into what the queue file holds.
 
-    `received` is our Received: field, with its line end. `missing` are fields to add where the
+    `received` is our Received: field, with its line end; `is_local` says that the client is one of our
+    own, whose header is rewritten. `missing` are fields to add where the
     header lacks them: name to value, in order, as for local clients (always_add_missing_headers);
     in a resent message their Resent- forms are added. After `finish`, `message_id` holds
     the Message-Id's value, "" where there is none; `findings` what `checks` want done, and logged.
     """
 
     def __init__(
-        self, rules: CleanupRules, received: bytes = b"", missing: Mapping[str, str] | None = None
+        self,
+        rules: CleanupRules,
+        received: bytes = b"",
+        missing: Mapping[str, str] | None = None,
+        is_local: bool = False,
     ) -> None:
         self._rules = rules
         self._received = received
         self._missing = missing or {}
+        self._rewrite = rules.rewrite if is_local else None
         self._header = bytearray()
         self._in_header = True
         self._octets = 0
@@ -183,6 +191,8 @@ class Cleanup:
             )
         if self._missing:
             header += self._added(header)
+        if self._rewrite is not None:
+            header = self._judged(self._rewrite, header)
         message_id = _MESSAGE_ID.search(header)
         if message_id is not None:
             self.message_id = message_id[1].strip().decode("utf-8", "replace")

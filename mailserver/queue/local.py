@@ -92,7 +92,7 @@ class LocalWork:
     def _rewrite_sender(self, pending: Sequence[int]) -> bool:
         """The sender is what sender_canonical_maps makes of it; where they cannot be read, all waits."""
         sender = self._progress.accepted.envelope.sender
-        if sender is None or not self._services.routing.sender_canonical_maps:
+        if sender is None:
             return True
         try:
             self._progress.sender = self._services.routing.canonical_sender(sender)

@@ -25,6 +25,8 @@ from mailserver.message.fields import format_date
 from mailserver.message.qualify import qualified_header
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import Cleanup, CleanupRules, ContentRefused
+from mailserver.queue.content_checks import Findings
+from mailserver.queue.copies import affected
 from mailserver.queue.directory import QueueDirectory, State
 from mailserver.queue.drop_file import Malformed
 from mailserver.queue.file import QueueFile
@@ -136,7 +138,10 @@ class Taking:
         except (Refused, Malformed) as problem:
             self._set_aside(name, path, str(problem))
         except ContentRefused as refusal:
-            self._set_aside(name, path, refusal.text)
+            if refusal.code < 500:
+                self._warn(name, f"{refusal.text}: will be tried again")
+            else:
+                self._set_aside(name, path, refusal.text)
         except OSError as error:
             if error.errno in _NOT_OURS:
                 self._set_aside(name, path, error.strerror or "")
@@ -173,18 +178,19 @@ class Taking:
             message = self._commit(drop) if drop is not None else None
         finally:
             os.close(descriptor)
-        if message is not None:
+        if drop is not None:
             self._remove(path, message)
         return message
 
-    def _remove(self, path: str, message: QueueFile) -> None:
+    def _remove(self, path: str, message: QueueFile | None) -> None:
         """The file is gone. Where that fails the message is: else it would come again and again."""
         try:
             os.unlink(path)
         except FileNotFoundError:
             return
         except OSError:
-            self._queue.remove(message)
+            if message is not None:
+                self._queue.remove(message)
             raise
 
     def _examined(self, descriptor: int) -> _Drop | None:
@@ -210,7 +216,8 @@ class Taking:
         head = os.pread(descriptor, LARGEST_HEADER, start)
         return _Drop(descriptor, uid, envelope, start, content_octets, checksum, head)
 
-    def _commit(self, drop: _Drop) -> QueueFile:
+    def _commit(self, drop: _Drop) -> QueueFile | None:
+        """The message in the queue; None where header_checks had it discarded."""
         fields, owner = drop_file.decode_envelope(drop.envelope), _user_name(drop.uid)
         submission = Submission(fields, drop.uid, owner, self._rules.my_origin)
         envelope = submission.envelope(drop.head)
@@ -220,16 +227,31 @@ class Taking:
         message = self._queue.create(envelope, arrival)
         received = self._received(message.queue_id, drop.uid, arrival)
         missing = self._missing(submission.full_name, envelope, message.queue_id, arrival)
-        cleanup = Cleanup(self._rules.cleanup, received, missing)
+        cleanup = Cleanup(self._rules.cleanup, received, missing, is_local=True)
         try:
             self._receive(drop, cleanup, message)
         except BaseException:
             message.discard()
             raise
+        finally:
+            self._log_findings(message, cleanup.findings)
+        findings = cleanup.findings
+        if findings.discard:
+            message.discard()
+            return None
+        message.envelope = affected(message.envelope, findings.redirect, findings.bcc)
+        message.is_held = findings.hold
         committed = message.commit()
         self._log.write("pickup", f"{message.queue_id}: uid={drop.uid} from=<{submission.sender_text}>")
         self._log.write("cleanup", f"{message.queue_id}: message-id={cleanup.message_id}")
         return committed
+
+    def _log_findings(self, message: IncomingMessage, findings: Findings) -> None:
+        """What header_checks and their like found, in cleanup(8)'s form."""
+        sender, to = message.envelope.sender or "", message.envelope.recipients[0].address
+        for action, kind, content, text in findings.notes:
+            line = f"{message.queue_id}: {action}: {kind} {content} from local; from=<{sender}> to=<{to}>"
+            self._log.write("cleanup", f"{line}: {text}" if text else line)
 
     def _receive(self, drop: _Drop, cleanup: Cleanup, message: IncomingMessage) -> None:
         """The cleaned content is in the message; the header's addresses have their domains."""

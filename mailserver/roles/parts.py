@@ -22,12 +22,15 @@ from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.job import Owner
 from mailserver.delivery.lookups import LocalRules, owner_named
-from mailserver.delivery.routing import Routing
+from mailserver.delivery.routing import Masquerade, Routing
+from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
+from mailserver.message.qualify import qualified_header
 from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
+from mailserver.queue.header_rewriting import HeaderRewriting
 from mailserver.queue.schedule import RetryTimes
 from mailserver.store.layout import Layout, layout_for
 from mailserver.store.locking import LockRules
@@ -201,9 +204,36 @@ class Parts:
             sender_dependent_default_transport_maps=self.tables("sender_dependent_default_transport_maps"),
             propagate_unmatched_extensions=frozenset(config.words("propagate_unmatched_extensions")),
             append_dot_mydomain=config.string("mydomain") if config.boolean("append_dot_mydomain") else "",
+            masquerade=self.masquerade("envelope_sender"),
             luser_relay=config.raw("luser_relay"),
             accept_all_local=not config.string("local_recipient_maps"),
         )
+
+    def masquerade(self, place: str) -> Callable[[Address], Address]:
+        """What masquerade_domains does to addresses there, where masquerade_classes has the place."""
+        config = self.config
+        if place not in config.words("masquerade_classes"):
+            return lambda address: address
+        exceptions = frozenset(word.lower() for word in config.words("masquerade_exceptions"))
+        return Masquerade(config.words("masquerade_domains"), exceptions)
+
+    @cached_property
+    def header_rewriting(self) -> Callable[[bytes], bytes]:
+        """What becomes of addresses in the headers of local mail."""
+        routing = self.routing
+
+        origin = self.config.string("myorigin").encode()
+        maps = ("canonical_maps", "sender_canonical_maps", "recipient_canonical_maps", "masquerade_domains")
+        if not any(map(self.config.string, maps)):
+            return lambda header: qualified_header(header, origin)
+
+        def change(side: str) -> Callable[[Address], Address]:
+            tables = self.canonical_tables(side, f"header_{side}")
+            masquerade = self.masquerade(f"header_{side}")
+            return lambda address: masquerade(routing.canonical(tables, address))
+
+        rewriting = HeaderRewriting(change("sender"), change("recipient"))
+        return lambda header: rewriting(qualified_header(header, origin))
 
     def canonical_tables(self, side: str, place: str) -> tuple[Table, ...]:
         """The canonical tables for `side` (sender, recipient) that its classes want used at `place`."""
@@ -298,6 +328,7 @@ class Parts:
                 body_checks_size_limit=config.octets("body_checks_size_limit"),
                 mime_nesting_limit=config.integer("mime_nesting_limit"),
             ),
+            rewrite=self.header_rewriting,
         )
 
     @cached_property

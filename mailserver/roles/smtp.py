@@ -177,8 +177,8 @@ class SmtpListeners:
         parts = self._parts
         rules = parts.cleanup_rules
 
-        def make_filter(received: bytes, missing: Mapping[str, str]) -> Cleanup:
-            return Cleanup(rules, received, missing)
+        def make_filter(received: bytes, missing: Mapping[str, str], is_local: bool) -> Cleanup:
+            return Cleanup(rules, received, missing, is_local)
 
         services = Services(
             settings=smtpd_settings(config),

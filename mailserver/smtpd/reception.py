@@ -38,7 +38,8 @@ class ContentFilter(Protocol):
         """The rest. Raises ContentRefused."""
 
 
-MakeFilter = Callable[[bytes, Mapping[str, str]], ContentFilter]  # our Received: field, fields to add
+# Our Received: field, fields to add, and whether the client is one of our own.
+MakeFilter = Callable[[bytes, Mapping[str, str], bool], ContentFilter]
 
 
 class Reception:

@@ -252,13 +252,10 @@ class MailTransactions:
             session.settings.sasl_authenticated_header,
         )
         fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
-        adds_fields = (
-            session.settings.always_add_missing_headers
-            or session.login
-            or _is_loopback(session.request.address)
-        )
+        is_local = bool(session.login) or _is_loopback(session.request.address)
+        adds_fields = is_local or session.settings.always_add_missing_headers
         missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
-        reception.begin(services.make_filter(fields + received, missing))
+        reception.begin(services.make_filter(fields + received, missing, is_local))
         sasl = f", sasl_method={session.sasl_method}, sasl_username={session.login}" if session.login else ""
         session.log(f"{queue_id}: client={session.client}{sasl}")
         return reception

@@ -95,8 +95,9 @@ def test_header_checks_are_read_from_the_file_they_name(near: Server) -> None:
     """header_checks: fields removed, messages refused; a changed table counts at once."""
     send(near, b"Message-ID: <checked@near>\nX-Secret: 1\nSubject: fine\n\nx\n", "alice@example.org")
     assert b"X-Secret" not in received(near, "alice", "<checked@near>")
-    with pytest.raises(smtplib.SMTPDataError, match="5.7.1 not here|4.7.1 not here"):
+    with pytest.raises(smtplib.SMTPDataError, match="not here"):
         send(near, b"Subject: you won the lottery\n\nx\n", "alice@example.org")
     near.logged(
-        r"reject: header Subject: you won the lottery from localhost\[127\.0\.0\.1\]; from=<carol@example.net> "
+        r"reject: header Subject: you won the lottery from localhost\[127\.0\.0\.1\]; "
+        r"from=<carol@example\.net> to=<alice@example\.org> proto=ESMTP helo=<.*>: 5\.7\.1 not here"
     )

@@ -19,6 +19,7 @@ from mailserver.envelope import Address
 from mailserver.maillog import ListLog
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import CleanupRules
+from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.drop_file import Malformed
 from mailserver.queue.file import QueueFile
@@ -26,6 +27,7 @@ from mailserver.queue.pickup import SCAN_SECONDS, Pickup
 from mailserver.queue.submission import Submission, extracted, named
 from mailserver.queue.taking import STALE_SECONDS, PickupRules, Taking, prepare
 from mailserver.threads import Inline
+from tests.queue.world import DictTable
 
 NOW = 1_795_000_000.0
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -333,6 +335,34 @@ def test_a_file_that_cannot_be_removed_is_not_taken(place: Place, monkeypatch: p
     assert os.listdir(place.maildrop.parent / "incoming") == []
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["open", "pread", "fchmod", "fsync", "unlink"])
+def test_killed_at_any_step(place: Place, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """P1: whatever the moment, the message is in the drop directory or in the queue, or in both."""
+    name = place.drop((b"recipient", b"bob"))
+    real = getattr(os, step)
+
+    def killed(*arguments: object, **others: object) -> object:
+        if step != "unlink" or str(arguments[0]).endswith(name):
+            raise Killed
+        return real(*arguments, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, killed)
+        with pytest.raises(Killed):
+            place.taking.take(name)
+    queue = QueueDirectory(place.queue.path, clock=lambda: NOW)
+    queued = queue.scan().incoming
+    assert name in os.listdir(place.maildrop)
+    assert len(queued) == (1 if step == "unlink" else 0)
+    message = Taking(queue, place.rules, place.log, lambda: NOW).take(name)
+    assert message is not None and place.text(message).endswith(b"\nhello\n")
+    message.close()
+
+
 def test_only_known_fields() -> None:
     """A later release may add fields; this one does not guess."""
     with pytest.raises(Malformed):
@@ -412,3 +442,28 @@ def test_modes_of_the_directory(tmp_path: Path, is_shared: bool, mode: int) -> N
     for _ in range(2):
         prepare(str(path), is_shared)
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_header_checks_hold_for_local_mail_too(tmp_path: Path) -> None:
+    """HOLD, REDIRECT, DISCARD; REJECT sets aside; a table that cannot be read waits. The log is cleanup's."""
+    rules = {
+        "Subject: hold": "HOLD why",
+        "Subject: gone": "DISCARD",
+        "Subject: bad": "REJECT no",
+        "Subject: to": "REDIRECT carol@example.org",
+    }
+    table = DictTable(rules)
+    checks = CheckTables(header_checks=(table,))
+    place = Place(tmp_path, cleanup=CleanupRules(checks=checks))
+    to = (b"recipient", b"bob")
+    assert "/hold/" in place.take(to, content=b"Subject: hold\n\nx\n").path
+    message = place.take(to, content=b"Subject: to\n\nx\n")
+    assert [str(each.address) for each in message.accepted.envelope.recipients] == ["carol@example.org"]
+    for content in (b"Subject: gone\n\nx\n", b"Subject: bad\n\nx\n"):
+        assert place.taking.take(place.drop(to, content=content)) is None
+    assert os.listdir(place.maildrop) == []
+    assert len(place.set_aside()) == 1
+    assert any("discard: header Subject: gone from local; from=<" in line for _, line in place.log.lines)
+    table.values = None
+    assert place.taking.take(name := place.drop(to)) is None
+    assert os.listdir(place.maildrop) == [name]

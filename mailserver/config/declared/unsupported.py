@@ -50,7 +50,6 @@ PARAMETERS: Final = (
         virtual_uid_maps =
     """),
     *group(Kind.REFUSED, "Rewrites addresses, which this program does not do.", """
-        masquerade_domains =
         smtp_generic_maps =
     """),
     *group(Kind.REFUSED, "Decides over clients and recipients in a way that this program does not know.", """
@@ -145,8 +144,6 @@ PARAMETERS: Final = (
         enable_threaded_bounces = no
         header_from_format = standard
         info_log_address_format = external
-        masquerade_classes = envelope_sender, header_sender, header_recipient
-        masquerade_exceptions =
         rbl_reply_maps =
         respectful_logging = ${{$compatibility_level} <level {3.6} ? {no} : {yes}}
         smtpd_client_port_logging = no
