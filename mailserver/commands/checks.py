@@ -137,6 +137,27 @@ def _directories(checks: Checks) -> Iterator[Problem]:
             yield Problem(f"{config.where(parameter)}: {parameter}: {text}")
 
 
+def _queue_owner(checks: Checks) -> Iterator[Problem]:
+    """A queue that belongs to somebody else than the server will be."""
+    config = _given(checks)
+    queue = config.string("queue_directory")
+    try:
+        owner = checks.parts.mail_owner.uid
+        found = {name: os.stat(f"{queue}/{name}") for name in ("incoming", "deferred", "hold", "maildrop")}
+    except (OSError, ConfigError):
+        return  # it is made at the start, or another check says what is wrong
+    if os.geteuid() not in (0, owner):
+        return
+    for name, status in found.items():
+        if status.st_uid != owner:
+            name_of_owner = config.string("mail_owner")
+            text = f"{queue}/{name} belongs to uid {status.st_uid}, not to {name_of_owner}"
+            yield Problem(f"{text}: chown -R {name_of_owner} {queue}/{name}")
+        others = stat.S_IMODE(status.st_mode) & 0o077
+        if others and name != "maildrop":
+            yield Problem(f"{queue}/{name} is open to others: chmod 700 {queue}/{name}")
+
+
 def _tables(config: Config) -> Iterator[tuple[str, str]]:
     """Type and path of every table that a parameter in use names."""
     found: dict[tuple[str, str], None] = {}
@@ -268,6 +289,7 @@ _ALL: Final = (
     _names,
     _files,
     _directories,
+    _queue_owner,
     _table_files,
     _access_file,
     _parts,

@@ -131,6 +131,15 @@ def test_a_missing_spool(home: Path) -> None:
     only(home, "mail_spool_directory", "no such directory", "mkdir -p")
 
 
+def test_a_queue_that_is_open_or_somebody_elses(home: Path) -> None:
+    """Mail waits there: for its owner's eyes alone."""
+    for name in ("incoming", "deferred", "hold", "maildrop"):
+        (home / "queue" / name).mkdir(parents=True, mode=0o700)
+    assert problems(home) == []
+    (home / "queue" / "hold").chmod(0o755)
+    only(home, "queue/hold is open to others", "chmod 700")
+
+
 def test_certificates(home: Path) -> None:
     """A pair that does not fit is fatal; one that ends soon is a warning."""
     soon = self_signed(["mail.example.org"], time.time(), days=5)

@@ -354,7 +354,7 @@ def test_killed_at_any_step(place: Place, monkeypatch: pytest.MonkeyPatch, step:
         patch.setattr(os, step, killed)
         with pytest.raises(Killed):
             place.taking.take(name)
-    queue = QueueDirectory(place.queue.path, clock=lambda: NOW)
+    queue = QueueDirectory(place.queue.path, clock=lambda: NOW + 1)
     queued = queue.scan().incoming
     assert name in os.listdir(place.maildrop)
     assert len(queued) == (1 if step == "unlink" else 0)
