@@ -55,15 +55,17 @@ async def _append(session: Session, command: Append) -> bytes:
     """The APPENDUID code."""
     messages = [_stored(message, await _content(session, message)) for message in command.messages]
     try:
-        return await session.run(_append_all, session.store, command.mailbox, messages)
+        uids, uidvalidity = await session.run(_append_all, session.store, command.mailbox, messages)
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
+    session.made(command.mailbox, uids)
+    return b"APPENDUID %d %b" % (uidvalidity, render_set(uids))
 
 
-def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) -> bytes:
-    """The APPENDUID code, once the messages are in the mailbox of that name. Blocking."""
+def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) -> tuple[Sequence[Uid], int]:
+    """The messages' UIDs in the mailbox of that name, and its UIDVALIDITY. Blocking."""
     with store.borrow(name) as mailbox:
-        return b"APPENDUID %d %b" % (mailbox.uidvalidity, render_set(mailbox.append(messages)))
+        return mailbox.append(messages), mailbox.uidvalidity
 
 
 def _stored(message: AppendedMessage, content: bytes) -> NewMessage:
@@ -103,14 +105,16 @@ async def _linked(session: Session, url: Url) -> bytes:
             raise BadUrl("No mailbox is selected")
         if wanted.mailbox is None:
             return await session.run(_read, session.mailbox_in_use.mailbox, wanted)
-        mailbox = await session.open(wanted.mailbox)
-        try:
-            return await session.run(_read, mailbox, wanted)
-        finally:
-            await session.give_back(mailbox)
+        return await session.run(_read_elsewhere, session.store, wanted.mailbox, wanted)
     except (BadUrl, StoreError) as fault:
         named = public_text(url.text.decode("latin-1")).replace(b"]", b"%5D")
         raise Refusal(str(fault) or "There is no such message", b"BADURL " + named)
+
+
+def _read_elsewhere(store: AccountStore, name: str, wanted: MessageUrl) -> bytes:
+    """Blocking."""
+    with store.borrow(name) as mailbox:
+        return _read(mailbox, wanted)
 
 
 def _read(mailbox: Mailbox, wanted: MessageUrl) -> bytes:

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from mailserver.imapd import append, contexts, fetch, idle, mailboxes, messages, order, search, selection
+from mailserver.imapd import (
+    append,
+    contexts,
+    fetch,
+    idle,
+    mailboxes,
+    messages,
+    notify,
+    order,
+    quota,
+    search,
+    selection,
+)
 from mailserver.imapd.replies import Reply
 from mailserver.imapd.session import Session
 
@@ -51,5 +63,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     "UNSUBSCRIBE": mailboxes.unsubscribe,
     "STATUS": mailboxes.status,
     "NAMESPACE": mailboxes.namespace,
+    "NOTIFY": notify.notify,
+    "GETQUOTA": quota.get_quota,
+    "GETQUOTAROOT": quota.get_quota_root,
 }
 NEEDS_SELECTED: Final = frozenset(_ON_SELECTED)

@@ -21,7 +21,7 @@ from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Mailbox, MessageGone, Modseq, StoreMode, Uid
 from mailserver.wire.imap_fetch import Attribute, Fetch, Item, Section
-from mailserver.wire.imap_sequence import render_set, within
+from mailserver.wire.imap_sequence import SequenceSet, render_set, within
 
 _INDEX_BATCH: Final = 1000  # messages: about a millisecond of rows
 _FACTS_BATCH: Final = 500
@@ -55,6 +55,17 @@ async def fetch(session: Session, command: Fetch) -> Reply:
     if work.is_short:
         raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
     return ok("Fetch completed.")
+
+
+async def tell(session: Session, uids: Sequence[Uid], items: Sequence[Item]) -> None:
+    """The items of these messages are told, unasked. RFC 5465 §5.2."""
+    selected = session.mailbox_in_use
+    command = Fetch(SequenceSet(), tuple(items), by_uid=True)
+    work = _Fetching(session, selected, _plan(session, command, selected))
+    done = 0
+    while done < len(uids):
+        done += await work.batch(uids, done)
+        await session.output.room()
 
 
 def _tell_vanished(session: Session, command: Fetch, uids: Sequence[Uid]) -> None:

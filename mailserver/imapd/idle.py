@@ -53,7 +53,7 @@ class _Watch:
     async def stop(self) -> None:
         """Nothing more is told; what was being told is finished."""
         self._is_stopped = True
-        self._session.changed = None
+        self._session.listen()
         self._poll.stop()
         if self._is_telling:
             self._stopping = Deferred()

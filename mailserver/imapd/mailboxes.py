@@ -1,7 +1,8 @@
 r"""Commands about mailboxes as names: LIST, LSUB, CREATE, DELETE, RENAME, SUBSCRIBE, STATUS.
 
 RFC 3501 §6.3, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 6154 (SPECIAL-USE),
-RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8474 (MAILBOXID).
+RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8474 (MAILBOXID),
+RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from mailserver.imapd.listing import list_line
+from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
-from mailserver.store.contract import Folder, MailboxStatus, StoreError
+from mailserver.store.contract import DELETED, Folder, MailboxStatus, StoreError
 from mailserver.wire.imap_commands import Create, Named, Nothing, Rename, Status
 from mailserver.wire.imap_list import List
 from mailserver.wire.imap_mailbox import INBOX, SEPARATOR, canonical_pattern, matches
@@ -90,15 +93,8 @@ def _ancestors(folders: Iterable[Folder]) -> set[str]:
 
 
 def _list_line(session: Session, folder: Folder, command: List, has_chosen_child: bool) -> bytes:
-    attributes: list[bytes] = []
-    if not folder.selectable:
-        attributes.append(b"\\Noselect" if folder.has_children else b"\\NonExistent")
-    attributes.append(b"\\HasChildren" if folder.has_children else b"\\HasNoChildren")
-    if folder.subscribed and "SUBSCRIBED" in command.selection | command.returns:
-        attributes.append(b"\\Subscribed")
-    if folder.special_use:
-        attributes.append(folder.special_use)
-    line = b'* LIST (%b) "/" %b' % (b" ".join(attributes), session.name(folder.name))
+    with_subscribed = "SUBSCRIBED" in command.selection | command.returns
+    line = list_line(session, folder, with_subscribed)
     if "RECURSIVEMATCH" in command.selection and has_chosen_child:
         kind = b'"SUBSCRIBED"' if "SUBSCRIBED" in command.selection else b'"SPECIAL-USE"'
         line += b' ("CHILDINFO" (%b))' % kind
@@ -127,6 +123,7 @@ async def create(session: Session, command: Create) -> Reply:
     if command.mailbox == INBOX:
         raise Refusal("Mailbox already exists", b"ALREADYEXISTS")
     await session.run(session.store.create, command.mailbox, _USES.get(use.lower(), b""))
+    announce(session, NameEvent("MAILBOXNAME", command.mailbox))
     status = await session.run(session.store.status, command.mailbox)
     return ok("Create completed.", b"MAILBOXID (%b)" % status.mailbox_id.encode("ascii"))
 
@@ -138,12 +135,15 @@ async def delete(session: Session, command: Named) -> Reply:
     if session.selected is not None and session.selected.mailbox.name == command.mailbox:
         await session.deselect()
     await session.run(session.store.delete, command.mailbox)
+    announce(session, NameEvent("MAILBOXNAME", command.mailbox))
     return ok("Delete completed.")
 
 
 async def rename(session: Session, command: Rename) -> Reply:
     """The mailbox and those below it have the new name. RFC 3501 §6.3.5."""
     await session.run(session.store.rename, command.old, command.new)
+    old_name = command.old if command.old != INBOX else ""  # RFC 5465 §5.4: INBOX is there again
+    announce(session, NameEvent("MAILBOXNAME", command.new, old_name))
     await session.sync()
     return ok("Rename completed.")
 
@@ -151,12 +151,14 @@ async def rename(session: Session, command: Rename) -> Reply:
 async def subscribe(session: Session, command: Named) -> Reply:
     """The name is in LSUB's list."""
     await session.run(session.store.set_subscribed, command.mailbox, True)
+    announce(session, NameEvent("SUBSCRIPTIONCHANGE", command.mailbox))
     return ok("Subscribe completed.")
 
 
 async def unsubscribe(session: Session, command: Named) -> Reply:
     """The name is not in LSUB's list."""
     await session.run(session.store.set_subscribed, command.mailbox, False)
+    announce(session, NameEvent("SUBSCRIPTIONCHANGE", command.mailbox))
     return ok("Unsubscribe completed.")
 
 
@@ -164,26 +166,41 @@ async def status(session: Session, command: Status) -> Reply:
     """The figures are told. RFC 3501 §6.3.10."""
     if "HIGHESTMODSEQ" in command.items:
         session.enable_condstore()
-    figures = await session.run(session.store.status, command.mailbox, "SIZE" in command.items)
-    _say_status(session, command.mailbox, command.items, figures)
+    await tell_status(session, command.mailbox, command.items)
     await session.sync()
     return ok("Status completed.")
+
+
+async def tell_status(session: Session, name: str, items: Sequence[str]) -> None:
+    """The STATUS response is said. Raises StoreError."""
+    figures = await session.run(session.store.status, name, "SIZE" in items)
+    octets = await session.run(_deleted_octets, session, name) if "DELETED-STORAGE" in items else 0
+    _say_status(session, name, items, figures, octets)
+
+
+def _deleted_octets(session: Session, name: str) -> int:
+    r"""Octets of the messages with \Deleted. RFC 9208 §4.1.4. Blocking."""
+    with session.store.borrow(name) as mailbox:
+        deleted = [uid for uid, message in mailbox.messages.items() if DELETED in message.flags]
+        return sum(mailbox.sizes(sorted(deleted)).values())
 
 
 async def _tell_status(session: Session, name: str, items: Sequence[str]) -> None:
     """As STATUS; a mailbox that cannot be looked at is passed over. RFC 5819 §2."""
     try:
-        figures = await session.run(session.store.status, name, "SIZE" in items)
+        await tell_status(session, name, items)
     except StoreError:
         return
-    _say_status(session, name, items, figures)
     await session.output.room()
 
 
-def _say_status(session: Session, name: str, items: Sequence[str], figures: MailboxStatus) -> None:
+def _say_status(
+    session: Session, name: str, items: Sequence[str], figures: MailboxStatus, deleted: int
+) -> None:
     values = {
         "MESSAGES": figures.messages, "RECENT": figures.recent, "UIDNEXT": figures.uidnext,
         "UIDVALIDITY": figures.uidvalidity, "UNSEEN": figures.unseen, "DELETED": figures.deleted,
+            "DELETED-STORAGE": deleted,
         "HIGHESTMODSEQ": figures.highest_modseq, "SIZE": figures.size or 0,
         "MAILBOXID": f"({figures.mailbox_id})", "APPENDLIMIT": session.settings.largest_message,
     }  # fmt: skip

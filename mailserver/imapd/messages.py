@@ -105,6 +105,7 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
         pairs, uidvalidity = await session.run(_transferred, session.store, command.mailbox, transfer, uids)
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
+    session.made(command.mailbox, [copied for _, copied in pairs])
     if not pairs and uids:
         raise Refusal("The messages no longer exist.", b"EXPUNGEISSUED")
     if not pairs:

@@ -80,6 +80,7 @@ class ImapServer(IMAP4Server):
         self._session: Session | None = None
         self._resumed: tuple[Account, Preamble] | None = None
         self._bad_commands = 0
+        self._is_turn_wanted = False
         self._is_busy = self._is_advancing = self._is_closing = self._is_reading_paused = False
         self._line_wanted: Deferred[bytes] | None = None
         self._output = Output(service.reactor, self._advance)
@@ -217,11 +218,25 @@ class ImapServer(IMAP4Server):
             return self._take_answer(self._line_wanted)
         if self._is_busy or self._output.is_paused:
             return False
+        if self._is_turn_wanted and self._session is not None:
+            self._is_turn_wanted = False
+            self._start(self._tell_between(self._session))
+            return True
         event = self._input.next_event()
         if event is None:
             return self._inflate()
         self._act(event)
         return True
+
+    def _want_turn(self) -> None:
+        self._is_turn_wanted = True
+        self._advance()
+
+    async def _tell_between(self, session: Session) -> None:
+        try:
+            await session.tell_between()
+        except StoreError as fault:
+            self._store_fault(fault)
 
     def _inflate(self) -> bool:
         """Whether more input came out of the compressed stream."""
@@ -492,6 +507,7 @@ class ImapServer(IMAP4Server):
 
     def _begin(self, account: Account, store: AccountStore) -> Reply:
         self._session = Session(self._service, account, store, self._output, self.next_line)
+        self._session.wants_turn = self._want_turn
         self._journal.session = self._session
         self._input.limits = self._limits(is_strict=False)
         self._bad_commands = 0

@@ -56,6 +56,7 @@ class Selected:
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.contexts: list[KeptSearch] = []
+        self.own: set[int] = set()  # UIDs that the session itself made, where NOTIFY needs them
         self.keywords_told: tuple[bytes, ...] | None = None
         self._has_recent = recent_from != NEVER_RECENT
         self._recent = [(int(recent_from), 2**32)]
@@ -75,6 +76,11 @@ class Selected:
         self._next = self.uids[-1] + 1 if self.uids else 1
         low = self._recent[0][0]
         self._recent = [(low, self._next)] if low < self._next else []
+
+    @property
+    def next_told(self) -> int:
+        """UIDs from here on are new to the client."""
+        return self._next
 
     # What the numbers mean.
 

@@ -8,9 +8,9 @@ silent.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -19,7 +19,7 @@ from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags
 from mailserver.imapd.settings import ImapSettings
-from mailserver.store.contract import AccountStore, Mailbox, Message
+from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
 
@@ -52,6 +52,24 @@ class Counts:
     body_bytes: int = 0
 
 
+class Watching(Protocol):
+    """What a client asked for with NOTIFY; see `notify`."""
+
+    @property
+    def hears_selected(self) -> bool:
+        """Whether the selected mailbox is told of between commands."""
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether EXPUNGE waits for a command."""
+
+    async def tell_new(self, uids: Sequence[Uid]) -> None:
+        """What the client wants to know of new messages is told."""
+
+    async def stop(self) -> None:
+        """Nothing is told any more, and nothing held."""
+
+
 class Session:
     """See the module. `next_line` gives the client's next line, for IDLE."""
 
@@ -72,7 +90,9 @@ class Session:
         self.enabled: set[str] = set()
         self.current_tag = b""  # of the command at work, for ESEARCH
         self.selected: Selected | None = None
-        self.changed: Callable[[], None] | None = None  # set during IDLE
+        self.watch: Watching | None = None  # NOTIFY's
+        self.wants_turn: Callable[[], None] = lambda: None  # asks for `tell_between`, between commands
+        self.changed: Callable[[], None] | None = None  # called after changes of the selected mailbox
         self._is_hinted = False
         self._is_closed = False
 
@@ -139,6 +159,11 @@ class Session:
         if self.changed is not None:
             self.changed()
 
+    def listen(self) -> None:
+        """Changes of the selected mailbox are told between commands, where NOTIFY wants that."""
+        hears = self.watch is not None and self.watch.hears_selected
+        self.changed = self.wants_turn if hears else None
+
     # Telling.
 
     def tell_keywords(self) -> None:
@@ -164,6 +189,8 @@ class Session:
         """An unsolicited FETCH of a message's flags."""
         selected = self.mailbox_in_use
         items = b"FLAGS " + render.flag_list(selected.flags_of(message))
+        if self.watch is not None and "CONDSTORE" not in self.enabled:
+            items = b"UID %d %b" % (message.uid, items)  # RFC 5465 §5.1
         if "CONDSTORE" in self.enabled:  # RFC 7162 §3.2.4: both, in all of them
             items = b"UID %d MODSEQ (%d) %b" % (message.uid, message.modseq, items)
         return b"* %d FETCH (%b)\r\n" % (number, items)
@@ -173,9 +200,23 @@ class Session:
         if self.selected is not None:
             self.tell_keywords()
             options = SyncOptions(may_expunge, "QRESYNC" in self.enabled)
+            first_new = self.selected.next_told
             changed = await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
             for context in self.selected.contexts if changed else ():
                 await context.update(changed)
+            if self.watch is not None:
+                own = self.selected.own
+                await self.watch.tell_new([uid for uid in changed if uid >= first_new and uid not in own])
+
+    async def tell_between(self) -> None:
+        """As `sync`, when no command is at work: NOTIFY says what may be told. RFC 5465 §6.1."""
+        if self.watch is not None and self.watch.hears_selected:
+            await self.sync(may_expunge=not self.watch.is_delayed)
+
+    def made(self, name: str, uids: Iterable[int]) -> None:
+        """This session itself put the messages into the mailbox of that name."""
+        if self.watch is not None and self.selected is not None and self.selected.mailbox.name == name:
+            self.selected.own.update(uids)
 
     async def refresh(self) -> None:
         """What other programs did is known; blocks in a thread."""
@@ -195,4 +236,7 @@ class Session:
         if not self._is_closed:
             self._is_closed = True
             self.changed = None
+            watch, self.watch = self.watch, None
+            if watch is not None:
+                await watch.stop()
             await self.deselect()

@@ -20,6 +20,7 @@ from mailserver.wire.imap_flags import read_bare_flags, read_flag_list
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
 from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
+from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
@@ -49,7 +50,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A command about one mailbox: DELETE, SUBSCRIBE, UNSUBSCRIBE."""
+    """A command about one name: DELETE, SUBSCRIBE, UNSUBSCRIBE, GETQUOTAROOT, and GETQUOTA's root."""
 
     mailbox: str
 
@@ -258,6 +259,11 @@ def _named(reader: ArgumentReader) -> Named:
     return Named(_mailbox(reader))
 
 
+def _quota_root(reader: ArgumentReader) -> Named:
+    reader.space()
+    return Named(reader.astring().decode("utf-8", "replace"))
+
+
 def _create(reader: ArgumentReader) -> Create:
     reader.space()
     mailbox = _mailbox(reader)
@@ -439,6 +445,9 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "ID": _id,
     "CANCELUPDATE": _cancel_update,
     "COMPRESS": _compress,
+    "NOTIFY": read_notify,
+    "GETQUOTA": _quota_root,
+    "GETQUOTAROOT": _named,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
     "UID STORE": lambda reader: _store(reader, by_uid=True),

@@ -91,7 +91,7 @@ def read_fetch(reader: ArgumentReader, by_uid: bool = False) -> Fetch:
     reader.space()
     messages = read_sequence_set(reader)
     reader.space()
-    items = _items(reader)
+    items = read_items(reader)
     if len(items) > MOST_ITEMS:
         raise ImapSyntaxError("Too many FETCH items")
     modifiers = _modifiers(reader)
@@ -109,7 +109,8 @@ def read_fetch(reader: ArgumentReader, by_uid: bool = False) -> Fetch:
     )
 
 
-def _items(reader: ArgumentReader) -> list[Item]:
+def read_items(reader: ArgumentReader) -> list[Item]:
+    """One item, a list of them, or a macro."""
     if reader.peek() == b"(":
         return reader.list_of(lambda: _item(reader))
     start = reader.position

@@ -15,7 +15,7 @@ from mailserver.wire.imap_mailbox import decode_name
 MOST_PATTERNS: Final = 20
 STATUS_ITEMS: Final = frozenset(
     {"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "HIGHESTMODSEQ", "DELETED", "SIZE",
-     "MAILBOXID", "APPENDLIMIT"}
+     "MAILBOXID", "APPENDLIMIT", "DELETED-STORAGE"}
 )  # fmt: skip
 _SELECTION: Final = frozenset({"SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"})
 _RETURN: Final = frozenset({"SUBSCRIBED", "CHILDREN", "SPECIAL-USE"})

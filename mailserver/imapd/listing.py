@@ -1,0 +1,19 @@
+r"""The LIST response: a mailbox's name and attributes. RFC 3501 §7.2.2, RFC 5258 §3, RFC 6154 §2."""
+
+from __future__ import annotations
+
+from mailserver.imapd.session import Session
+from mailserver.store.contract import Folder
+
+
+def list_line(session: Session, folder: Folder, with_subscribed: bool) -> bytes:
+    r"""The response without extended data. `with_subscribed`: \Subscribed is told where it is so."""
+    attributes: list[bytes] = []
+    if not folder.selectable:
+        attributes.append(b"\\Noselect" if folder.has_children else b"\\NonExistent")
+    attributes.append(b"\\HasChildren" if folder.has_children else b"\\HasNoChildren")
+    if folder.subscribed and with_subscribed:
+        attributes.append(b"\\Subscribed")
+    if folder.special_use:
+        attributes.append(folder.special_use)
+    return b'* LIST (%b) "/" %b' % (b" ".join(attributes), session.name(folder.name))

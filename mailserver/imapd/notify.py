@@ -1,0 +1,269 @@
+r"""NOTIFY: the client hears of events in its mailboxes at any time. RFC 5465.
+
+The selected mailbox is told of between commands (in IDLE, by IDLE). Other mailboxes are held open
+while they are watched; their hints become STATUS responses. What sessions of this process do
+with mailbox names is announced to the account's other watches and becomes LIST responses.
+
+Beyond `MOST_WATCHED` mailboxes a NOTIFY is refused with NOTIFICATIONOVERFLOW. Commands tell of the
+selected mailbox whatever NOTIFY says: RFC 3501 §5.2 wants the client to know its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred
+
+from mailserver.imapd import fetch
+from mailserver.imapd.listing import list_line
+from mailserver.imapd.replies import Refusal, Reply, ok
+from mailserver.imapd.session import Session
+from mailserver.store.contract import SEEN, AccountStore, Folder, Mailbox, StoreError, Uid
+from mailserver.wire.imap_mailbox import SEPARATOR
+from mailserver.wire.imap_notify import EVENTS, MESSAGE_EVENTS, EventGroup, Notify
+
+MOST_WATCHED: Final = 200
+_watches: WeakKeyDictionary[AccountStore, list[Watch]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class NameEvent:
+    """A mailbox was created, deleted, renamed (`old_name`), or its subscription changed."""
+
+    kind: str  # MAILBOXNAME or SUBSCRIPTIONCHANGE
+    name: str
+    old_name: str = ""
+
+
+def announce(session: Session, event: NameEvent) -> None:
+    """The account's other sessions that want to know are told."""
+    for watch in list(_watches.get(session.store, ())):
+        watch.heard(event, is_own=watch.session is session)
+
+
+async def notify(session: Session, command: Notify) -> Reply:
+    """What was asked for is told from now on, and nothing of what was before. RFC 5465 §3.1."""
+    if command.unsupported:
+        raise Refusal("Unsupported event.", b"BADEVENT (%b)" % b" ".join(EVENTS))
+    watch = Watch(session, command.groups)
+    await watch.start()
+    if session.watch is not None:
+        await session.watch.stop()
+    session.watch = watch if command.groups else None
+    session.listen()
+    await session.refresh()
+    await session.sync()
+    if command.with_status:
+        watch.tell_all()
+    return ok("NOTIFY completed.")
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A mailbox that is held open, and what the client was told of it."""
+
+    folder: Folder
+    mailbox: Mailbox
+    listener: Callable[[], None]
+    told: tuple[int, int, int]
+    is_hinted: bool = False
+
+    def changes(self) -> set[str]:
+        """Which events happened since the client was told."""
+        count, uidnext, modseq = self.told
+        now = self.told = _figures(self.mailbox)
+        found = {"MESSAGENEW"} if now[1] != uidnext else set()
+        if now[0] - (now[1] - uidnext) < count:
+            found.add("MESSAGEEXPUNGE")
+        if now[2] != modseq:
+            found.add("FLAGCHANGE")
+        return found
+
+
+def _figures(mailbox: Mailbox) -> tuple[int, int, int]:
+    return len(mailbox.messages), mailbox.uidnext, mailbox.highest_modseq
+
+
+class Watch:
+    """One session's NOTIFY SET. See `session.Watching`."""
+
+    def __init__(self, session: Session, groups: Sequence[EventGroup]) -> None:
+        self.session = session
+        self._selected = next((group for group in groups if group.is_of_selected), None)
+        self._groups = [group for group in groups if not group.is_of_selected]
+        self._watched: dict[str, _Watched] = {}
+        self._work: Deferred[None] | None = None
+        self._is_at_work = False
+        self._waiting: list[NameEvent] = []
+        self._is_stopped = False
+
+    @property
+    def hears_selected(self) -> bool:
+        """Whether the selected mailbox is told of between commands."""
+        return not self._is_stopped and self._selected is not None and bool(self._selected.events)
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether EXPUNGE waits for a command. RFC 5465 §6.1.2."""
+        return self._selected is None or self._selected.filter == "SELECTED-DELAYED"
+
+    async def tell_new(self, uids: Sequence[Uid]) -> None:
+        """What the client wants to know of new messages of the selected mailbox is told. §5.2."""
+        if self._selected is not None and self._selected.items and uids and not self._is_stopped:
+            await fetch.tell(self.session, uids, self._selected.items)
+
+    # Its life.
+
+    async def start(self) -> None:
+        """The mailboxes are open and watched; a Refusal, with nothing held, where they are too many."""
+        folders = self._wanted(await self.session.run(self.session.store.folders))
+        if len(folders) > MOST_WATCHED:
+            raise Refusal("Too many mailboxes to watch.", b"NOTIFICATIONOVERFLOW")
+        await self._watch(folders)
+        if self._groups:
+            _watches.setdefault(self.session.store, []).append(self)
+
+    async def stop(self) -> None:
+        """Nothing is told any more, and nothing held."""
+        self._is_stopped = True
+        watches = _watches.get(self.session.store, [])
+        if self in watches:
+            watches.remove(self)
+        if self._work is not None:
+            await self._work
+        for name in list(self._watched):
+            await self._forget(name)
+
+    async def _watch(self, folders: Sequence[Folder]) -> None:
+        """These mailboxes are watched, and no others."""
+        wanted = {folder.name: folder for folder in folders}
+        for name in self._watched.keys() - wanted.keys():
+            await self._forget(name)
+        for name, folder in wanted.items():
+            if name in self._watched:
+                self._watched[name].folder = folder
+                continue
+            try:
+                mailbox = await self.session.open(name)
+            except StoreError:
+                continue  # RFC 5465 §3.1: what cannot be had is ignored
+            watched = _Watched(folder, mailbox, partial(self._hint, name), _figures(mailbox))
+            self._watched[name] = watched
+            mailbox.subscribe(watched.listener)
+
+    async def _forget(self, name: str) -> None:
+        watched = self._watched.pop(name)
+        watched.mailbox.unsubscribe(watched.listener)
+        await self.session.give_back(watched.mailbox)
+
+    # Which mailboxes.
+
+    def _wanted(self, folders: Sequence[Folder]) -> list[Folder]:
+        """Those whose messages are asked for."""
+        return [folder for folder in folders if folder.selectable and self._events(folder) & MESSAGE_EVENTS]
+
+    def _events(self, folder: Folder) -> frozenset[str]:
+        wanted = [group.events for group in self._groups if _is_in(group, folder)]
+        return frozenset[str]().union(*wanted)
+
+    # Messages in other mailboxes.
+
+    def _hint(self, name: str) -> None:
+        """Called in any thread: many hints become one call in the reactor."""
+        watched = self._watched.get(name)
+        if watched is not None and not watched.is_hinted:
+            watched.is_hinted = True
+            self.session.service.reactor.callFromThread(self._hinted, name)
+
+    def _hinted(self, name: str) -> None:
+        watched = self._watched.get(name)
+        if watched is None or self._is_stopped:
+            return
+        watched.is_hinted = False
+        happened = watched.changes()
+        selected = self.session.selected
+        if selected is not None and selected.mailbox is watched.mailbox:
+            return
+        if self._events(watched.folder) & happened and not self._overflows():
+            self._say_status(watched, is_first=False)
+            self.session.output.flush()
+
+    def _overflows(self) -> bool:
+        """Whether the client does not read: then nothing more is told, and it is told so. §5.8."""
+        if self.session.output.is_paused and not self._is_stopped:
+            self._is_stopped = True
+            self.session.output.line(b"* OK [NOTIFICATIONOVERFLOW] Notifications have ended.")
+        return self._is_stopped
+
+    def tell_all(self) -> None:
+        """A STATUS response for each watched mailbox that is not selected. §3.1."""
+        for watched in self._watched.values():
+            if self.session.selected is None or self.session.selected.mailbox is not watched.mailbox:
+                self._say_status(watched, is_first=True)
+
+    def _say_status(self, watched: _Watched, is_first: bool) -> None:
+        mailbox, session = watched.mailbox, self.session
+        events = self._events(watched.folder)
+        words = [b"MESSAGES %d UIDNEXT %d" % (len(mailbox.messages), mailbox.uidnext)]
+        if is_first or "FLAGCHANGE" in events:
+            words.append(b"UIDVALIDITY %d" % mailbox.uidvalidity)
+        if "FLAGCHANGE" in events:
+            seen = sum(SEEN in message.flags for message in list(mailbox.messages.values()))
+            words.append(b"UNSEEN %d" % (len(mailbox.messages) - seen))
+        if "CONDSTORE" in session.enabled or (is_first and "FLAGCHANGE" in events):
+            words.append(b"HIGHESTMODSEQ %d" % mailbox.highest_modseq)
+        session.output.line(b"* STATUS %b (%b)" % (session.name(mailbox.name), b" ".join(words)))
+
+    # Names.
+
+    def heard(self, event: NameEvent, is_own: bool) -> None:
+        """A mailbox's name or subscription changed; what this session did itself it knows."""
+        if not self._is_stopped:
+            self._waiting.append(event if not is_own else NameEvent("", event.name))
+            if not self._is_at_work:
+                self._is_at_work = True
+                self._work = Deferred.fromCoroutine(self._take_names())
+
+    async def _take_names(self) -> None:
+        try:
+            while self._waiting and not self._is_stopped:
+                event = self._waiting.pop(0)
+                folders = await self.session.run(self.session.store.folders)
+                await self._watch(self._wanted(folders)[:MOST_WATCHED])
+                if not self._overflows():
+                    self._tell_name(event, {folder.name: folder for folder in folders})
+                self.session.output.flush()
+        except StoreError:
+            self._waiting.clear()  # what cannot be looked at is not told
+        finally:
+            self._is_at_work = False
+
+    def _tell_name(self, event: NameEvent, folders: dict[str, Folder]) -> None:
+        """§5.4: the mailbox, and the parent of one that came or went."""
+        names = [event.name]
+        if event.kind == "MAILBOXNAME" and SEPARATOR in event.name and not event.old_name:
+            names.append(event.name.rpartition(SEPARATOR)[0])
+        for name in names:
+            folder = folders.get(name) or Folder(name, selectable=False)
+            if event.kind in self._events(folder):
+                line = list_line(self.session, folder, with_subscribed=True)
+                if event.old_name:
+                    line += b' ("OLDNAME" (%b))' % self.session.name(event.old_name)
+                self.session.output.line(line)
+
+
+def _is_in(group: EventGroup, folder: Folder) -> bool:
+    """Whether the group's filter names the mailbox. §6."""
+    if group.filter in ("PERSONAL", "INBOXES"):
+        return True
+    if group.filter == "SUBSCRIBED":
+        return folder.subscribed
+    if folder.name in group.mailboxes:
+        return True
+    return group.filter == "SUBTREE" and any(
+        folder.name.startswith(name + SEPARATOR) for name in group.mailboxes
+    )

@@ -1,0 +1,98 @@
+"""NOTIFY's limits, and what it holds. The dialogue is in transcripts/imap/notify.txt. RFC 5465."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.imapd.notify import MOST_WATCHED
+from mailserver.store.contract import NewMessage, Quota
+from tests.imapd.harness import Client, Server, message
+
+ALL = b"NOTIFY SET (personal (MessageNew MessageExpunge MailboxName))"
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def listeners(server: Server, name: str) -> int:
+    return len(server.store.open(name).listeners)
+
+
+def arrive(server: Server, name: str, count: int = 1) -> None:
+    server.store.open(name).append([NewMessage(message()) for _ in range(count)])
+
+
+def test_a_session_that_ends_watches_nothing(server: Server) -> None:
+    """Whether by LOGOUT or by a lost connection."""
+    server.store.create("box")
+    for end in (lambda client: client.send(b"z LOGOUT"), lambda client: client.transport.close()):
+        client = server.log_in()
+        assert b"OK NOTIFY" in client.ask(b"a " + ALL)
+        assert listeners(server, "box") == 1
+        end(client)
+        assert listeners(server, "box") == 0
+    arrive(server, "box")
+
+
+def test_notify_none_and_unauthenticate_end_it(server: Server) -> None:
+    """RFC 5465 §3.1, RFC 8437 §4.1."""
+    server.store.create("box")
+    client = server.log_in()
+    for end in (b"b NOTIFY NONE", b"c UNAUTHENTICATE"):
+        client.ask(b"a " + ALL)
+        client.ask(end)
+        assert listeners(server, "box") == 0
+        arrive(server, "box")
+        assert client.read() == b""
+
+
+def test_too_many_mailboxes_are_refused(server: Server) -> None:
+    """RFC 5465 §3.1: NO [NOTIFICATIONOVERFLOW], with nothing held and what was in force still so."""
+    server.store.create("box")
+    client = server.log_in()
+    client.ask(b"a NOTIFY SET (mailboxes box (MessageNew MessageExpunge))")
+    for number in range(MOST_WATCHED):
+        server.store.create(f"box{number}")
+    assert client.ask(b"b " + ALL).startswith(b"b NO [NOTIFICATIONOVERFLOW] ")
+    assert listeners(server, "box") == 1 and listeners(server, "box1") == 0
+    arrive(server, "box")
+    assert client.read() == b'* STATUS "box" (MESSAGES 1 UIDNEXT 2)\r\n'
+
+
+def test_a_client_that_does_not_read_hears_of_the_overflow(server: Server) -> None:
+    """RFC 5465 §5.8: nothing piles up for it."""
+    server.store.create("box")
+    client = server.select()
+    arrive(server, "INBOX", 3000)
+    client.ask(b"a " + ALL)
+    client.transport.is_reading = False
+    client.send(b"b FETCH 1:* (FLAGS UID INTERNALDATE RFC822.SIZE ENVELOPE)")
+    for _ in range(100):
+        arrive(server, "box")
+    client.transport.read_on()
+    said = client.read()
+    assert said.count(b"* OK [NOTIFICATIONOVERFLOW] ") == 1
+    assert said.count(b"* STATUS ") == 0
+    arrive(server, "box")
+    assert b"STATUS" not in client.ask(b"c NOOP")
+
+
+def test_another_accounts_names_stay_unknown(server: Server) -> None:
+    """Watches are the account store's, and no other store's."""
+    client = server.log_in()
+    client.ask(b"a " + ALL)
+    other: Client = server.log_in()
+    other.protocol._session.store = type(server.store)()  # as another account's would be
+    other.ask(b"a CREATE secret")
+    assert client.read() == b""
+
+
+def test_limits_are_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9208 §4.2.1: only what is limited, STORAGE in units of 1024 octets."""
+    monkeypatch.setattr(server.store, "quota", lambda: Quota(1500, 2, 10_240, 0))
+    client = server.log_in()
+    assert client.ask(b'a GETQUOTA "User quota"').startswith(b'* QUOTA "User quota" (STORAGE 2 10)\r\n')
+    monkeypatch.setattr(server.store, "quota", lambda: Quota(1500, 2, 0, 7))
+    assert client.ask(b'a GETQUOTA "User quota"').startswith(b'* QUOTA "User quota" (MESSAGE 2 7)\r\n')
