@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test differential check lint type format render clients thunderbird bench install uninstall clean
+.PHONY: help run test compliance differential check lint type format render clients thunderbird bench install uninstall clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: $(STAMP_TEST) ## lay the code out
 
 render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters' declarations
 	@$(BIN)/python -m mailserver.config.render --write
+
+compliance: $(STAMP_TEST) ## run the suite and write docs/COMPLIANCE.md: RFC section, test, result
+	@$(BIN)/python -m pytest -q -p tests.compliance
 
 differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovecot
 	@$(BIN)/python -m pytest -q tests/differential

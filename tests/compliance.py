@@ -1,0 +1,118 @@
+"""Writes docs/COMPLIANCE.md: which section of which RFC is held up by which test, and with what result.
+
+A pytest plugin, loaded by `make compliance` only. A test cites a section in its docstring, or in the
+comments of the transcript that it plays, as `RFC 5321 §4.5.4.1`. Tests with parameters make one row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "COMPLIANCE.md"
+_CITATION: Final = re.compile(r"RFC (\d{3,4})((?:(?:,| and)? ?§[0-9A-Z]+(?:\.[0-9A-Z]+)*)*)")
+_SECTION: Final = re.compile(r"§([0-9A-Z]+(?:\.[0-9A-Z]+)*)")
+
+TITLES: Final = {
+    822: "Internet text messages (1982)", 1870: "SMTP SIZE", 1939: "POP3", 2033: "LMTP",
+    2034: "SMTP enhanced status codes", 2045: "MIME bodies", 2046: "MIME media types",
+    2047: "MIME header words", 2177: "IMAP IDLE", 2180: "IMAP multi-accessed mailboxes",
+    2183: "Content-Disposition", 2231: "MIME parameters", 2342: "IMAP NAMESPACE",
+    2449: "POP3 extensions", 2595: "TLS with IMAP and POP3", 2920: "SMTP PIPELINING",
+    2971: "IMAP ID", 3030: "SMTP CHUNKING", 3206: "POP3 AUTH-RESP-CODE", 3207: "SMTP STARTTLS",
+    3461: "SMTP DSN", 3463: "Enhanced status codes", 3464: "Delivery status notifications",
+    3501: "IMAP4rev1", 3502: "IMAP MULTIAPPEND", 3516: "IMAP BINARY", 3691: "IMAP UNSELECT",
+    3834: "Automatic responses", 4315: "IMAP UIDPLUS", 4469: "IMAP CATENATE", 4616: "SASL PLAIN",
+    4731: "IMAP ESEARCH", 4954: "SMTP AUTH", 4959: "IMAP SASL-IR", 4978: "IMAP COMPRESS",
+    5032: "IMAP WITHIN", 5034: "POP3 AUTH", 5092: "IMAP URLs", 5161: "IMAP ENABLE",
+    5182: "IMAP SEARCHRES", 5255: "IMAP internationalisation", 5256: "IMAP SORT and THREAD",
+    5258: "IMAP LIST-EXTENDED", 5267: "IMAP CONTEXT and ESORT", 5321: "SMTP",
+    5322: "Internet Message Format", 5465: "IMAP NOTIFY", 5530: "IMAP response codes",
+    5802: "SCRAM", 5819: "IMAP LIST-STATUS", 5957: "IMAP SORT=DISPLAY", 6152: "SMTP 8BITMIME",
+    6154: "IMAP SPECIAL-USE", 6409: "Message submission", 6531: "SMTPUTF8",
+    6532: "Internationalised headers", 6851: "IMAP MOVE", 6855: "IMAP UTF8=ACCEPT",
+    6856: "POP3 UTF8 and LANG", 7103: "Malformed messages", 7162: "IMAP CONDSTORE and QRESYNC",
+    7504: "SMTP 521 and 556", 7505: "Null MX", 7677: "SCRAM-SHA-256", 7888: "IMAP LITERAL+",
+    7889: "IMAP APPENDLIMIT", 8437: "IMAP UNAUTHENTICATE", 8438: "IMAP STATUS=SIZE",
+    8474: "IMAP OBJECTID", 8508: "IMAP REPLACE", 8970: "IMAP PREVIEW", 9051: "IMAP4rev2",
+    9208: "IMAP QUOTA", 9394: "IMAP PARTIAL",
+}  # fmt: skip
+
+
+def citations(text: str) -> set[tuple[int, str]]:
+    """(RFC, section) pairs that the text cites; "" where it names no section."""
+    found: set[tuple[int, str]] = set()
+    for number, sections in _CITATION.findall(" ".join(text.split())):
+        found.update((int(number), section) for section in _SECTION.findall(sections) or [""])
+    return found
+
+
+def _cited_by(item: pytest.Item) -> str:
+    """The docstring of a test, and the comments of the transcript that it plays."""
+    text = getattr(getattr(item, "obj", None), "__doc__", None) or ""
+    path = getattr(item, "callspec", None) and item.callspec.params.get("path")
+    if isinstance(path, Path) and path.suffix == ".txt":
+        text += "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    return text
+
+
+def _row(item: pytest.Item) -> str:
+    """The test's name without its parameters, a transcript's with the file's."""
+    name = item.nodeid.split("[")[0].removeprefix("tests/")
+    path = getattr(item, "callspec", None) and item.callspec.params.get("path")
+    return f"{name} ({path.stem})" if isinstance(path, Path) else name
+
+
+class Compliance:
+    """What was cited and how it ended. `outcomes`: passed and failed runs, by row."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, str], set[str]] = defaultdict(set)
+        self.outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._row_of: dict[str, str] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            self._row_of[item.nodeid] = _row(item)
+            for citation in citations(_cited_by(item)):
+                self.rows[citation].add(_row(item))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.failed:
+            self.outcomes[self._row_of[report.nodeid]][report.failed] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        PAGE.write_text(self.page())
+
+    def page(self) -> str:
+        """The page, RFCs and sections in their order."""
+        lines = [
+            "# Compliance", "",
+            "Written by `make compliance` from the tests: a row is a section of an RFC, a test that cites",
+            "it, and how often it ran and ended well.", "",
+        ]  # fmt: skip
+        for number in sorted({number for number, _ in self.rows}):
+            title = f": {TITLES[number]}" if number in TITLES else ""
+            lines += [f"## RFC {number}{title}", "", "| § | test | result |", "|---|---|---|"]
+            sections = [section for known, section in self.rows if known == number]
+            for section in sorted(sections, key=_order):
+                lines += [self._line(section, row) for row in sorted(self.rows[number, section])]
+            lines.append("")
+        return "\n".join(lines)
+
+    def _line(self, section: str, row: str) -> str:
+        passed, failed = self.outcomes.get(row, (0, 0))
+        result = f"**{failed} of {passed + failed} failed**" if failed else f"{passed} passed"
+        return f"| {section} | {row} | {result if passed or failed else 'not run'} |"
+
+
+def _order(section: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (10**6, part) for part in section.split(".") if part]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Compliance())
