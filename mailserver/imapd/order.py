@@ -7,8 +7,10 @@ the facts, in a thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
@@ -33,13 +35,37 @@ async def order(session: Session, command: Order) -> Reply:
         session.enable_condstore()
     uids = await Searcher(session, selected, session.service.now()).found(command.program)
     if command.algorithm:
-        threads = await session.run(_threaded, selected, uids, command)
+        threads = await _threads(session, selected, uids, command)
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
         ordered = await session.run(_sorted, selected.mailbox, uids, command)
         _tell_sorted(session, command, ordered)
     await session.sync(may_expunge=command.by_uid)
     return ok("Thread completed." if command.algorithm else "Sort completed.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """An answer to THREAD, and what it depends on: messages never change."""
+
+    algorithm: str
+    uids: Sequence[Uid]
+    numbers: Sequence[int]  # UIDs where the client asked for those
+    answer: bytes
+
+
+_last_threads: WeakKeyDictionary[Mailbox, _Threads] = WeakKeyDictionary()
+
+
+async def _threads(session: Session, selected: Selected, uids: Sequence[Uid], command: Order) -> bytes:
+    """The threads; computed but once for clients that ask the same again and again."""
+    numbers = uids if command.by_uid else selected.numbers(uids)
+    last = _last_threads.get(selected.mailbox)
+    if last and (last.algorithm, last.uids, last.numbers) == (command.algorithm, uids, numbers):
+        return last.answer
+    answer = await session.run(_threaded, selected.mailbox, uids, numbers, command.algorithm)
+    _last_threads[selected.mailbox] = _Threads(command.algorithm, uids, numbers, answer)
+    return answer
 
 
 def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid]) -> None:
@@ -115,17 +141,16 @@ _TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 
 
-def _threaded(selected: Selected, uids: Sequence[Uid], command: Order) -> bytes:
+def _threaded(mailbox: Mailbox, uids: Sequence[Uid], numbers: Sequence[int], algorithm: str) -> bytes:
     """Blocking."""
-    mailbox = selected.mailbox
     facts = mailbox.facts(uids, _thread_fact, "thread.1")
     dates = _sent(mailbox, uids)
     messages = [
-        _threadable(uid if command.by_uid else selected.number(uid), facts[uid], dates[uid])
-        for uid in uids
+        _threadable(number, facts[uid], dates[uid])
+        for number, uid in zip(numbers, uids, strict=True)
         if uid in facts and uid in dates
     ]
-    return render(_ALGORITHMS[command.algorithm](messages))
+    return render(_ALGORITHMS[algorithm](messages))
 
 
 _ALGORITHMS: Final = {"REFERENCES": by_references, "REFS": by_refs, "ORDEREDSUBJECT": ordered_subject}

@@ -110,7 +110,9 @@ class Notices:
 
     def nudge(self, path: str) -> None:
         """Something was delivered to the maildir or mbox of that path: who has it open hears now."""
-        self._reactor.callFromThread(self._nudged, path.rstrip("/"))
+        path = path.rstrip("/")
+        if path in self._on_path or path + "/new" in self._on_path:
+            self._reactor.callFromThread(self._nudged, path)
 
     # In the reactor's thread.
 
