@@ -15,6 +15,9 @@ from mailserver.queue.directory import QueueDirectory, State
 from tests.queue.world import envelope
 
 
+pytestmark = pytest.mark.usefixtures("umask")  # which postsuper changes for its process
+
+
 class Home:
     """A configuration, and a queue with messages in it."""
 
