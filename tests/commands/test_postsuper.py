@@ -14,7 +14,6 @@ from mailserver.queue import drop_file
 from mailserver.queue.directory import QueueDirectory, State
 from tests.queue.world import envelope
 
-
 pytestmark = pytest.mark.usefixtures("umask")  # which postsuper changes for its process
 
 
