@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imap_tools import AND, MailBoxUnencrypted
+from imapclient import IMAPClient
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -130,6 +132,54 @@ class RealClients(unittest.TestCase):
         self.assertEqual(client.status("Ablage", "(MESSAGES)")[1], [b'"Ablage" (MESSAGES 1)'])
         self.assertEqual(client.close()[0], "OK")
         self.assertEqual(client.logout()[0], "BYE")
+        self._wait_for_line("Disconnected: Logged out in=")
+
+    def test_imapclient(self) -> Deferred[None]:
+        """IMAPClient: UIDs, parsed ENVELOPEs, threads, IDLE, quota, and a move."""
+        return deferToThread(self._with_imapclient)
+
+    def _with_imapclient(self) -> None:
+        with IMAPClient("127.0.0.1", port=self.port, ssl=False, timeout=20) as client:
+            client.login("alice", "secret")
+            for subject in ("one", "Re: one", "two"):
+                client.append("INBOX", message(subject), flags=[b"\\Seen"])
+            self.assertEqual(client.select_folder("INBOX")[b"EXISTS"], 3)
+            self.assertEqual(client.search(["SUBJECT", "two", "SEEN"]), [3])
+            self.assertEqual(client.sort(["REVERSE SUBJECT", "ARRIVAL"]), [3, 1, 2])
+            self.assertEqual(client.thread("REFS"), ((1,), (2,), (3,)))
+            fetched = client.fetch([2], ["ENVELOPE", "BODYSTRUCTURE", "INTERNALDATE", "BODY.PEEK[TEXT]"])[2]
+            self.assertEqual(fetched[b"ENVELOPE"].subject, b"Re: one")
+            self.assertEqual(fetched[b"BODY[TEXT]"], b"Hi.\r\n")
+            self.assertEqual(client.get_quota_root("INBOX")[0].quota_roots, ["User quota"])
+            client.idle()
+            self.assertEqual(client.idle_check(timeout=0.01), [])
+            client.idle_done()
+            client.create_folder("Gr\u00fcn/unten")
+            client.move([1, 2], "Gr\u00fcn/unten")
+            self.assertEqual(client.folder_status("Gr\u00fcn/unten", ["MESSAGES"]), {b"MESSAGES": 2})
+            self.assertEqual(client.find_special_folder(b"\\Trash"), "Trash")
+        self._wait_for_line("Disconnected: Logged out in=")
+
+    def test_imap_tools(self) -> Deferred[None]:
+        """imap-tools: its mailbox, folder and message managers."""
+        return deferToThread(self._with_imap_tools)
+
+    def _with_imap_tools(self) -> None:
+        with MailBoxUnencrypted("127.0.0.1", port=self.port, timeout=20).login("alice", "secret") as mailbox:
+            for subject in ("one", "two"):
+                mailbox.append(message(subject), "INBOX", flag_set=["\\Flagged"])
+            found = list(mailbox.fetch(AND(subject="two", flagged=True), mark_seen=False))
+            self.assertEqual(
+                [(one.uid, one.text, one.from_) for one in found], [("2", "Hi.\r\n", "alice@example.org")]
+            )
+            mailbox.folder.create("there")
+            self.assertTrue(mailbox.folder.exists("there"))
+            mailbox.move(["1"], "there")
+            mailbox.flag(["2"], ["work"], True)
+            self.assertEqual(mailbox.uids(AND(keyword="work")), ["2"])
+            self.assertEqual(mailbox.folder.status("there")["MESSAGES"], 1)
+            mailbox.folder.rename("there", "elsewhere")
+            mailbox.folder.delete("elsewhere")
         self._wait_for_line("Disconnected: Logged out in=")
 
     def _wait_for_line(self, start: str) -> None:
