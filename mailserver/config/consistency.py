@@ -120,9 +120,12 @@ def _check_protocols(config: Config) -> None:
 def check_mail_location(config: Config) -> None:
     """Raises ConfigError where INBOX is read elsewhere than delivery writes it.
 
-    Where a command delivers, only that command knows where to.
+    Where a command delivers, only that command knows where to. A place with a domain in it is for virtual
+    accounts, and delivery looks there too.
     """
     if not config.is_set("mail_location") or config.raw("mailbox_command"):
+        return
+    if re.search(r"%L?d|%\{(?:user\s*\|\s*)?domain", config.string("mail_location")):
         return
     read = inbox_of(config.string("mail_location"))
     decides = "home_mailbox" if config.string("home_mailbox") else "mail_spool_directory"

@@ -113,9 +113,17 @@ class LocalAgents:
         if job.quota and not self._has_room(job):
             return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
         if job.target.endswith("/"):
-            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
-            return Outcome.delivered("delivered to maildir")
+            return self._into_maildir(job, content)
         return self._append(job, content)
+
+    def _into_maildir(self, job: Job, content: int) -> Outcome:
+        """Into a maildir, which is made with the directories above it, as Postfix makes them."""
+        try:
+            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
+        except FileNotFoundError:
+            _make_directory(job.target.rstrip("/"))
+            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
+        return Outcome.delivered("delivered to maildir")
 
     def _has_room(self, job: Job) -> bool:
         """Whether its owner may store the message too. A rule that cannot be read limits nothing."""
@@ -176,6 +184,17 @@ def _failure(job: Job) -> str:
     if job.action is Action.MAILBOX:
         return f"cannot update mailbox {job.target} for user {job.owner.name}. "
     return f"cannot append message to file {job.target}: "
+
+
+def _make_directory(path: str) -> None:
+    """The directory and those above it are there; new ones are for nobody else. Raises OSError."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        _make_directory(os.path.dirname(path))
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
 
 
 def _is_executable(path: str) -> bool:

@@ -6,15 +6,16 @@ with each owner's rights, the file system. Everything here blocks.
 
 from __future__ import annotations
 
+import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from mailserver.accounts.account import Account
 from mailserver.delivery.job import Agents, Forward, Owner
 from mailserver.delivery.routing import Routing, find_first
-from mailserver.tables.table import Entry, Table
+from mailserver.tables.table import Entry, Table, TableError
 
 FORWARD_PATH: Final = "$home/.forward${recipient_delimiter}${extension}, $home/.forward"
 
@@ -23,7 +24,9 @@ FORWARD_PATH: Final = "$home/.forward${recipient_delimiter}${extension}, $home/.
 class LocalRules:
     """Parameters of local(8), each under its main.cf name.
 
-    `default_privs` is the user for commands and files of aliases.
+    `default_privs` is the user for commands and files of aliases, `virtual_owner` the one of virtual
+    mailboxes that have no account. `inbox_of` says where accounts with a place of their own are read
+    (userdb_mail, mail_location), a trailing slash for maildir.
     """
 
     default_privs: Owner
@@ -37,6 +40,8 @@ class LocalRules:
     home_mailbox: str = ""
     mail_spool_directory: str = "/var/mail"
     virtual_mailbox_base: str = ""
+    virtual_owner: Owner | None = None
+    inbox_of: Callable[[Account], str] | None = None
     fallback_transport: str = ""
     fallback_transport_maps: Sequence[Table] = ()
     luser_relay: str = ""
@@ -66,6 +71,23 @@ class Lookups(Protocol):
         """The path of the account's mailbox, with a trailing slash for maildir; the deciding parameter."""
 
 
+def virtual_mailbox(tables: Sequence[Table], base: str, name: str) -> tuple[str, str] | None:
+    """Path and source of a virtual mailbox, a trailing slash for maildir. *Blocking.* virtual(8).
+
+    None where virtual_mailbox_maps do not place it, or there is no virtual_mailbox_base. A value may
+    not lead out of the base. Raises TableError.
+    """
+    if not base or not tables:
+        return None
+    entry = find_first(tables, name) or find_first(tables, f"@{name.rpartition('@')[2]}")
+    if entry is None:
+        return None
+    value = entry.value.strip()
+    if ".." in value.split("/") or not value.strip("/"):
+        raise TableError(f"{entry.source}: {name}: {value!r} is no path below virtual_mailbox_base")
+    return f"{base.rstrip('/')}/{value.lstrip('/')}", entry.source
+
+
 def owner_of(account: Account) -> Owner:
     """Whose rights a delivery to that account has."""
     return Owner(account.name, account.uid, account.gid, account.home, account.shell)
@@ -90,8 +112,17 @@ class LiveLookups:
         return find_first(self._routing.alias_maps, name)
 
     def account(self, name: str) -> Account | None:
-        """See `Lookups.account`."""
-        return self._routing.accounts.lookup(name)
+        """See `Lookups.account`. A virtual mailbox without an account has one that nobody logs in to."""
+        found = self._routing.accounts.lookup(name)
+        owner = self._rules.virtual_owner
+        if found is not None or owner is None or "@" not in name:
+            return found
+        place = virtual_mailbox(self._routing.virtual_mailbox_maps, self._rules.virtual_mailbox_base, name)
+        if place is None:
+            return None
+        return Account(
+            name.lower(), owner.uid, owner.gid, os.path.dirname(place[0].rstrip("/")), may_login=False
+        )
 
     def forward(self, account: Account, paths: tuple[str, ...]) -> tuple[Forward | None, Sequence[str]]:
         """See `Lookups.forward`."""
@@ -104,10 +135,15 @@ class LiveLookups:
     def mailbox(self, account: Account) -> tuple[str, str]:
         """See `Lookups.mailbox`."""
         rules = self._rules
-        if rules.virtual_mailbox_base and "@" in account.name:
-            entry = find_first(self._routing.virtual_mailbox_maps, account.name)
-            if entry is not None:
-                return f"{rules.virtual_mailbox_base.rstrip('/')}/{entry.value}", entry.source
+        is_virtual = "@" in account.name
+        if is_virtual and not account.mail:
+            place = virtual_mailbox(
+                self._routing.virtual_mailbox_maps, rules.virtual_mailbox_base, account.name
+            )
+            if place is not None:
+                return place
+        if (is_virtual or account.mail) and rules.inbox_of is not None:
+            return rules.inbox_of(account), "userdb_mail" if account.mail else "mail_location"
         if rules.home_mailbox:
             return f"{account.home}/{rules.home_mailbox}", "home_mailbox"
         directory = rules.mail_spool_directory

@@ -344,7 +344,7 @@ def _service(leaf: Leaf, outcome: Outcome) -> str:
     """The name that the line is logged under: Postfix's daemon for such a delivery."""
     if leaf.kind is LeafKind.REMOTE:
         return "lmtp" if leaf.transport == "lmtp" else "smtp"
-    return "error" if outcome.relay == "none" else "local"
+    return {"none": "error", "virtual": "virtual"}.get(outcome.relay, "local")
 
 
 def delay(seconds: float) -> str:

@@ -184,7 +184,9 @@ class LocalWork:
         return True
 
     def _perform(self, number: int, leaf: Leaf) -> Outcome:
-        return self._services.agents.perform(self._job(number, leaf), self._message.descriptor)
+        outcome = self._services.agents.perform(self._job(number, leaf), self._message.descriptor)
+        is_virtual = leaf.kind is LeafKind.MAILBOX and leaf.owner is not None and "@" in leaf.owner.name
+        return replace(outcome, relay="virtual") if is_virtual else outcome
 
     def _job(self, number: int, leaf: Leaf) -> Job:
         services, message = self._services, self._message

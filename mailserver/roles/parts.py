@@ -21,7 +21,7 @@ from mailserver.accounts.system import SystemAccounts
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.job import Owner
-from mailserver.delivery.lookups import LocalRules, owner_named
+from mailserver.delivery.lookups import LocalRules, owner_named, virtual_mailbox
 from mailserver.delivery.routing import Masquerade, Routing
 from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
@@ -32,7 +32,8 @@ from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.header_rewriting import HeaderRewriting
 from mailserver.queue.schedule import RetryTimes
-from mailserver.store.layout import Layout, layout_for
+from mailserver.store.contract import StoreFailure
+from mailserver.store.layout import Kind, Layout, layout_at, layout_for
 from mailserver.store.locking import LockRules
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener
@@ -141,16 +142,31 @@ class Parts:
         """Who owns the mail of accounts without a uid of their own."""
         if os.geteuid() != 0:
             return MailOwner(os.geteuid(), os.getegid())
-        name = self.config.string("mail_uid") or self.config.string("mail_owner")
+        virtual = self._static_id("virtual_uid_maps")
+        name = self.config.string("mail_uid") or virtual or self.config.string("mail_owner")
         try:
             entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
         except KeyError:
-            parameter = "mail_uid" if self.config.string("mail_uid") else "mail_owner"
+            names = ("mail_uid", "virtual_uid_maps", "mail_owner")
+            parameter = next(filter(self.config.string, names))
             raise self.config.error(
                 parameter,
                 f"{name}: no such user: useradd --system --no-create-home {name}, or name another one",
             ) from None
-        return MailOwner(entry.pw_uid, entry.pw_gid)
+        return MailOwner(entry.pw_uid, int(self._static_id("virtual_gid_maps") or entry.pw_gid))
+
+    def _static_id(self, name: str) -> str:
+        """The number of a `static:` table: all virtual mail has one owner. Raises ConfigError."""
+        words = self.config.words(name)
+        if not words:
+            return ""
+        kind, _, number = words[0].partition(":")
+        if len(words) > 1 or kind != "static" or not number.isdigit():
+            raise self.config.error(
+                name,
+                "all virtual mail has one owner here: write static:NUMBER, or put uids into the passwd-file",
+            )
+        return number
 
     @cached_property
     def account_sources(self) -> SourceDirectory:
@@ -259,12 +275,20 @@ class Parts:
             home_mailbox=config.string("home_mailbox"),
             mail_spool_directory=config.string("mail_spool_directory"),
             virtual_mailbox_base=config.string("virtual_mailbox_base"),
+            virtual_owner=self._virtual_owner(),
+            inbox_of=lambda account: _path_of(self.layout_for(account)),
             fallback_transport=config.string("fallback_transport"),
             fallback_transport_maps=self.tables("fallback_transport_maps"),
             luser_relay=config.raw("luser_relay"),
             expand_owner_alias=config.boolean("expand_owner_alias"),
             reset_owner_alias=config.boolean("reset_owner_alias"),
         )
+
+    def _virtual_owner(self) -> Owner | None:
+        """Who owns virtual mailboxes without an account, where tables make some."""
+        if not self.config.words("virtual_mailbox_maps"):
+            return None
+        return Owner("virtual", self.mail_owner.uid, self.mail_owner.gid, "/")
 
     @cached_property
     def default_privs(self) -> Owner:
@@ -346,8 +370,16 @@ class Parts:
     # Store.
 
     def layout_for(self, account: Account) -> Layout:
-        """Where the account's mail lies."""
+        """Where the account's mail lies. *Blocking*, for virtual accounts. Raises StoreFailure."""
         config = self.config
+        if "@" in account.name and not account.mail:
+            base = config.string("virtual_mailbox_base")
+            try:
+                place = virtual_mailbox(self.tables("virtual_mailbox_maps"), base, account.name)
+            except TableError as error:
+                raise StoreFailure("The mail of the account cannot be found") from error
+            if place is not None:
+                return layout_at(place[0], account)
         return layout_for(
             account,
             config.string("mail_location"),
@@ -389,6 +421,11 @@ class Parts:
             )
         except (CertificateError, OSError) as error:
             raise config.error("smtpd_tls_cert_file", str(error)) from error
+
+
+def _path_of(layout: Layout) -> str:
+    """INBOX as delivery names it."""
+    return f"{layout.inbox}/" if layout.inbox_kind is Kind.MAILDIR else layout.inbox
 
 
 def _tls_protocols(config: Config) -> str:

@@ -128,7 +128,12 @@ def _postfix_layout(account: Account, spool: str, home_mailbox: str) -> Layout:
     is_maildir = (home_mailbox or spool).endswith("/")
     if not inbox.startswith("/"):
         raise BadLocation(f"{inbox!r} is no absolute path")
-    inbox = os.path.normpath(inbox)
-    if is_maildir:
-        return Layout(Kind.MAILDIR, inbox, Kind.MAILDIR, inbox)
+    return layout_at(os.path.normpath(inbox) + "/" * is_maildir, account)
+
+
+def layout_at(inbox: str, account: Account) -> Layout:
+    """The layout of an account whose INBOX is at that path, a maildir where it ends in a slash."""
+    if inbox.endswith("/"):
+        path = inbox.rstrip("/")
+        return Layout(Kind.MAILDIR, path, Kind.MAILDIR, path)
     return Layout(Kind.MBOX, inbox, Kind.MBOX, os.path.join(account.home, "mail"), plain=True)

@@ -331,3 +331,11 @@ def test_quota(tmp_path: Path, content: int, is_temporary: bool, dsn: str) -> No
     assert not (tmp_path / "Maildir").exists()
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).status is Status.DELIVERED  # type: ignore[arg-type]
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).dsn == dsn  # type: ignore[arg-type]
+
+
+def test_a_maildir_is_made_with_what_is_above_it(tmp_path: Path, content: int, agents: LocalAgents) -> None:
+    """virtual(8): `base/domain/user/` need not be there, for nobody else to read."""
+    target = tmp_path / "domain.test" / "user"
+    assert agents.perform(job(Action.MAILBOX, f"{target}/"), content).status is Status.DELIVERED
+    assert len(list((target / "new").iterdir())) == 1
+    assert (tmp_path / "domain.test").stat().st_mode & 0o077 == 0

@@ -44,10 +44,8 @@ PARAMETERS: Final = (
         use_srv_lookup =
         """,
     ),
-    *group(Kind.REFUSED, "Places mail of virtual domains by other means than the passwd-file.", """
-        virtual_gid_maps =
+    *group(Kind.REFUSED, "Old: virtual_alias_maps and virtual_alias_domains.", """
         virtual_maps =
-        virtual_uid_maps =
     """),
     *group(Kind.REFUSED, "Rewrites addresses, which this program does not do.", """
         smtp_generic_maps =
