@@ -18,11 +18,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 LONGEST_LINE: Final = 2000  # characters of text; log readers and syslog cut at 2 KiB
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    """The text with every control character as `?`, at most `limit` characters long."""
+    """The text, at most `limit` characters, with `?` for control characters and those that turn direction."""
     return _UNSAFE.sub("?", text)[:limit]
 
 

@@ -12,7 +12,7 @@ from tests.end_to_end.server import Server, running
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("hostile")
-    lines = (f"maillog_file = {directory}/mail.log", "mynetworks = 127.0.0.1/32")
-    with running(directory / "home", "mbox", *lines) as started:
+    lines = ("mynetworks = 127.0.0.1/32", "smtpd_peername_lookup = no")
+    with running(directory / "home", "mbox", f"maillog_file = {directory}/mail.log", *lines) as started:
         started.log = directory / "mail.log"
         yield started
