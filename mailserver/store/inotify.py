@@ -28,6 +28,7 @@ IN_IGNORED: Final = 0x8000
 
 CHANGED: Final = IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE
 REPLACED: Final = IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED
+PAUSE: Final = 0.003  # seconds
 _EVENT: Final = struct.Struct("iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,6 +43,8 @@ def _checked(result: int) -> int:
 class Inotify(FileDescriptor):
     """`seen(path, mask)` is called for each event on a watched path, coalesced per read.
 
+    The first event is seen at once, what follows within PAUSE seconds together: a thread that
+    changes ten thousand files must not wake the reactor ten thousand times.
     After an overflow it is called for every watched path. In the reactor's thread.
     """
 
@@ -51,6 +54,7 @@ class Inotify(FileDescriptor):
         self._descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         self._watches: dict[str, int] = {}
         self._paths: dict[int, set[str]] = {}
+        self._pause: Any = None
         self.connected = 1
 
     def fileno(self) -> int:
@@ -80,9 +84,15 @@ class Inotify(FileDescriptor):
             data = os.read(self._descriptor, 1 << 16)
         except BlockingIOError:
             return None
+        self.stopReading()
+        self._pause = self.reactor.callLater(PAUSE, self._go_on)
         for path, mask in self._events(data).items():
             self._seen(path, mask)
         return None
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self.startReading()
 
     def _events(self, data: bytes) -> dict[str, int]:
         masks: dict[str, int] = {}
@@ -101,5 +111,7 @@ class Inotify(FileDescriptor):
     def stop(self) -> None:
         """Nothing is seen any more; the descriptor is closed."""
         self.stopReading()
+        if self._pause is not None:
+            self._pause.cancel()
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)

@@ -35,6 +35,7 @@ _LETTERS: Final[Mapping[str, bytes]] = {
     "T": DELETED,
 }
 _LETTER_OF: Final = {flag: letter for letter, flag in _LETTERS.items()}
+_MOST_SPELT: Final = 4096  # sets of flags whose letters are remembered
 _MOST_KEYWORDS: Final = 26
 _VIRTUAL_SIZE: Final = re.compile(r",W=([0-9]{1,18})(?=,|\Z)")
 _SECONDS: Final = re.compile(r"([0-9]{1,18})\.")
@@ -84,6 +85,7 @@ class Keywords:
         self._numbers: dict[int, bytes] = {}
         self._letters: dict[bytes, str] = {}
         self._meanings: dict[str, Flags] = {}
+        self._spelt: dict[tuple[Flags, str], str] = {}
 
     def refresh(self) -> bool:
         """The file's present content is known; true where it changed."""
@@ -98,7 +100,7 @@ class Keywords:
         self._numbers = numbers
         self._letters = {name: chr(ord("a") + number) for number, name in numbers.items()}
         self._mark = mark
-        self._meanings = {}
+        self._meanings, self._spelt = {}, {}
         return True
 
     def names(self) -> Sequence[bytes]:
@@ -124,9 +126,14 @@ class Keywords:
 
     def letters(self, flags: Flags, old: str = "") -> str:
         """The letters for the flags, and those of `old` that mean nothing to us."""
-        letters = {self._letters.get(flag) or _LETTER_OF.get(flag, "") for flag in flags}
-        strange = {letter for letter in old if self._flag(letter) is None}
-        return "".join(sorted((letters | strange) - {""}))
+        spelt = self._spelt.get((flags, old))
+        if spelt is None:
+            if len(self._spelt) >= _MOST_SPELT:
+                self._spelt.clear()
+            letters = {self._letters.get(flag) or _LETTER_OF.get(flag, "") for flag in flags}
+            strange = {letter for letter in old if self._flag(letter) is None}
+            spelt = self._spelt[flags, old] = "".join(sorted((letters | strange) - {""}))
+        return spelt
 
     def provide(self, flags: Iterable[bytes]) -> None:
         """Each keyword has a letter, while there are letters. Raises OSError."""
