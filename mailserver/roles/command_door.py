@@ -37,7 +37,8 @@ from mailserver.rights.messages import Message
 from mailserver.rights.reactor_channel import ReactorChannel
 from mailserver.threads import Threads
 
-MOST_CONNECTIONS: Final = 64
+MOST_CONNECTIONS: Final = 256
+MOST_OF_A_USER: Final = 16
 PATIENCE: Final = 60  # seconds until a connection is closed, whatever it is doing
 NOT_PERMITTED: Final = 77  # EX_NOPERM of sysexits(3)
 _DIRECTORY: Final = "public"
@@ -118,7 +119,7 @@ class CommandDoor:
         self._runner = runner
         self._permissions = permissions
         self._log = log
-        self._open: set[ReactorChannel] = set()
+        self._open: dict[ReactorChannel, int] = {}  # and whose it is
         self._one_listing = DeferredLock()
         listener.setblocking(False)
         reactor.addReader(self)
@@ -147,10 +148,10 @@ class CommandDoor:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        if len(self._open) >= MOST_CONNECTIONS:
+        uid = messages.peer_uid(connection)
+        if not self._has_room(uid):
             connection.close()
             return
-        uid = messages.peer_uid(connection)
         channel = ReactorChannel(
             self._reactor,
             connection,
@@ -158,10 +159,17 @@ class CommandDoor:
             lambda: self._lost(channel, patience),
         )
         patience = self._reactor.callLater(PATIENCE, channel.close)
-        self._open.add(channel)
+        self._open[channel] = uid
+
+    def _has_room(self, uid: int) -> bool:
+        """Whether one more connection is taken: a user cannot keep out the others, nor anybody root."""
+        if uid in self._permissions.trusted:
+            return True
+        own = sum(each == uid for each in self._open.values())
+        return own < MOST_OF_A_USER and len(self._open) < MOST_CONNECTIONS
 
     def _lost(self, channel: ReactorChannel, patience: Any) -> None:
-        self._open.discard(channel)
+        self._open.pop(channel, None)
         if patience.active():
             patience.cancel()
 
