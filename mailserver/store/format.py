@@ -100,6 +100,13 @@ class MailboxFormat(abc.ABC):
         """Whether `poll` may find something: a stat or two, and nothing is read or waited for."""
         return True
 
+    def expect_news(self, path: str) -> None:
+        """Something came into one of the watched paths: the next `poll` looks, whatever the times say.
+
+        For any thread; waits for nothing.
+        """
+        return None
+
     @abc.abstractmethod
     def read(self, key: str) -> bytes:
         """The message, CRLF line ends, the format's own header fields (X-UID, Status, …) hidden.

@@ -495,6 +495,10 @@ class MailboxIndex(Mailbox):
                     self._catch_up()
             return self.highest_modseq != before
 
+    def expect_news(self, path: str) -> None:
+        """See `MailboxFormat.expect_news`."""
+        self._format.expect_news(path)
+
     def may_have_news(self) -> bool | None:
         """Whether `refresh` may find what another program did; None while the mailbox is at work.
 

@@ -92,6 +92,7 @@ class MaildirFormat(MailboxFormat):
         self._written: _Mark | None = None  # of cur, after our own last write
         self._token = ""
         self._scanned = False
+        self._is_expecting = False
         self._verified = 0.0
         self._wrote = False  # to cur, since it was last read whole
         self._unsynced: set[str] = set()
@@ -135,7 +136,8 @@ class MaildirFormat(MailboxFormat):
             self._marks, self._scanned, self._verified = marks, True, now
             return None
         whole = not self._scanned or marks["cur"] != self._marks["cur"] or self._is_due(now)
-        if not whole and marks["new"] == self._marks["new"]:
+        is_expecting, self._is_expecting = self._is_expecting, False
+        if not whole and marks["new"] == self._marks["new"] and not is_expecting:
             return None
         delta = None if whole else self._read_new()
         if delta is None:
@@ -155,7 +157,12 @@ class MaildirFormat(MailboxFormat):
     def has_news(self) -> bool:
         """See `MailboxFormat.has_news`."""
         is_known = self._scanned and all(self._mark(name) == mark for name, mark in self._marks.items())
-        return not is_known or self._is_due(self._clock())
+        return self._is_expecting or not is_known or self._is_due(self._clock())
+
+    def expect_news(self, path: str) -> None:
+        """See `MailboxFormat.expect_news`. The mtime that our own write left in `new` may hide a delivery."""
+        if path == os.path.join(self._directory, "new"):
+            self._is_expecting = True
 
     def _is_due(self, now: float) -> bool:
         return self._wrote and not 0 <= now - self._verified < VERIFY

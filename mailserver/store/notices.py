@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from mailserver.maillog import MailLog
 from mailserver.store.contract import MailboxReplaced
-from mailserver.store.inotify import REPLACED, Inotify
+from mailserver.store.inotify import ARRIVED, REPLACED, Inotify
 from mailserver.store.mailbox import IndexedMailbox
 from mailserver.threads import Threads
 
@@ -170,6 +170,8 @@ class Notices:
             self._refresh(mailboxes)
             return
         for mailbox in mailboxes:
+            if mask & ARRIVED:
+                mailbox.expect_news(path)
             self._consider(mailbox)
 
     def _consider(self, mailbox: IndexedMailbox) -> None:
@@ -199,7 +201,10 @@ class Notices:
 
     def _nudged(self, path: str) -> None:
         for candidate in (path, path + "/new"):
-            self._refresh(list(self._on_path.get(candidate, ())))
+            mailboxes = list(self._on_path.get(candidate, ()))
+            for mailbox in mailboxes:
+                mailbox.expect_news(candidate)
+            self._refresh(mailboxes)
 
     def _refresh(self, mailboxes: Iterable[IndexedMailbox]) -> None:
         for mailbox in mailboxes:

@@ -367,6 +367,26 @@ def test_changes_in_quick_succession_cost_no_scan(box: Path) -> None:
     assert form.has_news()
 
 
+def test_a_delivery_during_our_own_write_is_found_when_it_is_told(box: Path) -> None:
+    """The mtime that our rename out of new leaves may be the delivery's as well: inotify tells them apart."""
+    os.utime(box / "new", (1, 1))
+    deposit(str(box), [b"one\n"], "h")
+    form = MaildirFormat(str(box), "h", clock=lambda: time.time() + 10)
+    form.load([], "")
+    delta = form.poll()
+    assert delta is not None
+    form.write_flags({delta.added[0].key: flags(SEEN)})
+    stamp = os.stat(box / "new").st_mtime_ns
+    deposit(str(box), [b"two\n"], "h")
+    os.utime(box / "new", ns=(stamp, stamp))
+    assert form.poll() is None
+    form.expect_news(f"{box}/new")
+    assert form.has_news()
+    delta = form.poll()
+    assert delta is not None and len(delta.added) == 1
+    assert form.poll() is None
+
+
 def test_a_token_that_fits_saves_the_scan(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart an unchanged maildir is not listed; a changed one is."""
     deposit(str(box), [b"one\n"], "h")
