@@ -8,6 +8,7 @@ subjectAltName alone counts, `*` is a whole leftmost label.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class CertificateMismatch(Exception):
 class Trust:
     """Whose signatures count: smtp_tls_CAfile, smtp_tls_CApath, tls_append_default_CA.
 
-    Where neither file nor directory is given, the system's authorities are trusted.
+    Where neither file nor directory is given, the system's authorities are trusted; where they cannot be
+    read, nobody's: then no certificate can be verified.
     """
 
     file: str = ""
@@ -41,9 +43,10 @@ class Trust:
     with_default: bool = False
 
     def load_into(self, context: SSL.Context) -> None:
-        """The context trusts these. *Blocking.* Raises SSL.Error where they cannot be read."""
-        if self.file or self.directory:
-            context.load_verify_locations(self.file or None, self.directory or None)
+        """The context trusts these. *Blocking.*"""
+        with contextlib.suppress(SSL.Error):
+            if self.file or self.directory:
+                context.load_verify_locations(self.file or None, self.directory or None)
         if self.with_default or not (self.file or self.directory):
             context.set_default_verify_paths()
 

@@ -6,11 +6,10 @@ transport of that name, with its own settings.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
-
-from OpenSSL import SSL
 
 from mailserver.config.config import Config
 from mailserver.delivery.client_tls import ClientContexts, Trust
@@ -87,7 +86,7 @@ def relay_settings(
         config.string("smtp_tls_CApath"),
         config.boolean("tls_append_default_CA"),
     )
-    _check_trust(config, trust)
+    _check_trust(parts, trust)
     port = parse_port(config.string("smtp_tcp_port"))
     if not port:
         raise config.error("smtp_tcp_port", "is no port: write a number, or smtp, submission, smtps")
@@ -109,12 +108,11 @@ def relay_settings(
     )
 
 
-def _check_trust(config: Config, trust: Trust) -> None:
-    try:
-        trust.load_into(SSL.Context(SSL.TLS_CLIENT_METHOD))
-    except SSL.Error as error:
-        name = "smtp_tls_CAfile" if trust.file else "smtp_tls_CApath"
-        raise config.error(name, "cannot be read: name PEM certificates of authorities") from error
+def _check_trust(parts: Parts, trust: Trust) -> None:
+    """A warning where the authorities are not there: only levels that verify need them."""
+    for name, path in (("smtp_tls_CAfile", trust.file), ("smtp_tls_CApath", trust.directory)):
+        if path and not os.access(path, os.R_OK):
+            parts.warn("smtp")(f"{name}: cannot read {path}: no certificate can be verified by it")
 
 
 def _host_rules(

@@ -33,7 +33,7 @@ def test_no_place_leads_out_of_the_base(name: str) -> None:
 
 
 def test_accounts_and_places(tmp_path: Path) -> None:
-    """userdb_mail before the table, the table before mail_location; a place alone is an account without login."""
+    """userdb_mail, then the table, then mail_location; a place alone is an account without login."""
     world = World(tmp_path, virtual_mailbox_maps=(DictTable(PLACES),))
     rules = replace(
         world.rules,
