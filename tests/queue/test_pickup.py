@@ -384,7 +384,8 @@ class Reactor(Clock):
         self.readers.append(reader)
 
     def removeReader(self, reader: object) -> None:
-        self.readers.remove(reader)
+        if reader in self.readers:  # as IReactorFDSet has it, once more is no error
+            self.readers.remove(reader)
 
     def see(self) -> None:
         """What the kernel saw is told."""
