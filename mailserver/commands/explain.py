@@ -2,6 +2,9 @@
 
 The same plan that a delivery makes, printed; nothing is sent. With --client, the verdict that
 this client would hear at RCPT comes first, with the restriction that decided.
+
+Of a queue id, or a Message-ID in angle brackets, it tells what happened to that message: from the
+mail log (and its rotated predecessors), and from the queue.
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ from dataclasses import replace
 from typing import Any
 
 from mailserver.commands.errors import CommandError
+from mailserver.commands.history import as_lines as history_lines
+from mailserver.commands.history import as_values as history_values
+from mailserver.commands.history import history, is_message, queue_ids
+from mailserver.commands.log_lines import usual_logs
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
 from mailserver.config.read import ConfigError, read_config
@@ -34,6 +41,8 @@ examples:
   mailserver explain alice+x@example.org
   mailserver explain --client 192.0.2.7 --from spam@example.net bob@elsewhere.example
   mailserver explain --json staff@example.org
+  mailserver explain A909922E0CD
+  mailserver explain '<20261124022204.A1BEE22E949@mx.example.org>'
 """
 
 
@@ -41,18 +50,25 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the parser of `mailserver explain`."""
     parser = subparsers.add_parser(
         "explain",
-        help="show where mail for an address would go, and why",
-        description="Show where mail for ADDRESS would go, with file and line of each step. Sends nothing.",
+        help="show where mail would go and why, or what became of a message",
+        description="Show where mail for ADDRESS would go, with file and line of each step; nothing is sent. "
+        "Or tell what happened to the message with that QUEUE-ID or <MESSAGE-ID>.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("address", metavar="ADDRESS")
+    parser.add_argument("address", metavar="ADDRESS|QUEUE-ID|<MESSAGE-ID>")
     parser.add_argument("--client", metavar="IP", help="show the verdict for this SMTP client too")
     parser.add_argument("--helo", default="", help="the name that the client gives")
     parser.add_argument("--from", dest="sender", default="", help="the envelope sender (default: <>)")
     parser.add_argument("--login", default="", help="the account that the client logged in with")
     parser.add_argument(
         "--port", type=int, default=0, help="the listener's port (default: the first SMTP row)"
+    )
+    parser.add_argument(
+        "--log",
+        action="append",
+        metavar="FILE",
+        help="the mail log (default: maillog_file, else /var/log/mail.log)",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
@@ -63,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         config = read_config(arguments.config_directory, os.environ)
         parts = Parts(config, ListLog())
+        if is_message(arguments.address):
+            return _tell_history(arguments, parts)
         verdict = _verdict(arguments, config, parts) if arguments.client else None
         lookups = LiveLookups(parts.routing, parts.local_rules, local_agents(parts))
         plan = explain(_address(arguments.address), parts.routing, parts.local_rules, lookups)
@@ -77,6 +95,22 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         lines = [*(_verdict_lines(verdict) if verdict is not None else ()), *as_lines(plan)]
         print("\n".join(lines))
+    return 0
+
+
+def _tell_history(arguments: argparse.Namespace, parts: Parts) -> int:
+    logs = arguments.log or usual_logs(parts.config)
+    found = [history(each, logs, parts.queue) for each in queue_ids(arguments.address, logs)]
+    told = [each for each in found if each is not None]
+    if not told:
+        raise CommandError(
+            f"{arguments.address}: neither in {', '.join(logs)} nor in {parts.queue.path}: "
+            "name an older log with --log FILE"
+        )
+    if arguments.json:
+        print(json.dumps([history_values(each) for each in told], indent=2))
+    else:
+        print("\n".join(line for each in told for line in history_lines(each)))
     return 0
 
 
