@@ -10,6 +10,7 @@ Files are stored with LF line ends, as Postfix and mutt do.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -41,12 +42,13 @@ def as_stored(content: bytes) -> bytes:
 
 def make_maildir(directory: str) -> None:
     """The directory and its tmp, new and cur are there; parents are not made. Durable."""
+    changed: set[str] = set()
     for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            continue
-        sync_directory(os.path.dirname(path) or ".")
+            changed.add(os.path.dirname(path) or ".")
+    for parent in changed:
+        sync_directory(parent)
 
 
 def sync_directory(path: str) -> None:
