@@ -93,8 +93,8 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
     if not demo:
         print(
             "Next: read main.cf, then\n"
-            f"  mailserver -c {directory} check\n"
-            f"  twistd -n mailserver -c {directory}"
+            f"  mailserver -c {directory} check    says what is missing\n"
+            f"  postfix -c {directory} start       starts it; `mailserver -c {directory} run` does so in view"
         )
 
 
@@ -131,7 +131,7 @@ def _write_demo(directory: Path, mail_format: str) -> None:
     passwords = {name: secrets.token_urlsafe(9) for name in DEMO_ACCOUNTS}
     lines = ["# Dovecot's passwd-file: user:password:uid:gid:gecos:home:shell:extra"]
     for name, password in passwords.items():
-        lines.append(f"{name}:{hash_password(password.encode())}::::{directory}/home/{name}::")
+        lines.append(f"{name}:{hash_password(password.encode())}::::::")
         (directory / "home" / name).mkdir(parents=True, mode=0o755)
     _write(directory / "users", "\n".join(lines) + "\n", 0o600)
     (directory / "spool" / "mail").mkdir(parents=True, mode=0o755)
