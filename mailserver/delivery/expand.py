@@ -233,6 +233,12 @@ class _Expansion:
             match = self._routing.find_virtual_alias(address)
             if match is not None and self._virtual_alias(node, address, match):
                 return
+        original = self._routing.srs_original(address)
+        if original is not None:
+            self._say(node, f"{address}: forwarded for {original}", "srs_domain")
+            inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual")
+            self._push(inner, [(ToAddress(original), "srs_domain")])
+            return
         moved = self._routing.relocated_to(address)
         if moved is not None:
             self._fail(node, address, "5.1.6", f"User has moved to {moved}", "relocated_maps")

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final
 
 from mailserver.accounts.account import AccountDirectory
+from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
 from mailserver.tables.access import asks_whole_key
 from mailserver.tables.table import Entry, Table
@@ -126,6 +127,7 @@ class Routing:
     propagate_unmatched_extensions: frozenset[str] = frozenset({"canonical", "virtual"})
     append_dot_mydomain: str = ""
     masquerade: Callable[[Address], Address] = _as_it_is
+    srs: Srs | None = None
     luser_relay: str = ""
     accept_all_local: bool = False
 
@@ -164,7 +166,7 @@ class Routing:
 
         Always true for remote addresses. Raises TableError, TemporaryAccountFailure.
         """
-        if self.find_virtual_alias(address) is not None:
+        if self.find_virtual_alias(address) is not None or self.srs_original(address) is not None:
             return True
         match self.classify(address):
             case AddressClass.LOCAL:
@@ -251,6 +253,20 @@ class Routing:
         if not extension or place not in self.propagate_unmatched_extensions:
             return address
         return Address(address.local + extension, address.domain)
+
+    def srs_original(self, address: Address) -> Address | None:
+        """Whom mail to an SRS address of ours is for; None for all others. Raises TableError."""
+        return self.srs.reverse(address) if self.srs is not None else None
+
+    def sender_for(self, sender: Address, recipient: Address) -> Address:
+        """The sender with which mail that we forward goes to the recipient. Raises TableError.
+
+        An SRS address where both are others' domains; what is ours, or internal, stays.
+        """
+        both = (self.classify(sender), self.classify(recipient))
+        if self.srs is None or any(each is not AddressClass.REMOTE for each in both):
+            return sender
+        return self.srs.forward(sender)
 
     def relocated_to(self, address: Address) -> str | None:
         """Where relocated_maps says the user went: `550 5.1.6 User has moved to ...`. *Blocking.*"""

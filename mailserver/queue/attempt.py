@@ -30,6 +30,7 @@ from mailserver.queue.progress import Progress
 from mailserver.queue.record import Record
 from mailserver.queue.schedule import is_expired, next_attempt, wants_warning
 from mailserver.queue.services import Services
+from mailserver.tables.table import TableError
 from mailserver.wire.address import parse_sender
 
 _LOCAL_KINDS = frozenset(ACTIONS) | {LeafKind.FORWARD}
@@ -127,7 +128,7 @@ class Attempt:
     # ------------------------------------------------------------ delivery
 
     async def _deliver(self) -> None:
-        remote: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        remote: dict[tuple[str, str, str, bool], list[int]] = defaultdict(list)
         tasks: list[Deferred[None]] = []
         for number in self._progress.open_leaves():
             leaf = self._progress.leaves[number]
@@ -135,10 +136,16 @@ class Attempt:
                 if number not in self._tried:
                     tasks.append(Deferred.fromCoroutine(self._deliver_local(number, leaf)))
             elif leaf.kind is LeafKind.REMOTE:
-                remote[leaf.transport, leaf.target, sender_of(self._progress, number)].append(number)
+                key = (
+                    leaf.transport,
+                    leaf.target,
+                    sender_of(self._progress, number),
+                    self._is_forwarded(number),
+                )
+                remote[key].append(number)
             elif leaf.kind is not LeafKind.PENDING:
                 self._settle(number, leaf)
-        for (transport, nexthop, sender), numbers in remote.items():
+        for (transport, nexthop, sender, _), numbers in remote.items():
             limit = self._services.recipient_limit(transport) or len(numbers)
             for first in range(0, len(numbers), limit):
                 part = numbers[first : first + limit]
@@ -146,6 +153,12 @@ class Attempt:
         for success, result in await DeferredList(tasks, consumeErrors=True):
             if not success:
                 cast(Failure, result).raiseException()
+
+    def _is_forwarded(self, number: int) -> bool:
+        """Whether we, and not the sender, chose this recipient."""
+        progress = self._progress
+        own, first = progress.leaves[number].recipient, progress.root(number).address
+        return progress.accepted.origin == "forward" or str(own).lower() != str(first).lower()
 
     def _settle(self, number: int, leaf: Leaf) -> None:
         """A leaf that needs no delivery has its outcome."""
@@ -182,9 +195,7 @@ class Attempt:
             if suspended is not None:
                 outcomes: Sequence[Outcome] = [suspended] * len(numbers)
             else:
-                mail = self._outgoing(transport, nexthop, sender, numbers)
-                answers = await self._services.transport.deliver(mail)
-                outcomes = list(map(self._services.judged, answers))
+                outcomes = await self._hand_over(transport, nexthop, sender, numbers)
                 self._suspend_unreachable(key, outcomes)
         finally:
             self._services.destination_slots.release(key)
@@ -192,6 +203,16 @@ class Attempt:
         self._work.record_outcomes(by_number)
         for number, outcome in by_number.items():
             self._note(number, outcome, began)
+
+    async def _hand_over(
+        self, transport: str, nexthop: str, sender: str, numbers: list[int]
+    ) -> Sequence[Outcome]:
+        try:
+            mail = self._outgoing(transport, nexthop, sender, numbers)
+        except TableError as error:
+            self._services.log.write("qmgr", f"warning: {self._message.queue_id}: {error}")
+            return [Outcome.deferred("temporary lookup failure", "4.3.0")] * len(numbers)
+        return list(map(self._services.judged, await self._services.transport.deliver(mail)))
 
     def _suspend_unreachable(self, key: str, outcomes: Sequence[Outcome]) -> None:
         """A next hop that nobody was spoken to at is left alone for minimal_backoff_time."""
@@ -203,8 +224,11 @@ class Attempt:
         message = self._message
         recipients = tuple(self._remote_recipient(number) for number in numbers)
         envelope = message.accepted.envelope
-        if sender != str(envelope.sender or ""):
-            envelope = replace(envelope, sender=parse_sender(sender))
+        address = parse_sender(sender)
+        if address is not None and self._is_forwarded(numbers[0]):
+            address = self._services.routing.sender_for(address, recipients[0].address)
+        if str(address or "") != str(envelope.sender or ""):
+            envelope = replace(envelope, sender=address)
         return Outgoing(
             queue_id=message.queue_id,
             transport=transport,

@@ -23,6 +23,7 @@ from mailserver.config.syntax import ConfigError
 from mailserver.delivery.job import Owner
 from mailserver.delivery.lookups import LocalRules, owner_named, virtual_mailbox
 from mailserver.delivery.routing import Masquerade, Routing
+from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
 from mailserver.message.qualify import qualified_header
@@ -32,6 +33,7 @@ from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.header_rewriting import HeaderRewriting
 from mailserver.queue.schedule import RetryTimes
+from mailserver.roles.secret import Secret
 from mailserver.store.contract import StoreFailure
 from mailserver.store.layout import Kind, Layout, layout_at, layout_for
 from mailserver.store.locking import LockRules
@@ -221,9 +223,19 @@ class Parts:
             propagate_unmatched_extensions=frozenset(config.words("propagate_unmatched_extensions")),
             append_dot_mydomain=config.string("mydomain") if config.boolean("append_dot_mydomain") else "",
             masquerade=self.masquerade("envelope_sender"),
+            srs=self._srs(),
             luser_relay=config.raw("luser_relay"),
             accept_all_local=not config.string("local_recipient_maps"),
         )
+
+    def _srs(self) -> Srs | None:
+        """How mail that is forwarded gets a sender of ours; None where bounces would not come back to us."""
+        domain = self.config.string("srs_domain")
+        if not domain or not self.domains("mydestination")(domain.lower()):
+            return None
+        path = os.path.join(self.config.string("queue_directory"), "srs-secret")
+        owner = (self.mail_owner.uid, self.mail_owner.gid) if os.geteuid() == 0 else None
+        return Srs(domain, Secret(path, owner), time.time)
 
     def masquerade(self, place: str) -> Callable[[Address], Address]:
         """What masquerade_domains does to addresses there, where masquerade_classes has the place."""

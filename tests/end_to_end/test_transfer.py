@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,24 @@ def test_header_checks_are_read_from_the_file_they_name(near: Server) -> None:
         r"reject: header Subject: you won the lottery from localhost\[127\.0\.0\.1\]; "
         r"from=<carol@example\.net> to=<alice@example\.org> proto=ESMTP helo=<.*>: 5\.7\.1 not here"
     )
+
+
+def test_what_is_forwarded_outside_comes_from_us(near: Server, far: Server) -> None:
+    """SRS: the next server sees a sender of ours, to which a bounce can be sent, and no forged one."""
+    forward = near.directory / "home" / "alice" / ".forward"
+    forward.write_text("bob@far.test\n")
+    forward.chmod(0o644)
+    try:
+        content = b"Message-ID: <forwarded@near>\nSubject: f\n\nx\n"
+        send(near, content, "alice@example.org", sender="someone@elsewhere.test")
+        message = received(far, "bob", "<forwarded@near>")
+    finally:
+        forward.unlink()
+    found = re.match(rb"Return-Path: <(SRS0=\w{6}=\w\w=elsewhere\.test=someone@example\.org)>", message)
+    assert found is not None, message[:200]
+    address = found[1].decode()
+    with smtplib.SMTP("127.0.0.1", near.ports["smtp"]) as client:
+        client.ehlo()
+        client.mail("")
+        assert client.rcpt(address)[0] == 250
+        assert client.rcpt(address.replace("=someone", "=other"))[0] == 450

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailserver.delivery.srs import Srs
 from mailserver.delivery.transport import Outgoing
-from mailserver.envelope import Outcome
+from mailserver.envelope import Address, Outcome
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
 from mailserver.queue.directory import State
@@ -514,3 +515,33 @@ def test_success_is_reported_by_whoever_knows_last(
     assert len(world.mailbox("bob")) == reports
     assert all(b"Action: relayed\n" in report for report in world.mailbox("bob"))
     assert world.queued() == []
+
+
+def test_forwarded_mail_has_a_sender_of_ours(tmp_path: Path) -> None:
+    """SRS: only where neither sender nor recipient is ours, and only what we forward; bounces find back."""
+    srs = Srs(ORIGIN, lambda: b"secret", lambda: 1_795_000_000.0)
+    world = World(tmp_path, {"away": "x@far.test", "away-too": "y@other.test"}, srs=srs)
+    world.forward("bob", "z@far.test")
+    taken: list[Outgoing] = []
+
+    class Taker:
+        async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
+            taken.append(mail)
+            return [Outcome.delivered("250 ok", relay="f[192.0.2.1]:25")] * len(mail.recipients)
+
+    world.restart(transport=Taker())
+    for recipient, sender in (
+        (f"away@{ORIGIN}", "s@example.com"),
+        (f"bob@{ORIGIN}", "s@example.com"),
+        (f"away@{ORIGIN}", f"alice@{ORIGIN}"),
+        ("direct@far.test", "s@example.com"),
+        (f"away@{ORIGIN}", None),
+    ):
+        world.send(recipient, sender=sender)
+    rewritten = str(srs.forward(Address("s", "example.com")))
+    senders = [str(mail.envelope.sender or "") for mail in taken]
+    assert senders == [rewritten, rewritten, f"alice@{ORIGIN}", "s@example.com", ""]
+    world.send(rewritten, sender=None)
+    assert [str(each.address) for each in taken[-1].recipients] == ["s@example.com"]
+    assert world.routing.is_known(Address(rewritten.rpartition("@")[0], ORIGIN))
+    assert not world.routing.is_known(Address("SRS0=aaaaaa=aa=far.test=x", ORIGIN))

@@ -140,6 +140,10 @@ PARAMETERS: Final = (
              "Where masquerade_domains count."),
     honoured("masquerade_exceptions", Type.LIST, "",
              "The users whose addresses stay as they are."),
+    honoured("srs_domain", Type.STRING, "$myorigin",
+             "The domain of the senders that forwarded mail gets (SRS), where neither sender nor recipient "
+             "is ours; it must be one of mydestination. Empty forwards in the sender's name, as Postfix.",
+             "ours"),
     honoured("relocated_maps", Type.LIST, "",
              "Tables of users who moved, and where to."),
     inert("biff", Type.BOOLEAN, "yes",
