@@ -46,6 +46,12 @@ def read_file(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
+def stamp_file(path: str) -> tuple[int, ...]:
+    """A mark that changes when the file does, also where a symbolic link leads elsewhere. Raises OSError."""
+    mark = os.stat(path)
+    return mark.st_dev, mark.st_ino, mark.st_mtime_ns
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A certificate chain, leaf first, and its private key, both PEM."""
@@ -61,15 +67,14 @@ class KeyPairFiles:
     certificate: str
     key: str
 
-    def stamp(self) -> tuple[int, ...]:
-        """A mark that changes when the certificate does; raises OSError. The key may be out of sight."""
-        mark = os.stat(self.certificate)
-        return mark.st_dev, mark.st_ino, mark.st_mtime_ns
+    def stamp(self, stamp_secret: Callable[[str], tuple[int, ...]] = stamp_file) -> tuple[int, ...]:
+        """A mark that changes when the certificate does; raises OSError."""
+        return stamp_secret(self.certificate)
 
     def read(self, read_secret: Callable[[str], bytes] = read_file) -> KeyPair:
-        """The files' content, the key's by `read_secret`; raises CertificateError."""
+        """The files' content; raises CertificateError. Not even the certificate need be in our sight."""
         try:
-            return KeyPair(read_file(self.certificate), read_secret(self.key))
+            return KeyPair(read_secret(self.certificate), read_secret(self.key))
         except OSError as error:
             raise CertificateError(
                 f"{error.filename or self.key}: {error.strerror}: point smtpd_tls_cert_file and "
@@ -126,14 +131,29 @@ class ServerTls:
         read: Callable[[], Sequence[KeyPair]],
         minimum: str = "TLSv1.2",
         warn: Callable[[str], None] = lambda text: None,
+        named: Callable[[str], ServerTls | None] = lambda name: None,
     ) -> None:
+        """`named` finds another one for the name that a client asks for (SNI, RFC 6066 §3)."""
         self._service = service
         self._stamp = stamp
         self._read = read
         self._minimum = minimum
         self._warn = warn
+        self._named = named
         self._seen = self._warned = stamp()
-        self._context = make_context(read(), service, minimum)
+        self._context = self._make()
+
+    def _make(self) -> SSL.Context:
+        context = make_context(self._read(), self._service, self._minimum)
+        context.set_tlsext_servername_callback(self._choose)
+        return context
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """Called by OpenSSL during the handshake, before a certificate is sent."""
+        name = connection.get_servername()
+        other = self._named(name.decode("ascii", "replace").lower()) if name else None
+        if other is not None:
+            connection.set_context(other.getContext())
 
     def getContext(self) -> SSL.Context:
         """The context for the next handshake. A bad renewal is tried again at each one, and told once."""
@@ -141,7 +161,7 @@ class ServerTls:
         try:
             seen = self._stamp()
             if seen != self._seen:
-                self._context = make_context(self._read(), self._service, self._minimum)
+                self._context = self._make()
                 self._seen = seen
         except (OSError, CertificateError) as error:
             if seen != self._warned:

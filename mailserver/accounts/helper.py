@@ -2,16 +2,18 @@
 
 Requests, over a `ChannelService`: `{"attempt": …}` gives `{"account": …}` or `{"refused": …}`; for POP3
 and IMAP a granted one brings a stream whose other end is at the account's session host already, so that a
-front gets to a mailbox only with a right password. `{"secret": path}` gives the file's content, for the
-paths named at construction and no others (TLS keys, read again when they change). `{"lookup": name}`
+front gets to a mailbox only with a right password. `{"secret": path}` gives the file's content and
+`{"stamp": path}` a mark that changes with it, for the paths named at construction and no others (TLS
+keys, read again when they change). `{"lookup": name}`
 and `{"names": true}` say who exists, since the passwd-file with its hashes is not a front's to read.
 A crash costs the attempts under way: their fronts answer "temporary".
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from typing import Final
 
 from mailserver.accounts.account import Account, AccountDirectory, TemporaryAccountFailure
@@ -35,19 +37,21 @@ class Helper:
         accounts: AccountDirectory,
         attach: Callable[[Message, int], None],
         log: MailLog,
-        secrets: Collection[str] = (),
+        secrets: Container[object] = frozenset(),
     ) -> None:
         self._judge = judge
         self._accounts = accounts
         self._attach = attach
         self._log = log
-        self._secrets = frozenset(secrets)
+        self._secrets = secrets
 
     def handle(self, message: Message, descriptors: list[int]) -> Answer:
         """The answer to one request. Blocking; for worker threads. Raises ValueError."""
         close_all(descriptors)  # nobody sends us any
         if "secret" in message:
             return self._secret(message["secret"])
+        if "stamp" in message:
+            return self._stamp(message["stamp"])
         if "lookup" in message or "names" in message:
             return self._who_exists(message)
         attempt = attempt_from(message.get("attempt", {}))
@@ -81,6 +85,12 @@ class Helper:
         except TemporaryAccountFailure as failure:
             return Answer({"temporary": str(failure)})
         return Answer({"found": None if account is None else account_message(account)})
+
+    def _stamp(self, path: object) -> Answer:
+        if path not in self._secrets:
+            return Answer({"error": "no such secret"})
+        mark = os.stat(str(path))
+        return Answer({"stamp": [mark.st_dev, mark.st_ino, mark.st_mtime_ns]})
 
     def _secret(self, path: object) -> Answer:
         if path not in self._secrets:

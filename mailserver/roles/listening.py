@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -12,6 +13,7 @@ from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
 from mailserver.prompt import make_prompt
 from mailserver.rights.listeners import CannotListen, listen_tcp
+from mailserver.roles.certificates import ExpiryWatch
 from mailserver.roles.parts import Parts
 from mailserver.roles.retrieval import RetrievalListeners
 from mailserver.roles.smtp import SmtpListeners
@@ -64,6 +66,7 @@ class Ports:
         self._reactor = reactor
         self._ports: list[Any] = []
         self._factories: list[Any] = []
+        self._expiry: ExpiryWatch | None = None
 
     def open(self, bound: Bound, smtp: SmtpListeners, retrieval: RetrievalListeners) -> None:
         """Every bound socket is served. Raises ConfigError before the first one is."""
@@ -74,6 +77,9 @@ class Ports:
             make_prompt(port)
             taken.close()
             self._ports.append(port)
+        chains = partial(self._parts.chains, [listener.config for listener, _ in bound])
+        self._expiry = ExpiryWatch(self._reactor, chains, self._parts.warn("master"))
+        self._expiry.start()
 
     def _factory(
         self, listener: Listener, smtp: SmtpListeners, retrieval: RetrievalListeners
@@ -99,6 +105,8 @@ class Ports:
 
     async def close(self) -> None:
         """Nothing listens any more; sessions have been told, and what was being committed is."""
+        if self._expiry is not None:
+            self._expiry.stop()
         for port in self._ports:
             await port.stopListening()
         for factory in self._factories:

@@ -6,10 +6,11 @@ configuration says wrongly is a ConfigError with `path:line`, raised at the star
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -33,6 +34,7 @@ from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.header_rewriting import HeaderRewriting
 from mailserver.queue.schedule import RetryTimes
+from mailserver.roles.certificates import NamedCertificates, all_files
 from mailserver.roles.secret import Secret
 from mailserver.store.contract import StoreFailure
 from mailserver.store.layout import Kind, Layout, layout_at, layout_for
@@ -40,7 +42,7 @@ from mailserver.store.locking import LockRules
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener
 from mailserver.tables.table import Table, TableError
-from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file
+from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file, stamp_file
 
 _SOURCES: Final = ("passwd-file", "system")
 _COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
@@ -74,12 +76,14 @@ class Parts:
         log: MailLog,
         accounts: AccountDirectory | None = None,
         read_secret: Callable[[str], bytes] = read_file,
+        stamp_secret: Callable[[str], tuple[int, ...]] = stamp_file,
     ) -> None:
         """A process that may not read accounts or keys itself is given who may (`separated`)."""
         self.config = config
         self.log = log
         self._given_accounts = accounts
         self._read_secret = read_secret
+        self._stamp_secret = stamp_secret
 
     @property
     def accounts(self) -> AccountDirectory:
@@ -423,16 +427,32 @@ class Parts:
         files = self.key_pair_files(config)
         if not files:
             return None
-        try:
+        warn = self.warn(f"{service}-tls")
+
+        def make(files: Sequence[KeyPairFiles], named: Callable[[str], ServerTls | None]) -> ServerTls:
             return ServerTls(
                 service,
-                lambda: [pair.stamp() for pair in files],
+                lambda: [pair.stamp(self._stamp_secret) for pair in files],
                 lambda: [pair.read(self._read_secret) for pair in files],
                 minimum=lowest_version(config.words(_tls_protocols(config))),
-                warn=self.warn(f"{service}-tls"),
+                warn=warn,
+                named=named,
             )
+
+        tables = self.tables_of(config, "tls_server_sni_maps")
+        others = NamedCertificates(tables, lambda pair: make([pair], lambda name: None), warn)
+        try:
+            return make(files, others.find)
         except (CertificateError, OSError) as error:
             raise config.error("smtpd_tls_cert_file", str(error)) from error
+
+    def chains(self, configs: Sequence[Config]) -> Iterator[tuple[str, bytes]]:
+        """Path and content of every certificate that listeners with these configurations use."""
+        pairs = [pair for config in configs for pair in self.key_pair_files(config)]
+        named = all_files(table for c in configs for table in self.tables_of(c, "tls_server_sni_maps"))
+        for path in dict.fromkeys(pair.certificate for pair in (*pairs, *named)):
+            with contextlib.suppress(OSError):  # whoever uses it says so
+                yield path, self._read_secret(path)
 
 
 def _path_of(layout: Layout) -> str:

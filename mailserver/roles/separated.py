@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.helper import Helper
-from mailserver.accounts.helper_client import HelperDirectory, read_secret
+from mailserver.accounts.helper_client import HelperDirectory, HelperSecrets
 from mailserver.accounts.helper_logins import HelperLogins
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener
@@ -45,6 +45,7 @@ from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.session_host import SessionHost
 from mailserver.rights.supervisor import Role, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
+from mailserver.roles.certificates import SecretFiles
 from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
 from mailserver.roles.parts import Parts
@@ -180,7 +181,9 @@ class _Server:
         from mailserver.roles.one_owner import judge
 
         parts = Parts(self._config, self._log)
-        secrets = {pair.key for listener, _ in self._bound for pair in parts.key_pair_files(listener.config)}
+        views = [listener.config for listener, _ in self._bound]
+        named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
+        secrets = SecretFiles((pair for view in views for pair in parts.key_pair_files(view)), named)
         to_host = partial(attach, self._path("zygote"))
         helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets)
         uids = {0, self._identity.uid}
@@ -237,8 +240,10 @@ class _Server:
 
         process = _Process()
         reactor = process.reactor
-        secret = partial(read_secret, self._path("helper"))
-        parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")), secret)
+        secrets = HelperSecrets(self._path("helper"))
+        parts = Parts(
+            self._config, self._log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
+        )
         become_confined(self._identity)
         parts.queue.prepare()
         logins = HelperLogins(reactor, self._path("helper"))

@@ -193,6 +193,8 @@ PARAMETERS: Final = (
              "A second certificate, ECDSA."),
     honoured("smtpd_tls_eckey_file", Type.STRING, "$smtpd_tls_eccert_file",
              "The key of smtpd_tls_eccert_file."),
+    honoured("tls_server_sni_maps", Type.LIST, "",
+             "Certificates by the name that a client asks for: key's file and chain's; no postmap -F."),
     honoured("smtpd_tls_protocols", Type.LIST, ">=TLSv1.2",
              "The TLS versions for opportunistic TLS; Postfix's default reaches down to TLSv1."),
     honoured("smtpd_tls_mandatory_protocols", Type.LIST, ">=TLSv1.2",

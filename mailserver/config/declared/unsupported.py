@@ -76,7 +76,6 @@ PARAMETERS: Final = (
         smtpd_tls_ask_ccert = no
         smtpd_tls_enable_rpk = no
         smtpd_tls_req_ccert = no
-        tls_server_sni_maps =
         """,
     ),
     *group(Kind.REFUSED, "Demands of other hosts' certificates what this program does not check.", """
