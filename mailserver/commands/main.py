@@ -17,7 +17,7 @@ from typing import Final
 from mailserver import __version__
 from mailserver.commands.errors import CommandError
 
-SUBCOMMANDS: Final = ("init", "run", "user", "explain", "mailbox", "doctor", "firewall", "queue", "check")
+SUBCOMMANDS: Final = ("init", "run", "user", "explain", "mailbox", "replay", "doctor", "firewall", "queue", "check")
 
 _EPILOG: Final = """\
 examples:
