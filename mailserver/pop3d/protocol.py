@@ -257,6 +257,8 @@ class Pop3Server(POP3):
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             wanted.callback(line)
+        elif self._transaction is not None and (answer := self._transaction.at_hand(line)) is not None:
+            self._write(answer)
         else:
             self._start(self._command(line))
 

@@ -31,6 +31,14 @@ class Transaction:
         self._uidl = uidl_maker(uidl_format)
         self.is_updated = False
 
+    def at_hand(self, line: bytes) -> bytes | None:
+        """The response where the command is RETR of a message that was read ahead, else None."""
+        verb, _, argument = line.partition(b" ")
+        if verb.upper() != b"RETR" or not _NUMBER.fullmatch(argument):
+            return None
+        number = int(argument)
+        return None if number in self._maildrop.deleted else self._maildrop.at_hand(number)
+
     async def answer(self, name: bytes, argument: bytes) -> bytes:
         """The response to a command. Raises BadCommand, StoreError."""
         handler = _COMMANDS.get(name)
@@ -60,11 +68,7 @@ class Transaction:
         return self._uidl(self._maildrop.uids[number - 1], self._maildrop.uidvalidity)
 
     async def _retrieve(self, arguments: list[bytes]) -> bytes:
-        number = self._number(arguments)
-        answer = self._maildrop.at_hand(number)
-        if answer is None:
-            answer = await self._threads.run(self._maildrop.retrieve, number)
-        return answer
+        return await self._threads.run(self._maildrop.retrieve, self._number(arguments))
 
     async def _top(self, arguments: list[bytes]) -> bytes:
         if len(arguments) != 2 or not _NUMBER.fullmatch(arguments[1]):

@@ -7,6 +7,7 @@ host and the delivery agent itself.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import time
@@ -37,6 +38,7 @@ from mailserver.roles.smtp import SmtpListeners
 from mailserver.threads import WorkerThreads
 
 THREADS = 16
+COLLECTION = (10_000, 20, 50)  # gc.set_threshold: indexes of mailboxes are large and hold no cycles
 
 
 class OneOwnerServer(Service):
@@ -101,6 +103,8 @@ class OneOwnerServer(Service):
         self._local.start()
         announce()
         self._manager = ServiceManager(os.environ)
+        gc.freeze()  # what start-up made stays
+        gc.set_threshold(*COLLECTION)
         reopen_log_on_hangup(self._parts.log, self._manager)
         self._feed_watchdog()
 
