@@ -8,6 +8,7 @@ machine count little. `wanted` is the ratio that the project owes.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,7 @@ def _rows(mail_format: str, workloads: Sequence[Workload], with_peers: bool) -> 
 def main() -> int:
     """Measure what the command line names."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers are ended, too
     reason = why_not()
     if reason and not arguments.no_peers:
         print(f"without Postfix and Dovecot: {reason}", file=sys.stderr)
