@@ -5,7 +5,8 @@ A command that waits for a thread holds back those pipelined behind it; so does 
 does not read. RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 3206, 5034 (AUTH), 6856 (UTF8).
 
 UTF8 changes nothing in what is sent: messages go out as they are stored with it or without
-it, as from Dovecot. LANG is not offered.
+it, as from Dovecot. LANG knows English
+alone (RFC 6856 §3).
 
 Where a login is granted with a stream, `handover` takes the connection over; at the host's
 end `resume` starts the protocol where the front stopped. A connection that ends without
@@ -324,10 +325,9 @@ class Pop3Server(POP3):
                 lines.append(b"STLS")
             if self._may_log_in:
                 lines += [b"USER", b"SASL " + b" ".join(MECHANISMS)]
-            lines.append(b"UTF8 USER")
         else:
-            lines += [b"UTF8", b"IMPLEMENTATION mailserver"]
-        return lines
+            lines.append(b"IMPLEMENTATION mailserver")
+        return [*lines, b"UTF8 USER", b"LANG"]
 
     @property
     def _offers_tls(self) -> bool:
@@ -369,6 +369,15 @@ class Pop3Server(POP3):
 
     async def _utf8(self, argument: bytes) -> None:
         self._write(b"+OK UTF8 enabled.\r\n")
+
+    async def _lang(self, argument: bytes) -> None:
+        """RFC 6856 §3: the languages of our texts, or the choice of one of them."""
+        if not argument:
+            self._write(b"+OK Languages follow.\r\n" + _LANGUAGES + b".\r\n")
+        elif argument.lower() in (b"en", b"*", b"i-default"):
+            self._write(b"+OK en English it is.\r\n")
+        else:
+            raise BadCommand("That language is not known here.")
 
     async def _name_user(self, argument: bytes) -> None:
         if not self._check_may_log_in():
@@ -516,7 +525,12 @@ def _refusal(problem: StoreError) -> bytes:
 
 
 _Handler = Callable[[Pop3Server, bytes], Any]
-_ANY_STATE: Final[Mapping[bytes, _Handler]] = {b"CAPA": Pop3Server._capa, b"QUIT": Pop3Server._quit}
+_LANGUAGES: Final = b"en English\r\n"
+_ANY_STATE: Final[Mapping[bytes, _Handler]] = {
+    b"CAPA": Pop3Server._capa,
+    b"QUIT": Pop3Server._quit,
+    b"LANG": Pop3Server._lang,
+}
 _BEFORE_LOGIN: Final[Mapping[bytes, _Handler]] = {
     b"USER": Pop3Server._name_user,
     b"PASS": Pop3Server._pass,

@@ -69,6 +69,12 @@ FETCH: Final = (
 )  # fmt: skip
 
 DIALOGUES: Final = (
+    Difference("extensions", "e1", "One quota root without limits; Dovecot without limits has no root."),
+    Difference("extensions", "f1", "RFC 5161 §3.2: ENABLED answers every ENABLE, also with nothing in it."),
+    Difference("extensions", "f3", "RFC 5465 §3.1: an unknown event is NO [BADEVENT], never BAD."),
+    Difference("extensions", "f4", "UNSEEN is told where flags were asked for (RFC 5465 §5.1)."),
+    Difference("extensions", "f5", "RFC 5465 §5: FlagChange without MessageNew is BAD."),
+    Difference("extensions", "f6", "RFC 5465 §6.1: the selected mailbox has message events only."),
     Difference(
         "condstore",
         "b2|b3|c16",

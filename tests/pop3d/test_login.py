@@ -161,14 +161,28 @@ def test_capabilities_by_state() -> None:
     dialogue.connect()
     before = dialogue.ask(b"CAPA").split(b"\r\n")
     for line in (b"STLS", b"USER", b"SASL PLAIN LOGIN", b"TOP", b"UIDL", b"PIPELINING", b"RESP-CODES",
-                 b"AUTH-RESP-CODE", b"UTF8 USER"):  # fmt: skip
+                 b"AUTH-RESP-CODE", b"EXPIRE NEVER", b"UTF8 USER", b"LANG"):  # fmt: skip
         assert line in before
     dialogue.ask(b"USER alice")
     dialogue.ask(b"PASS secret")
     after = dialogue.ask(b"CAPA").split(b"\r\n")
     assert b"IMPLEMENTATION mailserver" in after
     assert b"STLS" not in after and b"USER" not in after
+    assert {b"UTF8 USER", b"LANG"} <= set(after)
     assert after[-2:] == [b".", b""]
+
+
+def test_languages() -> None:
+    """RFC 6856 §3.2: a listing, a choice, `*` for the server's own; in both states."""
+    dialogue = Dialogue()
+    dialogue.connect()
+    for _ in range(2):
+        assert dialogue.ask(b"LANG") == b"+OK Languages follow.\r\nen English\r\n.\r\n"
+        assert dialogue.ask(b"LANG EN").startswith(b"+OK en ")
+        assert dialogue.ask(b"LANG *").startswith(b"+OK en ")
+        assert dialogue.ask(b"LANG uga").startswith(b"-ERR ")
+        dialogue.ask(b"USER alice")
+        dialogue.ask(b"PASS secret")
 
 
 def test_commands_behind_stls_in_clear_end_the_connection() -> None:
