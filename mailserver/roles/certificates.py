@@ -74,10 +74,15 @@ def all_files(tables: Iterable[Table]) -> Iterator[KeyPairFiles]:
 
 
 class SecretFiles:
-    """Which files a front may ask the helper for: those named at the start, and the tables' of the moment."""
+    """Which files a front may ask the helper for: those named at the start, and the tables' of the moment.
 
-    def __init__(self, pairs: Iterable[KeyPairFiles], tables: Sequence[Table]) -> None:
-        self._paths = frozenset(path for pair in pairs for path in (pair.key, pair.certificate))
+    `others` are files that the queue asks for: passwords of relay hosts.
+    """
+
+    def __init__(
+        self, pairs: Iterable[KeyPairFiles], tables: Sequence[Table], others: Iterable[str] = ()
+    ) -> None:
+        self._paths = frozenset([*(p for pair in pairs for p in (pair.key, pair.certificate)), *others])
         self._tables = tables
 
     def __contains__(self, path: object) -> bool:

@@ -40,7 +40,8 @@ from mailserver.store.contract import StoreFailure
 from mailserver.store.layout import Kind, Layout, layout_at, layout_for
 from mailserver.store.locking import LockRules
 from mailserver.tables.lists import DomainList, NetworkList, read_items
-from mailserver.tables.open import TableOpener
+from mailserver.tables.open import TableOpener, split_name
+from mailserver.tables.secret import SecretTable
 from mailserver.tables.table import Table, TableError
 from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file, stamp_file
 
@@ -108,6 +109,19 @@ class Parts:
     def tables_of(self, config: Config, name: str) -> tuple[Table, ...]:
         """The lookup tables that a parameter lists in a row's view of the configuration."""
         return tuple(self._table(name, word, self.opener.table) for word in config.words(name))
+
+    def secret_tables_of(self, config: Config, name: str) -> tuple[Table, ...]:
+        """The same for tables of secrets, which this process may have to ask the helper for."""
+        return tuple(
+            self._secret_table(word, path) or self._table(name, word, self.opener.table)
+            for word, path in secret_sources(config, name)
+        )
+
+    def _secret_table(self, word: str, path: str) -> Table | None:
+        is_ours = not path or not os.path.exists(path) or os.access(path, os.R_OK)
+        if is_ours or self._read_secret is read_file:
+            return None
+        return SecretTable(word, path, self._read_secret, self._stamp_secret)
 
     def alias_tables(self) -> tuple[Table, ...]:
         """The tables of alias_maps."""
@@ -453,6 +467,14 @@ class Parts:
         for path in dict.fromkeys(pair.certificate for pair in (*pairs, *named)):
             with contextlib.suppress(OSError):  # whoever uses it says so
                 yield path, self._read_secret(path)
+
+
+def secret_sources(config: Config, name: str) -> Iterator[tuple[str, str]]:
+    """The tables that a parameter lists, each with its source's path, "" where it has none."""
+    for word in config.words(name):
+        kind, argument = split_name(word)
+        has_source = kind in ("hash", "btree", "lmdb", "texthash")
+        yield word, os.path.join(config.directory, argument) if has_source else ""
 
 
 def _path_of(layout: Layout) -> str:

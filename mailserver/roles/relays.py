@@ -19,6 +19,7 @@ from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
 from mailserver.delivery.smtp_client import Login, TimeLimits
 from mailserver.dns import Resolver, TemporaryLookupFailure
 from mailserver.roles.parts import Parts
+from mailserver.roles.transports import transports
 from mailserver.tables.access import first_entry
 from mailserver.tables.table import Entry, Table, TableError
 from mailserver.threads import Threads
@@ -38,11 +39,7 @@ class Relays:
         self, parts: Parts, threads: Threads, reactor: Any, resolver: Resolver, own_ports: frozenset[int]
     ) -> None:
         """`own_ports` are the ports that we listen on for SMTP. Raises ConfigError."""
-        views = {"smtp": parts.config, "relay": parts.config}
-        for row in parts.config.services:
-            if row.type == "unix" and row.program == "smtp":
-                views[row.service] = parts.config.with_overrides(row) if row.overrides else parts.config
-        native = _native(threads)
+        native, views = _native(threads), transports(parts.config)
         settings = {name: relay_settings(parts, view, own_ports, native) for name, view in views.items()}
         self._relays = {name: Relay(reactor, resolver, each) for name, each in settings.items()}
 
@@ -194,7 +191,7 @@ def _policy_keys(nexthop: str) -> Iterator[str]:
 
 
 def _login(parts: Parts, config: Config) -> Callable[[str, str, str], Login | None]:
-    tables = parts.tables_of(config, "smtp_sasl_password_maps")
+    tables = parts.secret_tables_of(config, "smtp_sasl_password_maps")
     if not config.boolean("smtp_sasl_auth_enable"):
         return lambda nexthop, host, sender: None
     by_sender = config.boolean("smtp_sender_dependent_authentication")

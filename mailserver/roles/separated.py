@@ -51,8 +51,10 @@ from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.ready import announce
+from mailserver.roles.transports import check_tables, password_files
 
 AGENTS: Final = 4
+_QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
@@ -160,6 +162,7 @@ class _Server:
             for service in ("smtp", "imap", "pop3"):
                 parts.tls(service, listener.config)
         _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times
+        check_tables(parts)
 
     def roles(self) -> list[Role]:
         """Those that take mail first: they are told to stop first."""
@@ -183,7 +186,8 @@ class _Server:
         parts = Parts(self._config, self._log)
         views = [listener.config for listener, _ in self._bound]
         named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
-        secrets = SecretFiles((pair for view in views for pair in parts.key_pair_files(view)), named)
+        pairs = (pair for view in views for pair in parts.key_pair_files(view))
+        secrets = SecretFiles(pairs, named, password_files(self._config))
         to_host = partial(attach, self._path("zygote"))
         helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets)
         uids = {0, self._identity.uid}
@@ -262,9 +266,12 @@ class _Server:
         from mailserver.roles.queue_door import QueueDoor
         from mailserver.roles.queueing import make_runner
 
-        process = _Process()
+        process = _Process(_QUEUE_THREADS)
         reactor = process.reactor
-        parts = Parts(self._config, self._log, HelperDirectory(self._path("helper")))
+        secrets = HelperSecrets(self._path("helper"))
+        parts = Parts(
+            self._config, self._log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
+        )
         _ = parts.default_privs
         agents = ChannelAgents(AgentClient(held_channel(self._path("agents"))))
         become_confined(self._identity)
@@ -327,7 +334,7 @@ def _is_roots_own(request: Message) -> bool:
 class _Process:
     """A role's reactor and threads, from its start to its orderly end."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 16) -> None:
         from twisted.logger import globalLogBeginner
 
         from mailserver.roles.quiet_log import observer
@@ -335,7 +342,7 @@ class _Process:
 
         globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
         self.reactor = fresh_reactor()
-        self.threads = WorkerThreads(self.reactor, 16, "mail")
+        self.threads = WorkerThreads(self.reactor, threads, "mail")
 
     def when_running(self, function: Callable[[], object]) -> None:
         """The function is called once the reactor runs."""

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.root_mail import logged
+from tests.end_to_end.root_mail import send as send_as_root
+from tests.end_to_end.root_server import RootServer
 from tests.end_to_end.server import Server, running
 from tests.end_to_end.test_exchange import received, send
 
@@ -123,3 +126,26 @@ def test_what_is_forwarded_outside_comes_from_us(near: Server, far: Server) -> N
         client.mail("")
         assert client.rcpt(address)[0] == 250
         assert client.rcpt(address.replace("=someone", "=other"))[0] == 450
+
+
+@pytest.mark.needs("root")
+def test_roots_password_file_is_enough(far: Server) -> None:
+    """sasl_passwd with mode 600: the queue, which may not read it, asks the helper."""
+    server = RootServer()
+    passwords = server.directory / "config" / "sasl_passwd"
+    submission = f"[127.0.0.1]:{far.ports['submission']}"
+    passwords.write_text(f"{submission} bob:{far.passwords['bob']}\n")
+    passwords.chmod(0o600)
+    server.configure(
+        f"relayhost = {submission}",
+        "smtp_sasl_auth_enable = yes",
+        "smtp_sasl_password_maps = hash:$config_directory/sasl_passwd",
+        "smtp_tls_security_level = encrypt",
+    )
+    try:
+        server.start()
+        send_as_root(server, "by-helper", "x@elsewhere.test")
+        logged(server, "status=sent (250 2.0.0 Ok: queued as ")
+    finally:
+        server.remove()
+    far.logged(r"sasl_method=PLAIN, sasl_username=bob")
