@@ -75,9 +75,9 @@ def parse_address(text: str) -> Address | None:
 
 def _rule(text: str) -> tuple[NetworkPattern, str]:
     bangs = len(text) - len(text.lstrip("! "))
-    word, *rest = text[bangs:].split(None, 1)
+    word, _, rest = text[bangs:].replace("\t", " ").partition(" ")
     try:
-        return network_pattern(text[:bangs].replace(" ", "") + word), rest[0] if rest else ""
+        return network_pattern(text[:bangs].replace(" ", "") + word), rest.strip()
     except ValueError as error:
         raise BadRule(str(error)) from error
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailserver.tables.access import first_entry
@@ -159,6 +159,8 @@ def test_posix_expressions(posix: str, text: str, matches: bool) -> None:
 
 
 @given(st.text(max_size=40))
+@example("\xa0")
+@example("!")
 def test_any_rule_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Nothing that an administrator writes makes the server fail in another way."""
     path = tmp_path_factory.getbasetemp() / "any"
