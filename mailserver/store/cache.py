@@ -1,6 +1,6 @@
 """cache.db: facts about messages that can be computed again. Droppable at any time (`store.droppable`).
 
-    fact  (mailbox, kind, uid) -> uidvalidity, value
+    fact  (mailbox, kind, uid) -> uidvalidity, value with its CRC-32
 
 `mailbox` is the MAILBOXID, so that a restored or damaged state.db, which gives new ones,
 finds nothing here.
@@ -12,11 +12,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from zlib import crc32
 
 from mailserver.store.contract import Uid
 from mailserver.store.droppable import DroppableDatabase
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_INTACT: Final = 0x2144DF1C  # what crc32 makes of anything followed by its own CRC-32
 _RANGE: Final = 50  # so many UIDs and more are read as one range
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS fact (mailbox TEXT NOT NULL, kind TEXT NOT NULL, uid INTEGER NOT NULL,"
@@ -35,11 +37,16 @@ class Cache:
         if not uids:
             return {}
         query = _query(mailbox, uidvalidity, kind, uids)
-        return self._database.run(lambda db: dict(db.execute(*query).fetchall()), {})
+        rows: list[tuple[Uid, bytes]] = []
+        rows = self._database.run(lambda db: db.execute(*query).fetchall(), rows)
+        return {uid: value[:-4] for uid, value in rows if crc32(value) == _INTACT}
 
     def put(self, mailbox: str, uidvalidity: int, kind: str, facts: Mapping[Uid, bytes]) -> None:
         """The facts are remembered, probably."""
-        rows = [(mailbox, kind, uid, uidvalidity, value) for uid, value in facts.items()]
+        rows = [
+            (mailbox, kind, uid, uidvalidity, value + crc32(value).to_bytes(4, "little"))
+            for uid, value in facts.items()
+        ]
         if rows:
             insert = "INSERT OR REPLACE INTO fact VALUES (?, ?, ?, ?, ?)"
             self._database.write(lambda db: db.executemany(insert, rows))

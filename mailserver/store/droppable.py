@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_ERRORS: Final = (sqlite3.Error, UnicodeError)  # the latter from names that are damaged
 _PATIENCE: Final = 2.0  # seconds for another process's lock
 
 
@@ -33,7 +34,7 @@ class DroppableDatabase:
         with self._lock:
             try:
                 self._db = self._open()
-            except (sqlite3.Error, OSError) as error:
+            except (*_ERRORS, OSError) as error:
                 self._drop(error)
 
     def _open(self) -> sqlite3.Connection:
@@ -65,7 +66,7 @@ class DroppableDatabase:
                 if os.path.lexists(self._path + suffix):
                     os.unlink(self._path + suffix)
             self._db = self._open()
-        except (sqlite3.Error, OSError) as again:
+        except (*_ERRORS, OSError) as again:
             self._warn(f"{self._path}: {again}; nothing is remembered")
 
     def run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
@@ -75,7 +76,7 @@ class DroppableDatabase:
                 return otherwise
             try:
                 return work(self._db)
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY:
                     self._drop(error)
                 return otherwise
@@ -103,7 +104,7 @@ class DroppableDatabase:
                 rows = [str(row[0]) for row in db.execute("PRAGMA integrity_check").fetchall()]
                 if rows != ["ok"]:
                     raise sqlite3.DatabaseError(rows[0])
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 problems.append(str(error))
                 raise
 

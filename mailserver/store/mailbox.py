@@ -49,7 +49,12 @@ class IndexedMailbox(MailboxIndex):
             key = self._keys.get(uid)
             if key is None:
                 raise MessageGone("The message is gone")
-            content = self._format.read(key)
+            try:
+                content = self._format.read(key)
+            except MessageGone:
+                self._reload_format()  # whatever hides it, all that is there will be known
+                self.refresh()
+                raise
             if self._sizes.get(uid) != len(content):
                 self._note_size(uid, len(content))
             return content

@@ -129,7 +129,8 @@ class MailboxIndex(Mailbox):
             self._start_again("its state contradicts itself")
             return
         self._log_floor = self.highest_modseq
-        self._format.load(known, row.token)
+        count, _, token = row.token.partition("|")
+        self._format.load(known, token if count == str(len(rows)) else "")  # rows are missing: look again
         mark = self._format.foreign_mark()
         if mark and mark != self._state.foreign_mark(self._id):
             self._take_over(mark)
@@ -299,7 +300,9 @@ class MailboxIndex(Mailbox):
             self._state.expunge(self._id, modseq, change.expunged)
         if change.token is not None:
             self._state.set_places(self._id, self._moved)
-        self._state.update_mailbox(self._id, uidnext, modseq, change.token)
+        count = len(self.uids) + len(change.added) - len(change.expunged)
+        token = None if change.token is None else f"{count}|{change.token}"
+        self._state.update_mailbox(self._id, uidnext, modseq, token)
 
     def _remember(self, change: Change) -> None:
         """The committed change is visible and told."""

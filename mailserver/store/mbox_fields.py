@@ -61,9 +61,12 @@ class Place(NamedTuple):
 
     @classmethod
     def decode(cls, text: str) -> Place:
-        """The value of `encode`."""
-        offset, length, flags = text.split(" ", 2)
-        return cls(int(offset), int(length), _flags_of_text(flags))
+        """The value of `encode`; a place where nothing lies, for what is none."""
+        try:
+            offset, length, flags = text.split(" ", 2)
+            return cls(int(offset), int(length), _flags_of_text(flags))
+        except ValueError:
+            return cls(0, 0, frozenset())
 
 
 def _status_letters(flags: Flags) -> bytes:

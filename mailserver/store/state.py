@@ -17,6 +17,7 @@ then writes would meet `database is locked` by the thousand.
                   adopted with a lower one
     renaming      a rename that is under way; finished at the next open after a crash
     foreign       what another server's own UIDs looked like when we last knew them all
+    annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
 state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
@@ -44,6 +45,8 @@ SCHEMA_VERSION: Final = 1
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
 _LARGEST_UIDVALIDITY: Final = 2**32 - 1
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+_ERRORS: Final = (sqlite3.Error, UnicodeError)
+_DAMAGED_TEXTS: Final = ("no such ", "malformed ", "table ", "Could not decode")
 
 _SCHEMA: Final = """
 CREATE TABLE account (uidvalidity INTEGER NOT NULL, prepared INTEGER NOT NULL, adopts INTEGER NOT NULL);
@@ -69,6 +72,10 @@ CREATE TABLE renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 
 # Younger than the schema; a release without it does not mind.
 _FOREIGN: Final = "CREATE TABLE IF NOT EXISTS foreign_mark (mailbox INTEGER PRIMARY KEY, mark TEXT NOT NULL)"
+_ANNOTATION: Final = (
+    "CREATE TABLE IF NOT EXISTS annotation (mailbox INTEGER NOT NULL, entry TEXT NOT NULL,"
+    " value BLOB NOT NULL, PRIMARY KEY (mailbox, entry)) WITHOUT ROWID"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +154,9 @@ class State:
             raise StoreFailure("The state of the account cannot be opened") from error
         try:
             self._prepare(db)
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             db.close()
-            if _is_damage(error):
+            if _is_damage(error) or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
                 raise _Damaged(str(error)) from error
             self._warn(f"{self._path}: {error}")
             raise StoreFailure("The state of the account cannot be read") from error
@@ -177,6 +184,8 @@ class State:
             raise StoreFailure("The state of the account cannot be read") from error
         finally:
             os.close(descriptor)
+        if header and header[18:20] not in (b"\1\1", b"\2\2"):
+            raise _Damaged("of another file format")
         page_size = int.from_bytes(header[16:18], "big") or 1
         pages = int.from_bytes(header[28:32], "big")
         if status.st_size < pages * (65536 if page_size == 1 else page_size):
@@ -192,6 +201,7 @@ class State:
         if version == 0:
             self._create(db)
         db.execute(_FOREIGN)
+        db.execute(_ANNOTATION)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
             raise _Damaged("no account row")
@@ -248,7 +258,7 @@ class State:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._warn(f"{self._path}: {error}")
             if _is_damage(error):
                 self.is_damaged = True
@@ -374,6 +384,7 @@ class State:
         for table in ("message", "keyword", "expunged"):
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
+        self._db.execute("DELETE FROM annotation WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
         self._db.execute(
             "INSERT INTO retired VALUES (?, ?) ON CONFLICT (name)"
@@ -389,6 +400,21 @@ class State:
     def set_foreign_mark(self, identity: int, mark: str) -> None:
         """The mark is kept. In a transaction."""
         self._db.execute("INSERT OR REPLACE INTO foreign_mark VALUES (?, ?)", (identity, mark))
+
+    def annotations(self, identity: int) -> dict[str, bytes]:
+        """Annotations by entry, of a mailbox, or with 0 of the account."""
+        rows = self._read("SELECT entry, value FROM annotation WHERE mailbox=?", (identity,))
+        return {str(entry): bytes(value) for entry, value in rows}  # type: ignore[call-overload]
+
+    def annotate(self, identity: int, values: Mapping[str, bytes | None]) -> None:
+        """The entries have these values; None removes one. In a transaction."""
+        for entry, value in values.items():
+            if value is None:
+                self._db.execute("DELETE FROM annotation WHERE mailbox=? AND entry=?", (identity, entry))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO annotation VALUES (?, ?, ?)", (identity, entry, value)
+                )
 
     # Renaming.
 
@@ -429,7 +455,7 @@ class State:
             " WHERE mailbox=? AND modseq>? ORDER BY uid",
             (identity, above),
         )
-        if all(row[2].__class__ is str for row in rows):  # an odd key makes an odd place
+        if all(row[1].__class__ is row[2].__class__ is str for row in rows):
             return rows
         return [(row[0], _restored(row[1]), _restored(row[2]), *row[3:]) for row in rows]
 
@@ -538,6 +564,9 @@ class State:
         self._db.execute("INSERT OR REPLACE INTO special VALUES (?, ?)", (name, special_use))
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
+    """Also a schema that is not ours any more, and text that is none."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DAMAGE
+    if code is None or code == sqlite3.SQLITE_ERROR:
+        return isinstance(error, UnicodeError) or str(error).startswith(_DAMAGED_TEXTS)
+    return code & 0xFF in _DAMAGE

@@ -157,8 +157,11 @@ def _grams(needle: str, with_header: bool) -> str:
 
 
 def _holds(content: bytes, needle: bytes, with_header: bool) -> bool:
-    text = zlib.decompress(content)
-    return text.find(needle, 0 if with_header else text.index(b"\0")) >= 0
+    try:
+        text = zlib.decompress(content)
+        return text.find(needle, 0 if with_header else text.index(b"\0")) >= 0
+    except (zlib.error, ValueError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"damaged text: {error}") from error
 
 
 def _add(db: sqlite3.Connection, mailbox: str, uidvalidity: int, texts: Sequence[Text]) -> None:
