@@ -37,10 +37,10 @@ class Zone(common.ResolverBase):
 class NameServer:
     """A running name server; `address` is what a Resolver takes. `stop` returns a Deferred."""
 
-    def __init__(self, reactor: Any, zone: Zone) -> None:
+    def __init__(self, reactor: Any, zone: Zone, port: int = 0) -> None:
         self.factory = server.DNSServerFactory(clients=[zone])
         self.factory.noisy = False
-        self.tcp = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.tcp = reactor.listenTCP(port, self.factory, interface="127.0.0.1")
         port = self.tcp.getHost().port  # the crowded half first: few use UDP
         self.udp = reactor.listenUDP(port, dns.DNSDatagramProtocol(self.factory), interface="127.0.0.1")
         self.address = ("127.0.0.1", port)
