@@ -13,6 +13,8 @@ from benchmarks.servers import Server
 ENOUGH = 0.6  # seconds of processor time after which a figure is good to two digits
 LONGEST = 8.0  # seconds that the repetitions of one workload may take
 _SETTLE = 0.05  # seconds in which a server ends what it began
+_IDLE = 0.02  # seconds of processor time in half a second that count as none
+_LONGEST_REST = 60.0  # seconds
 
 
 @dataclass
@@ -47,6 +49,14 @@ class Workload:
     run: Callable[[Server], Sample]
     factor: float = 1.0
     smaller_is_better: bool = False
+
+
+def rest(server: Server) -> None:
+    """Returns once the server has done what it put off (an index that is built behind the answer)."""
+    end, spent = time.perf_counter() + _LONGEST_REST, -1.0
+    while (now := processor_seconds(server.roots())) > spent and time.perf_counter() < end:
+        spent = now + _IDLE
+        time.sleep(0.5)
 
 
 def once(server: Server, act: Callable[[], int]) -> Sample:

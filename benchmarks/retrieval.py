@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks import messages
 from benchmarks.clients import ImapClient
-from benchmarks.measure import Sample, Workload, once, repeated
+from benchmarks.measure import Sample, Workload, once, repeated, rest
 from benchmarks.servers import Server
 
 MANY: Final = 10_000
@@ -93,6 +93,7 @@ def _on_large(command: str, operations: int) -> Callable[[Server], Sample]:
     def run(server: Server) -> Sample:
         client = _large(server)
         client.command(command)
+        rest(server)
 
         def act() -> int:
             client.command(command)
