@@ -181,6 +181,41 @@ def test_a_symlink_in_the_spool_changes_nothing_behind_it(server: RootServer) ->
     assert secret.read_text() == "secret\n"
 
 
+def test_slow_commands_of_some_hold_up_nobody_else(server: RootServer) -> None:
+    """B30, P9: two users whose commands never end, with as much mail as they can take, and a third."""
+    with (
+        forwarding(server, "ursula", '"|sleep 1000"\n'),
+        forwarding(server, "viktor", '"|sleep 1000"\n'),
+    ):
+        for number in range(5):
+            send(server, f"slow-{number}", "ursula@example.org", "viktor@example.org")
+        wait_for(lambda: len(commands(server)) == 4, "two commands of each")
+        send(server, "quick", f"{SYSTEM_USER[0]}@example.org")
+        wait_for(lambda: b"quick" in mailbox(server, SYSTEM_USER[0]), "the third user's mail")
+    server.stop()
+    assert not commands(server)
+    assert not server.processes()
+    server.start()
+
+
+def commands(server: RootServer) -> list[int]:
+    """The pids of the users' `sleep 1000`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == b"sleep\x001000\x00" and path.stat().st_uid in USERS.values():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def mailbox(server: RootServer, name: str) -> bytes:
+    """The content of the account's spool file."""
+    path = server.spool / name
+    return path.read_bytes() if path.exists() else b""
+
+
 def test_mail_for_root_reaches_roots_mailbox(server: RootServer) -> None:
     """Without an alias for root (and postmaster is one for root) its mail is delivered like anybody's."""
     send(server, "for-root", "postmaster@example.org")
