@@ -33,7 +33,7 @@ from mailserver.delivery.smtp_client import (
     TimeLimits,
 )
 from mailserver.dns import Resolver
-from mailserver.envelope import Outcome
+from mailserver.envelope import Address, Outcome
 
 MOST_SESSIONS: Final = 2  # smtp_mx_session_limit: sessions that got as far as a greeting
 MOST_MESSAGES: Final = 100  # of one session
@@ -68,7 +68,8 @@ class RelaySettings:
 
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
     None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
-    verify, lowest version). `bind_addresses` has one address of a family at most.
+    verify, lowest version). `bind_addresses` has one address of a family at most. `generic` makes addresses
+    that others know out of our own (smtp_generic_maps); it may block, and raise TableError.
     """
 
     helo_name: str
@@ -83,6 +84,7 @@ class RelaySettings:
     bind_addresses: tuple[str, ...] = ()
     mx_session_limit: int = MOST_SESSIONS
     line_length_limit: int = 998
+    generic: Callable[[Address], Address] | None = None
     limits: TimeLimits = field(default_factory=TimeLimits)
 
 
@@ -101,6 +103,11 @@ class Relay:
         self._finder = HostFinder(resolver, settings.hosts)
         self._settings = settings
         self._idle: dict[str, list[_Idle]] = {}
+
+    @property
+    def generic(self) -> Callable[[Address], Address] | None:
+        """See `RelaySettings`."""
+        return self._settings.generic
 
     async def deliver(self, nexthop: str, mail: Mail) -> tuple[Outcome, ...]:
         """The outcome for each recipient of `mail`, in order. Never raises for a fault of the network.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
+from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.relay import Relay
 from mailserver.delivery.smtp_client import Mail, RemoteRecipient
 from mailserver.delivery.transport import Outgoing
-from mailserver.envelope import Outcome, Recipient
+from mailserver.envelope import Address, Outcome, Recipient
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
+
+_LARGEST_HEADER: Final = 1 << 20  # octets of header that generic maps see
 
 
 class RemoteTransport:
@@ -28,19 +32,34 @@ class RemoteTransport:
             text = f"mail transport unavailable: {mail.transport} is none that this server has"
             return [Outcome.deferred(text, "4.3.5", "none")] * len(mail.recipients)
         try:
-            return await relay.deliver(mail.nexthop, self._on_the_wire(mail))
+            if relay.generic is None:
+                wire = self._on_the_wire(mail, None)
+            else:
+                wire = await self._threads.run(self._on_the_wire, mail, relay.generic)
+            return await relay.deliver(mail.nexthop, wire)
         except (TableError, TemporaryAccountFailure) as error:
             return [Outcome.deferred(str(error), "4.3.5", "none")] * len(mail.recipients)
+        except OSError as error:
+            text = f"queue file read error: {error.strerror}"
+            return [Outcome.deferred(text, "4.3.0", "none")] * len(mail.recipients)
 
-    def _on_the_wire(self, mail: Outgoing) -> Mail:
-        def read(offset: int, length: int) -> Awaitable[bytes]:
-            return self._threads.run(os.pread, mail.descriptor, length, mail.content_offset + offset)
-
+    def _on_the_wire(self, mail: Outgoing, generic: Callable[[Address], Address] | None) -> Mail:
+        """*Blocking* where there are generic maps. Raises TableError, OSError."""
         envelope = mail.envelope
+        change = generic or _as_it_is
+        rewrite = HeaderRewriting(change, change)
+        start, old_start = _rewritten_header(mail, rewrite) if generic else (b"", 0)
+
+        async def read(offset: int, length: int) -> bytes:
+            head = start[offset : offset + length]
+            position = mail.content_offset + old_start + max(offset - len(start), 0)
+            missing = length - len(head)
+            return head + await self._threads.run(os.pread, mail.descriptor, missing, position)
+
         return Mail(
-            sender=str(envelope.sender) if envelope.sender is not None else "",
-            recipients=tuple(map(_remote, mail.recipients)),
-            octets=mail.content_length,
+            sender=str(change(envelope.sender)) if envelope.sender is not None else "",
+            recipients=tuple(_remote(each, change) for each in mail.recipients),
+            octets=len(start) + mail.content_length - old_start,
             read=read,
             is_8bit=envelope.body == "8BITMIME",
             smtputf8=envelope.smtputf8,
@@ -49,5 +68,16 @@ class RemoteTransport:
         )
 
 
-def _remote(recipient: Recipient) -> RemoteRecipient:
-    return RemoteRecipient(str(recipient.address), recipient.notify, recipient.orcpt)
+def _rewritten_header(mail: Outgoing, rewrite: HeaderRewriting) -> tuple[bytes, int]:
+    """The header as it goes out, and how many octets of the content it replaces."""
+    head = os.pread(mail.descriptor, min(_LARGEST_HEADER, mail.content_length), mail.content_offset)
+    end = head.find(b"\n\n") + 1
+    return (rewrite(head[:end]), end) if end else (b"", 0)
+
+
+def _as_it_is(address: Address) -> Address:
+    return address
+
+
+def _remote(recipient: Recipient, change: Callable[[Address], Address]) -> RemoteRecipient:
+    return RemoteRecipient(str(change(recipient.address)), recipient.notify, recipient.orcpt)

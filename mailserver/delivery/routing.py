@@ -229,7 +229,11 @@ class Routing:
         """The sender as canonical(5) rewrites it, masqueraded. *Blocking.* Raises TableError."""
         return self.masquerade(self.canonical(self.sender_canonical_maps, address))
 
-    def canonical(self, tables: Sequence[Table], address: Address) -> Address:
+    def generic(self, tables: Sequence[Table], address: Address) -> Address:
+        """The address that others know instead of ours: generic(5). *Blocking.* Raises TableError."""
+        return self.canonical(tables, address, "generic")
+
+    def canonical(self, tables: Sequence[Table], address: Address, place: str = "canonical") -> Address:
         """The tables' address, completed; `@domain` keeps the local-part. *Blocking.* Raises TableError.
 
         Unusable values change nothing.
@@ -241,7 +245,7 @@ class Routing:
         if value.startswith("@"):
             return Address(address.local, value[1:])
         try:
-            return self.extended(self.complete(parse_lenient(value)), match.extension, "canonical")
+            return self.extended(self.complete(parse_lenient(value)), match.extension, place)
         except AddressError:
             return address
 

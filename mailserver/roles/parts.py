@@ -21,6 +21,7 @@ from mailserver.accounts.source import AccountSource
 from mailserver.accounts.system import SystemAccounts
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
+from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.job import Owner
 from mailserver.delivery.lookups import LocalRules, owner_named, virtual_mailbox
 from mailserver.delivery.routing import Masquerade, Routing
@@ -32,7 +33,6 @@ from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
-from mailserver.queue.header_rewriting import HeaderRewriting
 from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.certificates import NamedCertificates, all_files
 from mailserver.roles.secret import Secret

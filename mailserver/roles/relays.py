@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from mailserver.config.config import Config
@@ -18,6 +19,7 @@ from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
 from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
 from mailserver.delivery.smtp_client import Login, TimeLimits
 from mailserver.dns import Resolver, TemporaryLookupFailure
+from mailserver.envelope import Address
 from mailserver.roles.parts import Parts
 from mailserver.roles.transports import transports
 from mailserver.tables.access import first_entry
@@ -101,8 +103,15 @@ def relay_settings(
         bind_addresses=tuple(filter(None, (config.string(name).strip("[]") for name in bind))),
         mx_session_limit=config.integer("smtp_mx_session_limit"),
         line_length_limit=config.integer("smtp_line_length_limit"),
+        generic=_generic(parts, config),
         limits=TimeLimits(**{stage: config.seconds(f"smtp_{stage}_timeout") for stage in _STAGES}),
     )
+
+
+def _generic(parts: Parts, config: Config) -> Callable[[Address], Address] | None:
+    """What smtp_generic_maps make of our addresses: generic(5)."""
+    tables = parts.tables_of(config, "smtp_generic_maps")
+    return partial(parts.routing.generic, tables) if tables else None
 
 
 def _check_trust(parts: Parts, trust: Trust) -> None:

@@ -19,9 +19,12 @@ from mailserver.delivery.client_tls import ClientContexts, Trust
 from mailserver.delivery.hosts import HostFinder, HostRules
 from mailserver.delivery.next_hop import parse_next_hop
 from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
+from mailserver.delivery.remote import RemoteTransport
 from mailserver.delivery.smtp_client import Login, Mail, RemoteRecipient, TimeLimits
+from mailserver.delivery.transport import Outgoing
 from mailserver.dns import Resolver
-from mailserver.envelope import Status
+from mailserver.envelope import Address, Envelope, Recipient, Status
+from mailserver.threads import Inline
 from mailserver.tls import make_context, self_signed
 from tests.dns_server import NameServer, Zone
 from tests.mx_server import ExchangerFactory, babble, drop, endless, flood, hang, reset
@@ -522,5 +525,35 @@ class RelayTests(TestCase):
             self.assertEqual(far.messages[0][2], CONTENT.replace(b"\n", b"\r\n"))
             await self.make(line_length_limit=100).deliver(hop, mail())
             self.assertEqual(max(map(len, far.messages[1][2].split(b"\r\n"))), 100)
+
+        return self.run_test(test)
+
+    def test_others_see_the_addresses_that_they_know(self) -> Any:
+        """smtp_generic_maps: in the envelope and in the header; the body stays, wherever pieces are cut."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            known = {"me@laptop.local": Address("me", "provider.test")}
+            relay = self.make(generic=lambda each: known.get(str(each).lower(), each))
+            body = b"\nme@laptop.local\n" + b"x\n" * 100_000
+            path = Path(self.mktemp())
+            path.write_bytes(b"before" + b"From: Me <me@laptop.local>\nTo: bob@far.test\n" + body)
+            with path.open("rb") as file:
+                sent = Outgoing(
+                    "ID",
+                    "smtp",
+                    f"[127.0.0.1]:{self.listen(far)}",
+                    Envelope(Address("me", "laptop.local"), (Recipient(Address("bob", "far.test")),)),
+                    file.fileno(),
+                    len(b"before"),
+                    path.stat().st_size - len(b"before"),
+                )
+                transport = RemoteTransport(lambda name: relay if name == "smtp" else None, Inline())
+                (outcome,) = await transport.deliver(sent)
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            sender, _, content = far.messages[0]
+            whole = b"From: Me <me@provider.test>\nTo: bob@far.test\n" + body
+            self.assertIn(b"MAIL FROM:<me@provider.test> SIZE=%d" % len(whole), sender)
+            self.assertEqual(content, whole.replace(b"\n", b"\r\n"))
 
         return self.run_test(test)

@@ -118,6 +118,8 @@ PARAMETERS: Final = (
              "forbids passwords there too."),
     honoured("smtp_sasl_mechanism_filter", Type.LIST, "",
              "The mechanisms that may be used."),
+    honoured("smtp_generic_maps", Type.LIST, "",
+             "Tables from addresses of this host to those that others know; generic(5)."),
     inert("smtp_sasl_type", Type.STRING, "cyrus",
              "The SASL library of Postfix; here there is one of our own."),
     honoured("smtp_sender_dependent_authentication", Type.BOOLEAN, "no",

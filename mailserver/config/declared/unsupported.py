@@ -47,9 +47,6 @@ PARAMETERS: Final = (
     *group(Kind.REFUSED, "Old: virtual_alias_maps and virtual_alias_domains.", """
         virtual_maps =
     """),
-    *group(Kind.REFUSED, "Rewrites addresses, which this program does not do.", """
-        smtp_generic_maps =
-    """),
     *group(Kind.REFUSED, "Decides over clients and recipients in a way that this program does not know.", """
         default_delivery_status_filter =
         local_delivery_status_filter = $default_delivery_status_filter

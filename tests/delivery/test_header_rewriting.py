@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.routing import Masquerade
 from mailserver.envelope import Address
 from mailserver.queue.cleanup import Cleanup, CleanupRules, ContentRefused
-from mailserver.queue.header_rewriting import HeaderRewriting
 from tests.queue.world import DictTable, World
 
 

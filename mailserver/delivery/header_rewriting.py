@@ -1,8 +1,9 @@
-"""Addresses in the headers of local mail, made what canonical_maps and masquerade_domains want.
+"""Addresses in headers, made what canonical_maps, masquerade_domains or smtp_generic_maps want.
 
-Only for clients of our own (local_header_rewrite_clients): headers from elsewhere, which may be signed,
-are never touched. An address that stands in its field as it is written on the wire is replaced there, between
-angle brackets where it has them; names, comments and folds keep their octets. cleanup(8).
+On the way in only for clients of our own (local_header_rewrite_clients): headers from elsewhere, which
+may be signed, are never touched. On the way out by smtp_generic_maps. An address that stands in its field
+as it is written on the wire is replaced there, between angle brackets where it has them; names, comments
+and folds keep their octets. cleanup(8), generic(5).
 """
 
 from __future__ import annotations
