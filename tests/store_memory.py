@@ -300,6 +300,7 @@ class MemoryAccountStore(AccountStore):
         self.users = 0
         self._special: dict[str, bytes] = {}
         self._subscribed: set[str] = set()
+        self._annotations: dict[MemoryMailbox | None, dict[str, bytes]] = {}
         self._maildrop = threading.Lock()
         self._made = 0
         self._quota = quota
@@ -379,6 +380,17 @@ class MemoryAccountStore(AccountStore):
     def subscriptions(self) -> Sequence[str]:
         self._check()
         return sorted(self._subscribed)
+
+    def annotations(self, name: str) -> Mapping[str, bytes]:
+        self._check()
+        return self._annotations.get(self._find(name) if name else None, {})
+
+    def annotate(self, name: str, values: Mapping[str, bytes | None]) -> None:
+        self._check()
+        known = self._annotations.setdefault(self._find(name) if name else None, {})
+        known.update({entry: value for entry, value in values.items() if value is not None})
+        for entry in [entry for entry, value in values.items() if value is None]:
+            known.pop(entry, None)
 
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
         self._check()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mailserver.imapd.listing import list_line
+from mailserver.imapd.metadata import tell as tell_metadata
 from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
@@ -38,6 +39,8 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
         await session.output.room()
         if command.status_items and folder.selectable:
             await _tell_status(session, folder.name, command.status_items)
+        if command.entries and folder.selectable:
+            await _tell_metadata(session, folder.name, command.entries)
     return ok("List completed.")
 
 
@@ -192,6 +195,15 @@ async def _tell_status(session: Session, name: str, items: Sequence[str]) -> Non
     except StoreError:
         return
     await session.output.room()
+
+
+async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) -> None:
+    """As GETMETADATA; a mailbox that cannot be looked at is passed over. RFC 9590 §3."""
+    try:
+        known = await session.run(session.store.annotations, name)
+    except StoreError:
+        return
+    tell_metadata(session, name, {entry: known.get(entry) for entry in entries})
 
 
 def _say_status(

@@ -32,11 +32,15 @@ _watches: WeakKeyDictionary[AccountStore, list[Watch]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class NameEvent:
-    """A mailbox was created, deleted, renamed (`old_name`), or its subscription changed."""
+    """A mailbox was created, deleted, renamed (`old_name`); its subscription or annotations changed.
 
-    kind: str  # MAILBOXNAME or SUBSCRIPTIONCHANGE
+    `kind` is the event's name in capitals. `name` is "" for the account itself.
+    """
+
+    kind: str
     name: str
     old_name: str = ""
+    entries: Sequence[str] = ()
 
 
 def announce(session: Session, event: NameEvent) -> None:
@@ -243,7 +247,13 @@ class Watch:
             self._is_at_work = False
 
     def _tell_name(self, event: NameEvent, folders: dict[str, Folder]) -> None:
-        """§5.4: the mailbox, and the parent of one that came or went."""
+        """§5.4: the mailbox, and the parent of one that came or went. §5.6, §5.7: entries without values."""
+        if event.entries:
+            folder = folders.get(event.name) or Folder(event.name, selectable=False)
+            if event.kind in self._events(folder):
+                entries = " ".join(event.entries).encode("ascii")
+                self.session.output.line(b"* METADATA %b %b" % (self.session.name(event.name), entries))
+            return
         names = [event.name]
         if event.kind == "MAILBOXNAME" and SEPARATOR in event.name and not event.old_name:
             names.append(event.name.rpartition(SEPARATOR)[0])

@@ -456,6 +456,30 @@ class FileAccountStore(AccountStore):
         except NoSuchMailbox:
             pass  # deleted meanwhile
 
+    # Annotations.
+
+    def annotations(self, name: str) -> Mapping[str, bytes]:
+        """See `AccountStore.annotations`."""
+        return self._state.annotations(self._annotated(name))
+
+    def annotate(self, name: str, values: Mapping[str, bytes | None]) -> None:
+        """See `AccountStore.annotate`."""
+        self._annotated(name)  # known to state.db from here on, or refused
+        with self._state.transaction():
+            row = self._state.mailbox(name) if name else None
+            if row is not None or not name:
+                self._state.annotate(row.id if row else 0, values)
+
+    def _annotated(self, name: str) -> int:
+        """The row that the annotations of that name hang on; 0 for the account."""
+        if not name:
+            return 0
+        with self.borrow(name):
+            row = self._state.mailbox(checked_name(name))
+        if row is None:
+            raise NoSuchMailbox("There is no such mailbox")
+        return row.id
+
     # Subscriptions, maildrop, end.
 
     def set_subscribed(self, name: str, subscribed: bool) -> None:

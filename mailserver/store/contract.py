@@ -342,6 +342,17 @@ class AccountStore(abc.ABC):
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
         """The figures, refreshed, without opening the mailbox to a client."""
 
+    @abc.abstractmethod
+    def annotations(self, name: str) -> Mapping[str, bytes]:
+        """Values by entry, of a mailbox, or for "" of the account. Raises NoSuchMailbox. RFC 5464."""
+
+    @abc.abstractmethod
+    def annotate(self, name: str, values: Mapping[str, bytes | None]) -> None:
+        """The entries have these values, durable, all or none; None removes one.
+
+        They follow the mailbox's renaming and go with it. Raises NoSuchMailbox.
+        """
+
     def quota(self) -> Quota | None:
         """The account's figures; None where nothing is limited."""
         return None

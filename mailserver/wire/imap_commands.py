@@ -20,6 +20,7 @@ from mailserver.wire.imap_flags import read_bare_flags, read_flag_list
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
 from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
+from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
 from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
@@ -446,6 +447,8 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "CANCELUPDATE": _cancel_update,
     "COMPRESS": _compress,
     "NOTIFY": read_notify,
+    "GETMETADATA": read_get_metadata,
+    "SETMETADATA": read_set_metadata,
     "GETQUOTA": _quota_root,
     "GETQUOTAROOT": _named,
     "UID EXPUNGE": _uid_expunge,

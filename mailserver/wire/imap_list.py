@@ -11,6 +11,7 @@ from typing import Final
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_mailbox import decode_name
+from mailserver.wire.imap_metadata import read_entries
 
 MOST_PATTERNS: Final = 20
 STATUS_ITEMS: Final = frozenset(
@@ -31,6 +32,7 @@ class List:
     returns: frozenset[str] = frozenset()
     status_items: tuple[str, ...] = ()
     is_extended: bool = False
+    entries: tuple[str, ...] = ()  # RFC 9590
 
 
 def read_list(reader: ArgumentReader) -> List:
@@ -47,9 +49,10 @@ def read_list(reader: ArgumentReader) -> List:
     reader.space()
     is_extended |= reader.peek() == b"("
     patterns = _patterns(reader)
-    returns, items = _returns(reader)
+    entries: list[str] = []
+    returns, items = _returns(reader, entries)
     is_extended |= returns is not None
-    return List(reference, patterns, selection, returns or frozenset(), items, is_extended)
+    return List(reference, patterns, selection, returns or frozenset(), items, is_extended, tuple(entries))
 
 
 def read_lsub(reader: ArgumentReader) -> List:
@@ -74,7 +77,7 @@ def _options(reader: ArgumentReader, known: frozenset[str]) -> frozenset[str]:
     return options
 
 
-def _returns(reader: ArgumentReader) -> tuple[frozenset[str] | None, tuple[str, ...]]:
+def _returns(reader: ArgumentReader, entries: list[str]) -> tuple[frozenset[str] | None, tuple[str, ...]]:
     if reader.at_end:
         return None, ()
     reader.space()
@@ -88,6 +91,9 @@ def _returns(reader: ArgumentReader) -> tuple[frozenset[str] | None, tuple[str, 
         if name == "STATUS":
             reader.space()
             items.extend(read_status_items(reader))
+        elif name == "METADATA":
+            reader.space()
+            entries.extend(read_entries(reader))
         elif name not in _RETURN:
             raise ImapSyntaxError("Unknown LIST return option")
         return name

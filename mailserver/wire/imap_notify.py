@@ -12,7 +12,10 @@ from mailserver.wire.imap_mailbox import mailbox_name
 MOST_GROUPS: Final = 50
 MOST_NAMES: Final = 200
 MESSAGE_EVENTS: Final = frozenset({"MESSAGENEW", "MESSAGEEXPUNGE", "FLAGCHANGE"})
-EVENTS: Final = (b"MessageNew", b"MessageExpunge", b"FlagChange", b"MailboxName", b"SubscriptionChange")
+EVENTS: Final = (
+    b"MessageNew", b"MessageExpunge", b"FlagChange", b"MailboxName", b"SubscriptionChange",
+    b"MailboxMetadataChange", b"ServerMetadataChange",
+)  # fmt: skip
 _KNOWN: Final = frozenset(name.decode("ascii").upper() for name in EVENTS)
 _SELECTED: Final = frozenset({"SELECTED", "SELECTED-DELAYED"})
 _UNNAMED: Final = frozenset({"INBOXES", "PERSONAL", "SUBSCRIBED"})

@@ -130,6 +130,9 @@ def _sorted_flags(text: bytes) -> Value:
         is_by_uid = values[3:4] == (b"UID",)
         pairs = values[4 if is_by_uid else 3 :]
         return (values[2], is_by_uid, tuple(sorted(zip(pairs[::2], pairs[1::2], strict=True))))
+    if values[:2] == (b"*", b"METADATA") and isinstance(values[-1], tuple):
+        pairs = values[-1]
+        return (*values[:-1], tuple(sorted(zip(pairs[::2], map(repr, pairs[1::2]), strict=True))))
     if values[:2] == (b"*", b"STATUS"):
         return (*values[:3], tuple(sorted(zip(values[3][::2], values[3][1::2], strict=True))))
     return values

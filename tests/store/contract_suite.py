@@ -32,6 +32,7 @@ from mailserver.store.contract import (
     Modseq,
     NewMessage,
     NoSuchMailbox,
+    StoreError,
     StoreMode,
     Uid,
 )
@@ -470,6 +471,27 @@ class AccountStoreContract:
         harness.store.rename("INBOX", "Saved")
         assert contents(harness.store.open("INBOX")) == {}
         assert sorted(contents(harness.store.open("Saved")).values()) == sorted([FIRST, SECOND])
+
+    def test_annotations_follow_their_mailbox(self, harness: Harness) -> None:
+        """Set, replaced, removed; kept by RENAME, gone after DELETE. RFC 5464 §4.1."""
+        store = harness.store
+        store.create("Work")
+        store.annotate("Work", {"/private/comment": b"mine\r\n\x80", "/shared/x": b""})
+        store.annotate("", {"/private/comment": b"the account's"})
+        store.annotate("Work", {"/shared/x": None, "/shared/none": None, "/private/y": b"1"})
+        assert store.annotations("Work") == {"/private/comment": b"mine\r\n\x80", "/private/y": b"1"}
+        assert store.annotations("") == {"/private/comment": b"the account's"}
+        assert store.annotations("INBOX") == {}
+        store.rename("Work", "Play")
+        assert store.annotations("Play").keys() == {"/private/comment", "/private/y"}
+        store.delete("Play")
+        store.create("Play")
+        assert store.annotations("Play") == {}
+        for name in ("Nowhere", "../x"):
+            with pytest.raises(StoreError):
+                store.annotations(name)
+            with pytest.raises(StoreError):
+                store.annotate(name, {"/private/y": b"1"})
 
     def test_subscriptions_outlive_mailboxes(self, harness: Harness) -> None:
         """DELETE does not unsubscribe. RFC 3501 §6.3.6."""
