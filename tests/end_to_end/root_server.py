@@ -56,6 +56,7 @@ class RootServer:
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self.wrapper = ""  # a command that runs the server
         self.log = self.directory / "mail.log"
         self.spool = self.directory / "mail"
         self._write_accounts()
@@ -150,7 +151,7 @@ class RootServer:
         program, environment = interpreter()
         etc = self.directory / "etc"
         mounts = "; ".join(f"mount --bind {etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group"))
-        run = f"{program} -m mailserver.commands.main -c {self.directory}/config run"
+        run = f"{self.wrapper} {program} -m mailserver.commands.main -c {self.directory}/config run"
         self._starts += 1
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
