@@ -104,8 +104,8 @@ def _tell_history(arguments: argparse.Namespace, parts: Parts) -> int:
     told = [each for each in found if each is not None]
     if not told:
         raise CommandError(
-            f"{arguments.address}: neither in {', '.join(logs)} nor in {parts.queue.path}: "
-            "name an older log with --log FILE"
+            f"{arguments.address}: neither in {', '.join(logs) or 'a mail log'} nor in {parts.queue.path}: "
+            f"name {'an older' if logs else 'the'} log with --log FILE"
         )
     if arguments.json:
         print(json.dumps([history_values(each) for each in told], indent=2))

@@ -17,7 +17,18 @@ from typing import Final
 from mailserver import __version__
 from mailserver.commands.errors import CommandError
 
-SUBCOMMANDS: Final = ("init", "run", "user", "explain", "mailbox", "replay", "doctor", "firewall", "queue", "check")
+SUBCOMMANDS: Final = (
+    "init",
+    "run",
+    "user",
+    "explain",
+    "mailbox",
+    "replay",
+    "doctor",
+    "firewall",
+    "queue",
+    "check",
+)
 
 _EPILOG: Final = """\
 examples:
@@ -52,8 +63,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; its exit status."""
-    arguments = parser().parse_args(argv)
+    """Run one subcommand; its exit status. Without one, everything that there is is shown."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser().print_help()
+        return 2
+    arguments = parser().parse_args(words)
     try:
         return int(arguments.run(arguments) or 0)
     except CommandError as error:

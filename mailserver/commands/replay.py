@@ -61,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         config = read_config(arguments.config or arguments.config_directory, os.environ)
         parts = Parts(config, ListLog())
-        recipients = collect(read(arguments.logs or usual_logs(config)), parts)
+        logs = arguments.logs or usual_logs(config)
+        if not logs:
+            raise CommandError("no mail log in its usual place: name one")
+        recipients = collect(read(logs), parts)
         planner = Planner(parts)
         differences = [found for found in map(planner.compare, recipients.values()) if found is not None]
     except ConfigError as error:

@@ -90,6 +90,8 @@ def test_what_still_waits(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
     message.close()
     text = told(home, capsys, message.queue_id)
     assert "now in incoming" in text and "bob@example.net waits" in text
+    (home / "mail.log").unlink()
+    assert told(home, capsys, message.queue_id) == text
 
 
 def test_nobody_knows_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
