@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
@@ -59,6 +60,10 @@ def fill(maildir: Path, messages: Mapping[str, bytes]) -> None:
         os.utime(path, (arrived, arrived))
 
 
+class DovecotEnded(Exception):
+    """Dovecot's program has ended: 2.3 runs into an assertion of its own now and then (BINARY.SIZE)."""
+
+
 class Dovecot:
     """Any number of sessions on one maildir. Ended with `close`."""
 
@@ -81,6 +86,8 @@ class Dovecot:
 
     def session(self, name: str) -> _DovecotSession:
         """The session of that name, begun where it was not."""
+        if name in self._sessions and self._sessions[name].has_ended:
+            self._sessions.pop(name).close()
         if name not in self._sessions:
             self._sessions[name] = _DovecotSession(self._home)
         return self._sessions[name]
@@ -100,8 +107,13 @@ class _DovecotSession:
         )  # fmt: skip
         self._greeting = self._response()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the program is gone."""
+        return self._process.poll() is not None
+
     def ask(self, command: bytes) -> list[bytes]:
-        """The responses to the command, the tagged one last, without their ends."""
+        """The responses to the command, the tagged one last, without their ends. Raises DovecotEnded."""
         assert self._process.stdin is not None
         tag = command.split(b" ", 1)[0] + b" "
         self._process.stdin.write(command + b"\r\n")
@@ -129,7 +141,9 @@ class _DovecotSession:
         line = bytearray()
         while not line.endswith(b"\n"):
             octet = pipe.read(1)
-            assert octet, f"Dovecot ended after {bytes(line)!r}"
+            if not octet:
+                self._process.wait(10)
+                raise DovecotEnded(bytes(line))
             line += octet
         return bytes(line)
 
@@ -139,6 +153,13 @@ class _DovecotSession:
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
+
+
+class Session(Protocol):
+    """What both servers offer."""
+
+    def ask(self, command: bytes) -> list[bytes]:
+        """The responses to the command, the tagged one last, without their ends."""
 
 
 class Ours:
