@@ -202,7 +202,7 @@ class LocalWork:
             target=leaf.target,
             sender=sender,
             recipient=str(own),
-            prefix=_prefix(sender, original, str(own)),
+            prefix=_prefix(sender, original if services.enable_original_recipient else "", str(own)),
             content_offset=message.content_offset,
             content_length=message.content_length,
             environment=self._environment(leaf.owner, own, original, sender) if is_command else {},
@@ -271,11 +271,9 @@ class LocalWork:
 
 
 def _prefix(sender: str, original: str, own: str) -> bytes:
-    return b"Return-Path: <%s>\nX-Original-To: %s\nDelivered-To: %s\n" % (
-        _field_text(sender),
-        _field_text(original),
-        _field_text(own),
-    )
+    """The fields of this delivery; without `original` no X-Original-To."""
+    first = b"X-Original-To: %s\n" % _field_text(original) if original else b""
+    return b"Return-Path: <%s>\n%sDelivered-To: %s\n" % (_field_text(sender), first, _field_text(own))
 
 
 def _field_text(value: str) -> bytes:

@@ -50,6 +50,7 @@ class Services:
     command_time_limit: int = 1000
     environment: tuple[tuple[str, str], ...] = ()
     soft_bounce: bool = False
+    enable_original_recipient: bool = True
     delivered: Callable[[str], None] = lambda path: None
     account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))
     destination_slots: Slots = field(default_factory=lambda: Slots(REMOTE_CONCURRENCY))

@@ -72,6 +72,7 @@ def make_runner(
         command_time_limit=config.seconds("command_time_limit"),
         environment=_environment(config),
         soft_bounce=config.boolean("soft_bounce"),
+        enable_original_recipient=config.boolean("enable_original_recipient"),
         delivered=delivered,
         account_slots=Slots(config.integer("local_destination_concurrency_limit")),
         destination_slots=Slots(partial(_limit, config, "concurrency")),

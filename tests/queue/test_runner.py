@@ -545,3 +545,12 @@ def test_forwarded_mail_has_a_sender_of_ours(tmp_path: Path) -> None:
     assert [str(each.address) for each in taken[-1].recipients] == ["s@example.com"]
     assert world.routing.is_known(Address(rewritten.rpartition("@")[0], ORIGIN))
     assert not world.routing.is_known(Address("SRS0=aaaaaa=aa=far.test=x", ORIGIN))
+
+
+def test_the_original_recipient_need_not_be_shown(tmp_path: Path) -> None:
+    """enable_original_recipient = no: no X-Original-To."""
+    world = World(tmp_path)
+    world.restart(enable_original_recipient=False)
+    world.send("alice+x@example.org")
+    (message,) = world.mailbox("alice")
+    assert message.startswith(b"Return-Path: <s@example.com>\nDelivered-To: alice+x@example.org\n")

@@ -53,7 +53,7 @@ PARAMETERS: Final = (
              "How deep MIME parts may nest."),
     honoured("always_add_missing_headers", Type.BOOLEAN, "no",
              "Whether remote mail too gets the From:, Date: and Message-Id: that it lacks."),
-    harmless("enable_original_recipient", Type.BOOLEAN, "yes",
+    honoured("enable_original_recipient", Type.BOOLEAN, "yes",
              "Whether X-Original-To: is written."),
     honoured("message_drop_headers", Type.LIST, "bcc, content-length, resent-bcc, return-path",
              "The header fields that are removed from mail that enters the queue."),
