@@ -19,7 +19,6 @@ import resource
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable
-from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
