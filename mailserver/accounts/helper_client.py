@@ -17,13 +17,16 @@ from mailserver.accounts.codec import account_from
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.messages import BadMessage, Message, close_all, receive, send, to_octets
 
-_STAMP_SECONDS: Final = 30.0
+_STAMP_SECONDS: Final = 5.0
+_STAMP_PATIENCE: Final = 1.0  # seconds: the reactor waits
 
 
-def _ask(path: str, question: Message) -> Message:
+def _ask(path: str, question: Message, timeout: float | None = None) -> Message:
     """The helper's answer. Raises OSError."""
     try:
         with connect_channel(path) as connection:
+            if timeout is not None:
+                connection.settimeout(timeout)
             send(connection, {"id": 1, **question})
             received = receive(connection, large=True)
     except BadMessage as error:
@@ -63,7 +66,8 @@ class HelperDirectory:
 class HelperSecrets:
     """Secret files by way of the helper's channel at `path`. *Blocking*, for well under a millisecond.
 
-    A mark of a file is asked for at most once in _STAMP_SECONDS: each handshake wants to know it.
+    A mark of a file is asked for at most once in _STAMP_SECONDS: each handshake wants to know it. Where
+    the helper does not answer the last one stands.
     """
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,12 +83,19 @@ class HelperSecrets:
         """A mark that changes when the file does. Raises OSError."""
         asked, stamp = self._stamps.get(secret, (-math.inf, ()))
         if self._clock() - asked > _STAMP_SECONDS:
-            answer = _ask(self._path, {"stamp": secret})
-            if "stamp" not in answer:
-                raise PermissionError(f"the helper does not see {os.path.basename(secret)}")
-            stamp = tuple(answer["stamp"])
+            try:
+                stamp = self._ask_stamp(secret)
+            except OSError:
+                if not stamp:
+                    raise
             self._stamps[secret] = self._clock(), stamp
         return stamp
+
+    def _ask_stamp(self, secret: str) -> tuple[int, ...]:
+        answer = _ask(self._path, {"stamp": secret}, _STAMP_PATIENCE)
+        if "stamp" not in answer:
+            raise PermissionError(f"the helper does not see {os.path.basename(secret)}")
+        return tuple(answer["stamp"])
 
 
 def read_secret(path: str, secret: str) -> bytes:
