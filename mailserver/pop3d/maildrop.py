@@ -10,7 +10,7 @@ numbers count from 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,6 +99,10 @@ class Maildrop:
         self.retrieved.octets += len(answer)
 
     # What blocks.
+
+    def file_names(self) -> Mapping[Uid, str]:
+        """The messages' files, by UID; see `Mailbox.file_names`."""
+        return self._inbox.file_names(self.uids)
 
     def retrieve(self, number: int) -> bytes:
         """RETR's whole answer. The message will be \\Seen. Raises StoreError."""

@@ -12,7 +12,8 @@ from typing import Final
 
 from mailserver.pop3d.maildrop import Maildrop
 from mailserver.pop3d.output import END
-from mailserver.pop3d.uidl import uidl_maker
+from mailserver.pop3d.uidl import needs_names, uidl_maker
+from mailserver.store.contract import Uid
 from mailserver.threads import Threads
 
 _NUMBER: Final = re.compile(rb"[0-9]{1,10}")
@@ -29,6 +30,7 @@ class Transaction:
         self._maildrop = maildrop
         self._threads = threads
         self._uidl = uidl_maker(uidl_format)
+        self._names: Mapping[Uid, str] | None = None if needs_names(uidl_format) else {}
         self.is_updated = False
 
     def at_hand(self, line: bytes) -> bytes | None:
@@ -58,6 +60,8 @@ class Transaction:
         return b"+OK %d messages:\r\n%b%b" % (len(lines), b"".join(lines), END)
 
     async def _list_ids(self, arguments: list[bytes]) -> bytes:
+        if self._names is None:
+            self._names = await self._threads.run(self._maildrop.file_names)
         if arguments:
             number = self._number(arguments)
             return b"+OK %d %b\r\n" % (number, self._id(number))
@@ -65,7 +69,8 @@ class Transaction:
         return b"+OK\r\n%b%b" % (b"".join(lines), END)
 
     def _id(self, number: int) -> bytes:
-        return self._uidl(self._maildrop.uids[number - 1], self._maildrop.uidvalidity)
+        uid = self._maildrop.uids[number - 1]
+        return self._uidl(uid, self._maildrop.uidvalidity, (self._names or {}).get(uid, ""))
 
     async def _retrieve(self, arguments: list[bytes]) -> bytes:
         return await self._threads.run(self._maildrop.retrieve, self._number(arguments))

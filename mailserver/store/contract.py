@@ -184,6 +184,13 @@ class Mailbox(abc.ABC):
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """Octets of each message as `read` gives it; gone ones are left out. *Blocking*, cached."""
 
+    def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
+        """Names of the files that hold the messages, without flags: a maildir's base names.
+
+        They are Dovecot's GUIDs too. Messages that share a file, or are gone, are left out.
+        """
+        return {}
+
     @abc.abstractmethod
     def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
         """`make(content)` for each message, remembered in the droppable cache under `kind`.

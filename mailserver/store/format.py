@@ -78,7 +78,9 @@ class Adopted:
 
 
 class MailboxFormat(abc.ABC):
-    """One mailbox on disk."""
+    """One mailbox on disk. `keys_are_file_names`: each message has a file, which is called by its key."""
+
+    keys_are_file_names = False
 
     @abc.abstractmethod
     def load(self, known: Sequence[Known], token: str) -> None:

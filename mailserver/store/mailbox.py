@@ -93,6 +93,11 @@ class IndexedMailbox(MailboxIndex):
             except (KeyError, MessageGone):
                 continue
 
+    def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
+        """See `Mailbox.file_names`."""
+        keys = self._keys if self._format.keys_are_file_names else {}
+        return {uid: key for uid in uids if (key := keys.get(uid)) is not None}
+
     def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
         """See `Mailbox.facts`."""
         ordered = sorted(uids)

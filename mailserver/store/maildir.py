@@ -64,6 +64,8 @@ class MaildirFormat(MailboxFormat):
     `bury` takes a removed message's file out of the maildir and keeps it (`store.graveyard`).
     """
 
+    keys_are_file_names = True
+
     def __init__(
         self,
         directory: str,

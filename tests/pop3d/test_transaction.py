@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,6 +280,21 @@ def test_uidl_formats() -> None:
     dialogue = Dialogue(settings=Pop3Settings(uidl_format="%v.%u"))
     dialogue.log_in()
     assert dialogue.ask(b"UIDL 2") == b"+OK 2 1000001.2\r\n"
-    for unfit in ("%v", "", "%u x", "%q", "%u%", "x" * 70 + "%u", "%f%u"):
+    for unfit in ("%v", "", "%u x", "%q", "%u%", "x" * 70 + "%u", "%m%u"):
         with pytest.raises(ValueError, match="pop3_uidl_format"):
             Pop3Settings(uidl_format=unfit)
+
+
+def test_uidl_of_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pop3_uidl_format = %f or %g: whoever comes from Courier or Dovecot downloads nothing twice."""
+    for text in ("%f", "%g"):
+        dialogue = Dialogue(settings=Pop3Settings(uidl_format=text))
+        names = {1: "1700000000.M1P1.host,S=100,W=105"}
+        monkeypatch.setattr(type(dialogue.store.inbox), "file_names", lambda inbox, uids, known=names: known)
+        dialogue.log_in()
+        assert dialogue.ask(b"UIDL 1") == b"+OK 1 1700000000.M1P1.host,S=100,W=105\r\n"
+        assert dialogue.ask(b"UIDL 2") == b"+OK 2 00000002000f4241\r\n"  # shares its file
+        names[1] = "1700000001 odd"
+        again = Dialogue(settings=Pop3Settings(uidl_format=text))
+        again.log_in()
+        assert re.fullmatch(rb"\+OK 1 [0-9a-f]{40}\r\n", again.ask(b"UIDL 1"))

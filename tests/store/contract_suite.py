@@ -472,6 +472,17 @@ class AccountStoreContract:
         assert contents(harness.store.open("INBOX")) == {}
         assert sorted(contents(harness.store.open("Saved")).values()) == sorted([FIRST, SECOND])
 
+    def test_file_names_are_of_files_of_one_message(self, harness: Harness) -> None:
+        """Those that there are stay through flag changes, and are as many as messages."""
+        inbox = harness.store.open("INBOX")
+        uids = append(inbox, FIRST, SECOND)
+        before = inbox.file_names(uids)
+        inbox.change_flags(uids, frozenset([SEEN]), StoreMode.ADD)
+        assert inbox.file_names(uids) == before
+        assert len(set(before.values())) == len(before) in (0, 2)
+        inbox.remove(uids[:1])
+        assert set(inbox.file_names(uids)) <= set(uids[1:])
+
     def test_annotations_follow_their_mailbox(self, harness: Harness) -> None:
         """Set, replaced, removed; kept by RENAME, gone after DELETE. RFC 5464 §4.1."""
         store = harness.store
