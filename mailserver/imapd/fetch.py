@@ -60,6 +60,8 @@ async def fetch(session: Session, command: Fetch) -> Reply:
 async def tell(session: Session, uids: Sequence[Uid], items: Sequence[Item]) -> None:
     """The items of these messages are told, unasked. RFC 5465 §5.2."""
     selected = session.mailbox_in_use
+    if "CONDSTORE" in session.enabled and Attribute("MODSEQ") not in items:
+        items = [*items, Attribute("MODSEQ")]  # RFC 7162 §3.2.4
     command = Fetch(SequenceSet(), tuple(items), by_uid=True)
     work = _Fetching(session, selected, _plan(session, command, selected))
     done = 0

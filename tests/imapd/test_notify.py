@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mailserver.imapd.notify import MOST_WATCHED
@@ -46,6 +48,17 @@ def test_notify_none_and_unauthenticate_end_it(server: Server) -> None:
         assert listeners(server, "box") == 0
         arrive(server, "box")
         assert client.read() == b""
+
+
+def test_new_messages_are_told_with_their_modseq(server: Server) -> None:
+    """RFC 7162 §3.2.4: UID and MODSEQ in every FETCH once CONDSTORE is in force."""
+    client = server.select()
+    client.ask(b"a ENABLE QRESYNC")
+    client.ask(b"b NOTIFY SET (selected (MessageNew (FLAGS) MessageExpunge))")
+    arrive(server, "INBOX")
+    assert re.search(rb"\* 1 FETCH \(UID 1 FLAGS \(\\Recent\) MODSEQ \(\d+\)\)\r\n", client.read())
+    server.store.open("INBOX").remove([1])
+    assert client.read() == b"* VANISHED 1\r\n* 0 RECENT\r\n"
 
 
 def test_too_many_mailboxes_are_refused(server: Server) -> None:

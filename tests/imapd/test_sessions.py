@@ -29,9 +29,9 @@ STEPS = st.one_of(
 
 
 class Model:
-    """A client with a list of UIDs (0: not known yet) and of flags."""
+    """A client with a list of UIDs (0: not known yet) and of flags. `notifies`: it listens at any time."""
 
-    def __init__(self, client: Client, with_vanished: bool) -> None:
+    def __init__(self, client: Client, with_vanished: bool, notifies: bool = False) -> None:
         self.client = client
         self.uids: list[int] = []
         self.flags: dict[int, set[bytes]] = {}
@@ -41,8 +41,11 @@ class Model:
             client.ask(b"q ENABLE QRESYNC")
         self.ask(b"SELECT INBOX")
         self.learn()
+        if notifies:
+            self.ask(b"NOTIFY SET (selected (MessageNew (UID FLAGS) MessageExpunge FlagChange))")
 
     def ask(self, command: bytes, may_expunge: bool = True) -> bytes:
+        self.listen(self.client.read())  # what NOTIFY brought between commands
         self.count += 1
         said = self.client.ask(b"t%d %b" % (self.count, command))
         self.listen(said, may_expunge)
@@ -127,9 +130,13 @@ def test_all_clients_agree(steps: list[tuple[int, tuple[object, ...]]]) -> None:
     server = Server()
     server.store.create("other")
     server.registry.stores["alice"].inbox.deliver(*[message(str(number)) for number in range(4)])
-    models = [Model(server.log_in(), with_vanished=index == 2) for index in range(3)]
+    models = [Model(server.log_in(), index == 2, notifies=index == 1) for index in range(3)]
     for index, step in steps:
         act(step, models[index], server)
+        models[1].listen(models[1].client.read())
+        inbox = server.registry.stores["alice"].inbox
+        # RFC 5465: it knows at once, but for the UIDs of what it appended itself
+        assert all(known in (0, uid) for known, uid in zip(models[1].uids, inbox.uids, strict=True))
     for model in models:
         act(("noop",), model, server)
     assert all(model.uids == models[0].uids for model in models)
