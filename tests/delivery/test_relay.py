@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -372,7 +373,7 @@ class RelayTests(TestCase):
 
     def trusting(self, context: OurContext, policy: TlsPolicy, **settings: Any) -> Relay:
         """A relay that trusts that certificate, with one policy for everybody."""
-        file = Path(self.mktemp())
+        file = Path(tempfile.mkdtemp(), "file")
         file.write_bytes(context.chain)
         contexts = ClientContexts(Trust(str(file)))
         return self.make(client_tls=contexts, tls_policy=lambda nexthop: policy, **settings)
@@ -536,7 +537,7 @@ class RelayTests(TestCase):
             known = {"me@laptop.local": Address("me", "provider.test")}
             relay = self.make(generic=lambda each: known.get(str(each).lower(), each))
             body = b"\nme@laptop.local\n" + b"x\n" * 100_000
-            path = Path(self.mktemp())
+            path = Path(tempfile.mkdtemp(), "file")
             path.write_bytes(b"before" + b"From: Me <me@laptop.local>\nTo: bob@far.test\n" + body)
             with path.open("rb") as file:
                 sent = Outgoing(

@@ -112,10 +112,10 @@ def test_s_nail_reads_over_imap_and_pop3(server: Server, home: Path) -> None:
     password = server.passwords["alice"]
     for protocol in ("pop3", "imap"):
         url = f"{protocol}://alice:{password}@127.0.0.1:{server.ports[protocol]}"
-        text = run(
-            home, "s-nail", "-n", "-S", "v15-compat=yes", "-S", "pop3-use-starttls=no", "-S", "imap-use-starttls=no",
-            "-S", "imap-auth=login", "-S", "tls-verify=ignore", "-Y", "from *", "-Y", "x", "-R", "-f", url, text="x\n",
-        )  # fmt: skip
+        settings = ("v15-compat=yes", "imap-auth=login", "tls-verify=ignore")
+        settings += ("pop3-use-starttls=no", "imap-use-starttls=no")
+        options = [word for setting in settings for word in ("-S", setting)]
+        text = run(home, "s-nail", "-n", *options, "-Y", "from *", "-Y", "x", "-R", "-f", url, text="x\n")
         assert "Welcome to your mail" in text, text
 
 

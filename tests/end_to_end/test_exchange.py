@@ -159,7 +159,7 @@ def test_tls_ports_and_starttls(server: Server) -> None:
 
 
 def test_an_unknown_user_is_refused_at_rcpt(server: Server) -> None:
-    """550 5.1.1 before any content is taken, and 554 5.7.1 for what we may not relay is not a question here."""
+    """550 5.1.1, before any content is taken."""
     with smtplib.SMTP("127.0.0.1", server.ports["smtp"]) as client:
         client.ehlo()
         client.mail("carol@example.net")
