@@ -14,9 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import IO, Final
+from urllib.parse import quote
 
 from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.commands.errors import CommandError
@@ -55,6 +56,7 @@ class Work:
     parts: Parts
     account: Account
     arguments: argparse.Namespace
+    output: IO[bytes]
 
     @cached_property
     def mboxrd(self) -> bool:
@@ -110,8 +112,35 @@ def for_accounts(arguments: argparse.Namespace, act: Callable[[Work], int]) -> i
         raise CommandError(f"{error}: try again later", TEMPORARY) from error
     worst = 0
     for account in accounts:
-        worst = max(worst, _as_owner(Work(config, parts, account, arguments), act))
+        work = Work(config, parts, account, arguments, sys.stdout.buffer)
+        path = _output_path(arguments, account)
+        worst = max(worst, _into_file(path, work, act) if path else _as_owner(work, act))
     return worst
+
+
+def _output_path(arguments: argparse.Namespace, account: Account) -> str:
+    """The file that the command writes for the account, "" for standard output."""
+    directory, path = getattr(arguments, "directory", None), getattr(arguments, "output", "-")
+    if directory:
+        return os.path.join(directory, f"{quote(account.name, safe='@+')}.tar")
+    return "" if path == "-" else path
+
+
+def _into_file(path: str, work: Work, act: Callable[[Work], int]) -> int:
+    """The act, writing a file of the caller's, not the account's; it is named only when it is whole."""
+    partial = path + ".partial"
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            status = _as_owner(replace(work, output=file), act)
+            file.flush()
+            os.fsync(file.fileno())
+        if status == 0:
+            os.rename(partial, path)
+        else:
+            os.unlink(partial)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}: name a place that can be written") from error
+    return status
 
 
 def _accounts(arguments: argparse.Namespace, parts: Parts) -> Sequence[Account]:
@@ -141,6 +170,7 @@ def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
         become(identity)
         status = _guarded(work, act)
         sys.stdout.flush()
+        work.output.flush()
     except CommandError as error:
         warn(str(error))
         status = error.status

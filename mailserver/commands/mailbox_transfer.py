@@ -143,21 +143,6 @@ def _copies(mailbox: Mailbox, label: str) -> Iterator[archive.Copied]:
     progress.finish()
 
 
-@contextmanager
-def _output(path: str) -> Iterator[IO[bytes]]:
-    """A file that bears its name only when it is whole, or standard output."""
-    if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    partial = path + ".partial"
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(partial, path)
-
-
 def _export(work: Work) -> int:
     arguments = work.arguments
     with work.store() as store:
@@ -167,19 +152,18 @@ def _export(work: Work) -> int:
             if name not in known:
                 warn(f"{name}: no such mailbox: `mailserver mailbox list` shows them")
                 return NO_MAILBOX
-        with _output(arguments.output) as stream:
-            if arguments.format == "mbox" and len(arguments.mailboxes) == 1:
-                for piece in _mbox(store, names[0], work.mboxrd):
-                    stream.write(piece)
-                return 0
-            tar = archive.TarWriter(stream, time.time())
-            for name in names:
-                if arguments.format == "mbox":
-                    content = b"".join(_mbox(store, name, work.mboxrd))
-                    tar.add(archive.mbox_name(name, names), content)
-                else:
-                    _write_maildir(tar, "Maildir", store, name)
-            tar.close()
+        if arguments.format == "mbox" and len(arguments.mailboxes) == 1:
+            for piece in _mbox(store, names[0], work.mboxrd):
+                work.output.write(piece)
+            return 0
+        tar = archive.TarWriter(work.output, time.time())
+        for name in names:
+            if arguments.format == "mbox":
+                content = b"".join(_mbox(store, name, work.mboxrd))
+                tar.add(archive.mbox_name(name, names), content)
+            else:
+                _write_maildir(tar, "Maildir", store, name)
+        tar.close()
     return 0
 
 
@@ -204,11 +188,10 @@ def _write_maildir(tar: archive.TarWriter, root: str, store: FileAccountStore, n
 
 def _backup(work: Work) -> int:
     arguments, name = work.arguments, work.account.name
-    output = os.path.join(arguments.directory, f"{name}.tar") if arguments.directory else arguments.output
     if getattr(arguments, "everybody", False) and not arguments.directory:
         raise CommandError("-A writes one file per account: say where with -d DIR", 64)
-    with work.store() as store, _output(output) as stream:
-        tar = archive.TarWriter(stream, time.time())
+    with work.store() as store:
+        tar = archive.TarWriter(work.output, time.time())
         tar.add(f"{name}/state.db", store.snapshot())
         subscribed = b"".join(b"%b\n" % _levels(each) for each in store.subscriptions())
         tar.add(f"{name}/Maildir/subscriptions", b"V\t2\n\n" + subscribed)

@@ -292,3 +292,14 @@ def test_index(site: Site) -> None:
     """The text index is made beforehand; twice is once."""
     assert b"INBOX: 3 messages indexed" in site.run("index")
     assert b"INBOX: 0 messages indexed" in site.run("index")
+
+
+def test_output_files(site: Site, tmp_path: Path) -> None:
+    """-o and -d write a file that bears its name only when it is whole."""
+    site.run("backup", "-d", str(tmp_path))
+    site.run("export", "-o", str(tmp_path / "out.tar"))
+    for name in ("alice.tar", "out.tar"):
+        with tarfile.open(tmp_path / name) as tar:
+            assert any("/cur/" in member for member in tar.getnames())
+    site.run("export", "-o", str(tmp_path / "none.tar"), "Nowhere", status=68)
+    assert not list(tmp_path.glob("none*"))

@@ -116,7 +116,7 @@ def test_expunge_during_a_pop3_session(server: Server) -> None:
 class Crowd:
     """Programs that all work on alice's mbox until the time is up; who put what, who deleted what."""
 
-    def __init__(self, server: Server, seconds: float, chance: random.Random) -> None:
+    def __init__(self, server: Server, seconds: float, chance: random.Random, with_mailx: bool) -> None:
         self.server = server
         self.path = server.inbox("alice")
         self.put: set[str] = set()
@@ -126,11 +126,14 @@ class Crowd:
         self.samples = 0
         self._end = time.monotonic() + seconds
         self._chance = chance
+        self._with_mailx = with_mailx  # which may keep the lock for half a minute, so not in a short run
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """All of them have ended."""
-        work = (self.smtp, self.imap, self.pop3, self.procmail, self.mutt, self.mailx, self.sample)
+        work = [self.smtp, self.imap, self.pop3, self.procmail, self.mutt, self.sample]
+        if self._with_mailx:
+            work.append(self.mailx)
         threads = [threading.Thread(target=self._guarded, args=(each,)) for each in work]
         for thread in threads:
             thread.start()
@@ -210,7 +213,7 @@ class Crowd:
         settings = ("move=no", "quit=yes", "delete=yes", "save_empty=yes", "timeout=1")
         words = [word for setting in settings for word in ("-e", f"set {setting}")]
         words = ["mutt", "-n", "-F", "/dev/null", *words, "-e", f"push '{keys}'", "-f", str(self.path)]
-        on_a_terminal(words, self.server.directory, b"", patience=60)
+        on_a_terminal(words, self.server.directory, b"", patience=12)
 
     def mailx(self, number: int) -> None:
         victim = self._victim()
@@ -219,7 +222,7 @@ class Crowd:
         self._remember(self.doubtful, victim)
         # not with -f: then it locks nothing, and loses the mail that comes meanwhile
         typed = f"delete /{victim}\nquit\n".encode()
-        on_a_terminal(["bsd-mailx", "-n", "-N"], self.server.directory, typed, 60, MAIL=str(self.path))
+        on_a_terminal(["bsd-mailx", "-n", "-N"], self.server.directory, typed, 90, MAIL=str(self.path))
 
     def sample(self, number: int) -> None:
         found = ids_in(self.path)
@@ -262,11 +265,11 @@ def test_everybody_at_once(
     server: Server, chance: random.Random, thorough: bool, verdict: Callable[[str], None]
 ) -> None:
     """F30: the multiset of ids is what was put less what was deleted."""
-    crowd = Crowd(server, 60 if thorough else 6, chance)
+    crowd = Crowd(server, 60 if thorough else 6, chance, thorough)
     crowd.run()
     sure = crowd.put - crowd.deleted - crowd.doubtful
-    deferred = set(re.findall(r"status=deferred", server.log_text()))
-    wait_for(lambda: deferred or sure <= set(ids_in(crowd.path)), f"{sure - set(ids_in(crowd.path))}")
+    # a mail program may have kept the lock for long: what waited for that is delivered now
+    wait_for(lambda: sure <= set(ids_in(crowd.path)), "the deliveries", deadline=110)
     found = Counter(ids_in(crowd.path))
     assert not sure - set(found)
     assert not crowd.deleted & set(found), "came back"
