@@ -23,6 +23,7 @@ PATH = ROOT / "docs" / "TUTORIAL.md"
 HOSTNAME = "www.hxz.ass"
 USERS = ("user01", "user02", "user1", "hxz")
 PREPARE = f"""
+cp -a /etc/postfix /etc/postfix.debian
 rm -rf /etc/postfix /etc/dovecot /etc/mailserver /var/mail/*
 make --no-print-directory -C /source install MTA=1
 for name in {" ".join(USERS)}; do
