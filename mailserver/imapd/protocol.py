@@ -32,6 +32,7 @@ from mailserver.accounts.login import Granted, Logins, Peer
 from mailserver.imapd import capability
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
 from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
+from mailserver.imapd.input import Input
 from mailserver.imapd.journal import Journal
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Rejection, Reply, ok, refusal_of
@@ -40,8 +41,7 @@ from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
 from mailserver.wire.imap_commands import BadCommand, Command, parse_command
-from mailserver.wire.imap_deflate import DeflateError, Inflater
-from mailserver.wire.imap_framing import CommandReader, CommandText, Continue, Event, Fatal, Limits, Refused
+from mailserver.wire.imap_framing import CommandText, Continue, Event, Fatal, Limits, Refused
 from mailserver.wire.imap_mailbox import InvalidMailboxName
 from mailserver.wire.imap_responses import public_text, string
 from mailserver.wire.imap_search import BadCharset
@@ -84,8 +84,7 @@ class ImapServer(IMAP4Server):
         self._is_busy = self._is_advancing = self._is_closing = self._is_reading_paused = False
         self._line_wanted: Deferred[bytes] | None = None
         self._output = Output(service.reactor, self._advance)
-        self._input = CommandReader(self._limits(is_strict=True))
-        self._inflater: Inflater | None = None
+        self._input = Input(self._limits(is_strict=True))
         self.callLater = service.reactor.callLater  # type: ignore[method-assign]
 
     def _limits(self, is_strict: bool) -> Limits:
@@ -195,7 +194,7 @@ class ImapServer(IMAP4Server):
             return
         self.resetTimeout()
         self._journal.octets_in += len(data)
-        (self._inflater or self._input).feed(data)
+        self._input.feed(data)
         self._advance()
 
     def _advance(self) -> None:
@@ -224,7 +223,7 @@ class ImapServer(IMAP4Server):
             return True
         event = self._input.next_event()
         if event is None:
-            return self._inflate()
+            return False
         self._act(event)
         return True
 
@@ -238,24 +237,10 @@ class ImapServer(IMAP4Server):
         except StoreError as fault:
             self._store_fault(fault)
 
-    def _inflate(self) -> bool:
-        """Whether more input came out of the compressed stream."""
-        if self._inflater is None:
-            return False
-        try:
-            piece = self._inflater.read()
-        except DeflateError as fault:
-            self._journal.reason = str(fault)
-            self._say_goodbye(str(fault) + ".")
-            return False
-        self._input.feed(piece)
-        return bool(piece)
-
     def _regulate(self) -> None:
         """Reading pauses while enough is held that cannot be acted on yet."""
         is_waiting = (self._is_busy and self._line_wanted is None) or self._output.is_paused
-        held = self._input.pending + (self._inflater.pending if self._inflater is not None else 0)
-        wants_pause = is_waiting and held > HELD
+        wants_pause = is_waiting and self._input.pending > HELD
         if wants_pause != self._is_reading_paused:
             self._is_reading_paused = wants_pause
             if wants_pause:
@@ -266,7 +251,7 @@ class ImapServer(IMAP4Server):
     def _take_answer(self, wanted: Deferred[bytes]) -> bool:
         line = self._input.next_line(LONGEST_ANSWER)
         if line is None:
-            return self._inflate()
+            return False
         self._line_wanted = None
         if isinstance(line, Fatal):
             wanted.errback(Farewell(line.text))
@@ -392,25 +377,24 @@ class ImapServer(IMAP4Server):
     def _capabilities(self) -> bytes:
         if self._session is not None:
             size = self._service.settings.largest_message
-            return capability.after_login(size, self._inflater is not None, self._may_leave)
+            return capability.after_login(size, self._input.is_compressed, self._may_leave)
         return self._entrance.capabilities(self._tls is not None)
 
     def _compress(self, command: Command) -> Reply | None:
         """Both streams are compressed from here on. RFC 4978 §3."""
         if command.arguments.mechanism != "DEFLATE":
             raise Refusal("Unknown compression mechanism.")
-        if self._inflater is not None:
+        if self._input.is_compressed:
             raise Refusal("Compression is active already.", b"COMPRESSIONACTIVE")
         self._output.line(command.tag + b" OK Begin compression.")
         self._output.compress()
-        self._inflater = Inflater(allowance=2 * self._service.settings.largest_message)
-        self._inflater.feed(self._input.take_pending())
+        self._input.inflate(allowance=2 * self._service.settings.largest_message)
         return None
 
     @property
     def _may_leave(self) -> bool:
         """Not from a session host, whose front is gone; nor out of a compressed stream."""
-        return self._resumed is None and self._inflater is None
+        return self._resumed is None and not self._input.is_compressed
 
     async def _leave(self) -> Reply:
         """Nobody is logged in, as after the greeting. RFC 8437 §3."""
@@ -475,7 +459,7 @@ class ImapServer(IMAP4Server):
         self._output.line(tag + b" OK Begin TLS negotiation now.")
         self._output.flush()
         self._journal.peer = self._peer_of(is_tls=True)
-        self._input = CommandReader(self._limits(is_strict=True))
+        self._input = Input(self._limits(is_strict=True))
         self._bad_commands = 0
         self.transport.startTLS(self._tls)
         return None

@@ -98,6 +98,6 @@ def test_a_command_at_work_holds_the_rest_compressed(server: Server) -> None:
     client = compressing(server)
     client.client.transport.is_reading = False
     client.feed(b"d SEARCH ALL\r\n" * 20_000)
-    assert client.client.protocol._input.pending <= 2 * 65_536
+    assert client.client.protocol._input._reader.pending <= 2 * 65_536
     client.client.transport.read_on()
     assert client.read().endswith(b"d OK Search completed.\r\n")
