@@ -35,6 +35,9 @@ def test_install_and_uninstall(machine: Machine) -> None:
     assert "/root" not in machine.run(
         "head -qn 1 /opt/mailserver/bin/twistd; readlink -f /opt/mailserver/bin/python"
     )
+    unit = machine.run("cat /usr/local/lib/systemd/system/mailserver.service")
+    assert "ExecStart=/opt/mailserver/bin/twistd" in unit
+    machine.run("test -e /etc/logrotate.d/mailserver && getent passwd mailserver")
     machine.run("mailserver init /etc/mailserver --hostname mail.example.org")
     taken = machine.run("/source/etc/install mta")
     assert "sendmail, mailq and newaliases are ours now" in taken
