@@ -41,15 +41,15 @@ test: $(STAMP_TEST) ## run the whole suite
 check: lint type test ## everything that must be green before a commit
 
 lint: $(STAMP_TEST) ## style and common mistakes (ruff)
-	@$(BIN)/ruff check mailserver tests twisted
-	@$(BIN)/ruff format --check mailserver tests twisted
+	@$(BIN)/ruff check mailserver tests twisted benchmarks
+	@$(BIN)/ruff format --check mailserver tests twisted benchmarks
 
 type: $(STAMP_TEST) ## strict types (mypy)
 	@$(BIN)/mypy
 
 format: $(STAMP_TEST) ## lay the code out
-	@$(BIN)/ruff check --fix --quiet mailserver tests twisted
-	@$(BIN)/ruff format mailserver tests twisted
+	@$(BIN)/ruff check --fix --quiet mailserver tests twisted benchmarks
+	@$(BIN)/ruff format mailserver tests twisted benchmarks
 
 render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters' declarations
 	@$(BIN)/python -m mailserver.config.render --write
