@@ -24,6 +24,7 @@ SUBCOMMANDS: Final = (
     "explain",
     "mailbox",
     "replay",
+    "test",
     "doctor",
     "firewall",
     "queue",
