@@ -329,11 +329,16 @@ class Attempt:
         """*Blocking.* The message is in deferred, and its file says until when."""
         progress, message = self._progress, self._message
         now = self._services.clock()
-        after = next_attempt(now, progress.attempts + 1, self._services.retry)
+        after = next_attempt(now, progress.attempts + 1, self._services.retry, self._is_locked_out())
         self._work.record([["attempt", now, after]], durable=True)
         message.set_next_attempt(after)
         self._services.queue.move(message, State.DEFERRED)
         return after
+
+    def _is_locked_out(self) -> bool:
+        """Whether what waits here waits for a mailbox that somebody else had locked."""
+        outcomes = (self._progress.outcomes[leaf] for leaf in self._progress.open_leaves())
+        return any(outcome and outcome.relay == "local" and outcome.dsn == "4.2.0" for outcome in outcomes)
 
     # ------------------------------------------------------------ the log
 

@@ -8,6 +8,9 @@ that both came after its lifetime, with a wait between them (RELIABILITY 2.8).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+LOCK_WAIT: Final = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,17 @@ class RetryTimes:
     warning: float = 0
 
 
-def next_attempt(last: float, attempts: int, retry: RetryTimes) -> float:
+def next_attempt(last: float, attempts: int, retry: RetryTimes, is_locked_out: bool = False) -> float:
     """When to try a deferred message again.
 
     The wait doubles from retry.minimum and stops at retry.maximum; expiry is the caller's
-    question. `attempts` counts from 1. RFC 5321 §4.5.4.1.
+    question. `attempts` counts from 1. RFC 5321 §4.5.4.1. Where a mailbox of this host was in
+    somebody's use (`is_locked_out`), it doubles from LOCK_WAIT and stops at retry.minimum: locks are
+    held for seconds.
     """
     doublings = min(attempts - 1, 32)
+    if is_locked_out:
+        return last + min(LOCK_WAIT * 2.0**doublings, retry.minimum)
     return last + min(retry.minimum * 2.0**doublings, retry.maximum)
 
 

@@ -39,6 +39,8 @@ _LABEL: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN_DOMAIN: Final = re.compile(r"[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*+")
 
+_WHITE_SPACE: Final = " \t\r\n"  # and no others: a no-break space may begin a local-part
+
 
 class AddressError(ValueError):
     """The text is no address. Its message says what is wrong with it, in words safe to log."""
@@ -89,9 +91,9 @@ def parse_lenient(text: str) -> Address:
     Takes `alice`, `bob@example.org`, `"x y"@d`, `<a@b>` and `Name <a@b>`; white space around
     it does not count, and a long local-part is no reason to refuse. Raises AddressError.
     """
-    text = text.strip()
+    text = text.strip(_WHITE_SPACE)
     if text.endswith(">"):
-        text = text[text.rfind("<") + 1 : -1].strip()
+        text = text[text.rfind("<") + 1 : -1].strip(_WHITE_SPACE)
     found = _MAILBOX.fullmatch(text.encode("utf-8", "surrogateescape"))
     if found is None:
         raise AddressError("not an address")

@@ -126,7 +126,8 @@ def test_a_message_like_that_is_mail_all_the_same(server: Server, bomb: str) -> 
         answer = client.reply()
         assert answer[:3] in (b"250", b"552", b"554", b"550"), answer
     if answer.startswith(b"250"):
-        wait_for(lambda: f"X-Bomb: {bomb}\n".encode() in server.inbox("bob").read_bytes(), bomb)
+        inbox = server.inbox("bob")
+        wait_for(lambda: inbox.exists() and f"X-Bomb: {bomb}\n".encode() in inbox.read_bytes(), bomb)
         with logged_in(server, "bob") as client:
             assert client.tagged(b"SELECT INBOX").startswith(b"t OK")
             command = b"FETCH * (UID ENVELOPE BODYSTRUCTURE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (SUBJECT)])"

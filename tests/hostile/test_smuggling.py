@@ -32,7 +32,8 @@ def test_a_false_end_hides_no_second_message(server: Server, end: bytes, segment
         # The dot that ends `inner` ended the one message; what follows is a fresh command.
         assert client.ask(b"NOOP").startswith(b"250")
         assert client.ask(b"QUIT").startswith(b"221")
-    wait_for(lambda: f"Subject: {name}".encode() in server.inbox("alice").read_bytes(), name)
+    inbox = server.inbox("alice")
+    wait_for(lambda: inbox.exists() and f"Subject: {name}".encode() in inbox.read_bytes(), name)
     assert not server.inbox("bob").exists() or b"Subject: evil" not in server.inbox("bob").read_bytes()
     assert "from=<evil@example.net>" not in server.log_text()
 

@@ -75,7 +75,7 @@ def test_waits_double_and_the_file_says_when(tmp_path: Path) -> None:
     """RFC 5321 §4.5.4.1; the next attempt is the file's mtime, for the scan."""
     world = World(tmp_path)
     target = str(tmp_path / "mail" / "alice")
-    world.agents.faults[target] = Outcome.deferred("locked", "4.2.0")
+    world.agents.faults[target] = Outcome.deferred("no space", "4.3.0")
     queue_id = world.send("alice@example.org")
     tries = []
     for _ in range(6):
@@ -85,6 +85,15 @@ def test_waits_double_and_the_file_says_when(tmp_path: Path) -> None:
         while len(world.agents.jobs) == len(tries):
             world.clock.advance(50)
     assert tries == [300, 600, 1200, 2400, 4000, 4000]
+
+
+def test_a_locked_mailbox_is_tried_again_within_seconds(tmp_path: Path) -> None:
+    """P9: a lock that another program held for long delays the message by seconds."""
+    world = World(tmp_path)
+    world.agents.faults[str(tmp_path / "mail" / "alice")] = Outcome.deferred("locked", "4.2.0")
+    queue_id = world.send("alice@example.org")
+    path = tmp_path / "queue" / "deferred" / queue_id
+    assert path.stat().st_mtime - world.clock.seconds() == 5
 
 
 @pytest.mark.parametrize("what", ["table", "account", "include"])

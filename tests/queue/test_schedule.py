@@ -17,6 +17,12 @@ def test_the_wait_doubles_up_to_the_maximum() -> None:
     assert waits == [300, 600, 1200, 2400, 4000, 4000, 4000]
 
 
+def test_a_locked_mailbox_is_tried_again_within_seconds() -> None:
+    """RELIABILITY P7, P9: others hold locks for seconds; nobody's mail waits minutes for that."""
+    waits = [next_attempt(1000, attempts, RETRY, is_locked_out=True) - 1000 for attempts in (1, 2, 7, 99)]
+    assert waits == [5, 10, 300, 300]
+
+
 def test_a_clock_that_went_back_makes_mail_due() -> None:
     """RELIABILITY 2.8: more than the longest wait ahead cannot be meant."""
     assert wait_before(1300, 1000, RETRY) == 300
