@@ -18,7 +18,7 @@ from mailserver.message.addresses import MISSING_DOMAIN, MISSING_MAILBOX, parse_
 from mailserver.message.header import unfold
 from mailserver.wire.address import AddressError, parse_lenient
 
-_FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
+_FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:([^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))")
 _SENDERS: Final = frozenset(
     prefix + name for name in (b"from", b"sender", b"reply-to") for prefix in (b"", b"resent-")
 ) | {b"errors-to", b"return-receipt-to", b"disposition-notification-to", b"mail-reply-to"}

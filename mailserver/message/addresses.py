@@ -40,9 +40,9 @@ class MailAddress(NamedTuple):
 
 _ATOM: Final = rb"[^\x00-\x20()<>@,;:\\\"\[\]\x7f]"
 _SIMPLE: Final = re.compile(
-    rb'[ \t]*+(?:(?:"([^"\\]*+)"|((?:'
+    rb'[ \t]*+(?:(?:"([^"\\]*+)"|((?>(?:'
     + _ATOM
-    + rb"++[ ]?)*+))[ \t]*+<("
+    + rb"++[ ]?)*)))[ \t]*+<("
     + _ATOM
     + rb"++)@("
     + _ATOM
@@ -50,7 +50,7 @@ _SIMPLE: Final = re.compile(
     rb"|(" + _ATOM + rb"++)@(" + _ATOM + rb"++))[ \t]*+(?:,|\Z)"
 )
 _TOKEN: Final = re.compile(
-    rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"|\\?\Z)|([<>@,:;(])|(\[[^\[\]]*+\]?)|(' + _ATOM + rb"++)|.",
+    rb'"([^"\\]*+(?>(?:\\.[^"\\]*+)*))(?:"|\\?\Z)|([<>@,:;(])|(\[[^\[\]]*+\]?)|(' + _ATOM + rb"++)|.",
     re.DOTALL,
 )
 _IN_COMMENT: Final = re.compile(rb"\\.|[()]", re.DOTALL)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 LARGEST_HEADER: Final = 10 * 1024 * 1024  # octets of one header that are looked at
 
-_FIELD: Final = re.compile(rb"([^:\n]*)((?:[^\n]*+\n?)(?:[ \t][^\n]*+\n?)*+)")
+_FIELD: Final = re.compile(rb"([^:\n]*)((?:[^\n]*+\n?)(?>(?:[ \t][^\n]*+\n?)*))")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]*|\r")
 
 

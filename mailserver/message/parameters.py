@@ -12,10 +12,10 @@ from typing import Final
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 
-_COMMENT_PIECE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[()]|\\.|[^"()\\]++|\\', re.DOTALL)
+_COMMENT_PIECE: Final = re.compile(rb'"[^"\\]*+(?>(?:\\.[^"\\]*+)*)"?|[()]|\\.|[^"()\\]++|\\', re.DOTALL)
 _WORD: Final = re.compile(rb"[^\x00-\x20()<>@,;:\\\"/\[\]?=\x7f]+")
 _PARAMETER: Final = re.compile(
-    rb';[\x00-\x20]*+([^\x00-\x20=;"]++)[\x00-\x20]*+=[\x00-\x20]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"?|([^\x00-\x20;"]++))',
+    rb';[\x00-\x20]*+([^\x00-\x20=;"]++)[\x00-\x20]*+=[\x00-\x20]*+(?:"([^"\\]*+(?>(?:\\.[^"\\]*+)*))"?|([^\x00-\x20;"]++))',
     re.DOTALL,
 )
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)

@@ -22,10 +22,10 @@ ADDRESS_FIELDS: Final = frozenset(
     b"mail-reply-to",
     b"return-receipt-to",
 }
-_FIELD: Final = re.compile(rb"([!-9;-~]++)([ \t]*+:)([^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
-_HEADER: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_FIELD: Final = re.compile(rb"([!-9;-~]++)([ \t]*+:)([^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))")
+_HEADER: Final = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)")
 _TOKEN: Final = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"?|\\.|[<>,;:()@]|\[[^\]]*+\]?|[^\s"<>,;:()@\[\\]++|\s++|.', re.DOTALL
+    rb'"(?>(?:[^"\\]|\\.)*)"?|\\.|[<>,;:()@]|\[[^\]]*+\]?|[^\s"<>,;:()@\[\\]++|\s++|.', re.DOTALL
 )
 
 

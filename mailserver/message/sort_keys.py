@@ -13,7 +13,7 @@ _TRAILER: Final = re.compile(r"(?:\(fwd\)|[ ])\Z", re.IGNORECASE)
 _REFWD: Final = re.compile(r"(?:re|fwd?)[ ]*+(?:\[[^\[\]]*+\][ ]*+)?:", re.IGNORECASE)
 _BLOB: Final = re.compile(r"\[[^\[\]]*+\][ ]*+")
 _FORWARD: Final = re.compile(r"\[fwd:(.*)\]\Z", re.IGNORECASE | re.DOTALL)
-_MESSAGE_ID: Final = re.compile(rb'<((?:"[^"<>]*+"|[^<>"\s])++)>')
+_MESSAGE_ID: Final = re.compile(rb'<((?>(?:"[^"<>]*+"|[^<>"\s])+))>')
 _LONGEST: Final = 2000  # characters of a subject that are looked at
 
 

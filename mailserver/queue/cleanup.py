@@ -25,8 +25,8 @@ from mailserver.tables.table import TableError
 MEMORY_LIMIT: Final = 1 << 20  # octets of header
 DROPPED_FIELDS: Final = frozenset({b"bcc", b"content-length", b"resent-bcc", b"return-path"})
 
-_FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
-_HEADER: Final = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*)")
+_HEADER: Final = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)")
 _HOP: Final = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*+:[ \t\n]*+([^\n]*+)", re.IGNORECASE | re.MULTILINE)
 _MBOX_LINE: Final = re.compile(rb">*From ")

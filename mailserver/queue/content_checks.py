@@ -27,7 +27,7 @@ from mailserver.wire.address import AddressError, parse_lenient
 
 LONGEST_KEY: Final = 4096  # octets of a field or line that tables are asked about
 LONGEST_HELD: Final = 1 << 16  # octets of a line or field that wait for their end
-FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
+FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*)")
 _MARK: Final = re.compile(rb"^--[^\n]*\n", re.MULTILINE)
 _STATUS: Final = re.compile(r"([45]\.\d{1,3}\.\d{1,3})[ \t]+(.+)", re.DOTALL)
 _REJECTION: Final = "message content rejected"

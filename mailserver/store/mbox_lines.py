@@ -38,7 +38,9 @@ _MONTHS: Final = (
 _MONTH: Final = b"(" + b"|".join(_MONTHS) + b")"
 _ZONE: Final = rb"(?: +([+-]\d{4}|[A-Z]{1,5}))?"
 _CLOCK: Final = rb"(\d{1,2}):(\d\d)(?::(\d\d))?"
-_SENDER: Final = rb'From (?:(?:"(?:[^"\\\r\n]|\\.)*+")?+\S*+ ++)?? *+'  # possessive: linear on hostile lines
+_SENDER: Final = (
+    rb'From (?:(?>(?:"(?>(?:[^"\\\r\n]|\\.)*)")?)\S*+ ++)?? *+'  # possessive: linear on hostile lines
+)
 _WEEKDAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _REST: Final = rb"(?:[ \t].*)?\r?\n?"
 _ASCTIME: Final = re.compile(

@@ -26,18 +26,18 @@ LONGEST_LOCAL: Final = 64  # octets, RFC 5321 §4.5.3.1.1
 LONGEST_DOMAIN: Final = 255  # octets, RFC 5321 §4.5.3.1.2
 
 _ATOM: Final = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]++"
-_QUOTED: Final = rb'"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*+"'
+_QUOTED: Final = rb'"(?>(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*)"'
 _DOMAIN: Final = rb"(?:\[[A-Za-z0-9.:]++\]|[A-Za-z0-9_.\x80-\xff-]++)"
 _MAILBOX: Final = re.compile(
-    rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*+:)?+"
+    rb"(?>(?:@" + _DOMAIN + rb"(?>(?:,@" + _DOMAIN + rb")*):)?)"
     rb"(" + _ATOM + rb"|" + _QUOTED + rb")"
-    rb"(?:@(" + _DOMAIN + rb"))?+"
+    rb"(?>(?:@(" + _DOMAIN + rb"))?)"
 )  # fmt: skip
 _LABEL: Final = re.compile(
     r"[A-Za-z0-9_\u00a0-\U0010ffff](?:[A-Za-z0-9_\u00a0-\U0010ffff-]*[A-Za-z0-9_\u00a0-\U0010ffff])?"
 )
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_PLAIN_DOMAIN: Final = re.compile(r"[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*+")
+_PLAIN_DOMAIN: Final = re.compile(r"[A-Za-z0-9]+(?>(?:[.-][A-Za-z0-9]+)*)")
 
 _WHITE_SPACE: Final = " \t\r\n"  # and no others: a no-break space may begin a local-part
 

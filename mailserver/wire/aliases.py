@@ -20,7 +20,7 @@ from mailserver.envelope import Address
 from mailserver.wire.address import AddressError, parse_lenient
 
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
-_QUOTED_WORD: Final = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_QUOTED_WORD: Final = re.compile(r'"(?>(?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
