@@ -56,6 +56,7 @@ class Attempt:
         self._progress = Progress(message.accepted, message.records)
         self._work = LocalWork(services, message, self._progress)
         self._began = services.clock()
+        self._slot: str | None = None  # taken in the thread of `_expand_in_thread`
         self._tried: set[int] = set()
 
     async def run(self) -> float | None:
@@ -88,7 +89,11 @@ class Attempt:
         ]
         if not pending:
             return
-        done = await self._services.threads.run(self._expand_in_thread, pending)
+        try:
+            done = await self._services.threads.run(self._expand_in_thread, pending)
+        finally:
+            if self._slot is not None:
+                self._services.account_slots.release(self._slot)
         for number in range(len(self._progress.leaves)):
             if self._progress.leaves[number].kind is LeafKind.PENDING and self._progress.is_open(number):
                 outcome = self._progress.outcomes[number]
@@ -97,7 +102,6 @@ class Attempt:
         if done is not None:
             number, outcome = done
             self._tried.add(number)
-            self._services.account_slots.release(_account_key(self._progress.leaves[number]))
             self._note(number, outcome, self._began)
 
     def _expand_in_thread(self, pending: Sequence[int]) -> tuple[int, Outcome] | None:
@@ -110,8 +114,10 @@ class Attempt:
         leaf = self._progress.leaves[number]
         if leaf.kind not in _LOCAL_KINDS:
             return None
-        if not self._services.account_slots.try_take(_account_key(leaf)):
+        key = _account_key(leaf)
+        if not self._services.account_slots.try_take(key):
             return None
+        self._slot = key
         return number, self._work.deliver(number, self._is_last(number))
 
     def _is_last(self, number: int) -> bool:

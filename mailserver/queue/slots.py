@@ -22,6 +22,7 @@ class Slots:
         self._limit = limit if callable(limit) else lambda key: limit
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, deque[Deferred[None]]] = {}
+        self._called: deque[Deferred[None]] = deque()
         self._guard = threading.Lock()
 
     def try_take(self, key: str) -> bool:
@@ -44,10 +45,20 @@ class Slots:
         return waiting
 
     def release(self, key: str) -> None:
-        """The slot is free, or the next one's."""
+        """The slot is free, or the next one's.
+
+        A successor that gives its slot back at once, as all do at a stop, is not called from within
+        this call's own: thousands in a row would be too deep.
+        """
         successor = self._hand_over(key)
-        if successor is not None:
-            successor.callback(None)
+        if successor is None:
+            return
+        self._called.append(successor)
+        if len(self._called) > 1:
+            return  # the loop below, further up, comes to it
+        while self._called:
+            self._called[0].callback(None)
+            self._called.popleft()
 
     def _hand_over(self, key: str) -> Deferred[None] | None:
         with self._guard:

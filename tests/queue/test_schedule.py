@@ -69,6 +69,23 @@ def test_delays_are_written_as_postfix_does(seconds: float, text: str) -> None:
     assert delay(seconds) == text
 
 
+def test_slots_pass_through_any_number_of_hands_at_once() -> None:
+    """At a stop thousands give their slot back as they get it; everybody's turn comes all the same."""
+    slots = Slots(1)
+    slots.take("alice")
+    turns: list[int] = []
+
+    def give_back(_: None, number: int) -> None:
+        turns.append(number)
+        slots.release("alice")
+
+    for number in range(5000):
+        slots.take("alice").addCallback(give_back, number)
+    slots.release("alice")
+    assert turns == list(range(5000))
+    assert slots.try_take("alice")
+
+
 def test_slots_are_given_in_order() -> None:
     """No key waits for another; within a key, first come first served."""
     slots = Slots(2)
