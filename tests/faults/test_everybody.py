@@ -131,8 +131,17 @@ class Crowd:
 
     def run(self) -> None:
         """All of them have ended."""
-        partner = self.procmail if self._partner == "procmail" else self.mailx
-        work = (self.smtp, self.imap, self.pop3, self.mutt, self.sample, partner)
+        if self._partner == "procmail":
+            work: tuple[Callable[[int], None], ...] = (
+                self.smtp,
+                self.imap,
+                self.pop3,
+                self.procmail,
+                self.mutt,
+                self.sample,
+            )
+        else:
+            work = (self.smtp, self.imap_append, self.sample, self.mailx)
         threads = [threading.Thread(target=self._guarded, args=(each,)) for each in work]
         for thread in threads:
             thread.start()
@@ -168,11 +177,19 @@ class Crowd:
         procmail(self.server, f"procmail{number:05}")
         self._remember(self.put, f"procmail{number:05}")
 
-    def imap(self, number: int) -> None:
+    def imap_append(self, number: int) -> None:
         client = imap(self.server)
+        self._append(client, number)
+        client.logout()
+
+    def _append(self, client: imaplib.IMAP4, number: int) -> None:
         name = f"imap{number:05}"
         assert client.append("INBOX", "", "", message(name).replace("\n", "\r\n").encode())[0] == "OK"
         self._remember(self.put, name)
+
+    def imap(self, number: int) -> None:
+        client = imap(self.server)
+        self._append(client, number)
         uids = client.uid("SEARCH", "ALL")[1][0].split()
         if len(uids) > 10:
             uid = self._chance.choice(uids).decode()
@@ -208,11 +225,11 @@ class Crowd:
         if victim is None:
             return
         self._remember(self.doubtful, victim)
-        keys = f"<delete-pattern>~i{victim}@t<enter><quit>"
         settings = ("move=no", "quit=yes", "delete=yes", "save_empty=yes", "timeout=1")
         words = [word for setting in settings for word in ("-e", f"set {setting}")]
-        words = ["mutt", "-n", "-F", "/dev/null", *words, "-e", f"push '{keys}'", "-f", str(self.path)]
-        on_a_terminal(words, self.server.directory, b"", patience=12)
+        words = ["mutt", "-n", "-F", "/dev/null", *words, "-f", str(self.path)]
+        # typed when it shows its index: waiting keys would say yes to "Lock count exceeded, remove lock?"
+        on_a_terminal(words, self.server.directory, f"D~i{victim}@t\rq".encode(), 8, cue=b"Mutt: ")
 
     def mailx(self, number: int) -> None:
         victim = self._victim()
@@ -232,7 +249,7 @@ class Crowd:
 
 
 def on_a_terminal(
-    words: list[str], home: Path, typed: bytes, patience: float = 30, **variables: str
+    words: list[str], home: Path, typed: bytes, patience: float = 30, cue: bytes = b"", **variables: str
 ) -> bytes:
     """What the program shows on a terminal of its own; killed where it does not end."""
     pid, terminal = pty.fork()
@@ -241,9 +258,11 @@ def on_a_terminal(
         environment = {"HOME": str(home), "PATH": os.environ["PATH"], "TERM": "xterm", "LC_ALL": "C"}
         environment.update(variables)
         os.execvpe(words[0], words, environment)
-    os.write(terminal, typed)
     shown, end = b"", time.monotonic() + patience
     while time.monotonic() < end:
+        if typed and cue in shown:
+            os.write(terminal, typed)
+            typed = b""
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 block = os.read(terminal, 65536)
@@ -267,8 +286,9 @@ def test_everybody_at_once(
 ) -> None:
     """F30: the multiset of ids is what was put less what was deleted.
 
-    Not with procmail and mail(1) together: one holds the dotlock and waits for fcntl, the other holds
-    fcntl and waits for the dotlock, until mail(1) gives up; everybody's deliveries are deferred meanwhile.
+    mail(1) has a crowd of its own. While it is open others may append, no more: on quit it writes its own
+    copy and what lies beyond its old end, so whatever was expunged meanwhile does harm, by whomever. And with
+    procmail it blocks: one holds the dotlock and waits for fcntl, the other does the reverse.
     """
     crowd = Crowd(server, 60 if thorough else 5, chance, partner)
     crowd.run()
