@@ -63,6 +63,9 @@ differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovec
 clients: ## install Debian's mail programs that the end-to-end tests drive (root)
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
 
+faults: $(STAMP_TEST) ## every fault of the store, at every system call (some minutes)
+	@FAULTS=all $(BIN)/python -m pytest -q tests/faults
+
 thunderbird: $(STAMP_TEST) ## drive a real Thunderbird (Debian's packages thunderbird and xvfb)
 	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/graphical
 
