@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compliance differential check lint type format render clients thunderbird bench install uninstall clean
+.PHONY: help run test compliance differential check lint type format render clients thunderbird bench install uninstall clean faults
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
