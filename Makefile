@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compliance differential check lint type format render clients thunderbird bench install uninstall clean faults
+.PHONY: help run test test-again compliance differential check lint type format render clients thunderbird bench install uninstall clean faults
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ run: $(STAMP) ## start the server in ./var on 127.0.0.1, made ready the first ti
 
 test: $(STAMP_TEST) ## run the whole suite
 	@$(BIN)/python -m pytest -q
+
+test-again: $(STAMP_TEST) ## run what failed the last time, where that was no more than five tests
+	@$(BIN)/python -c 'import json, sys; sys.exit(not 0 < len(json.load(open(".pytest_cache/v/cache/lastfailed"))) < 6)' \
+		|| { echo "make: more than five tests failed, or none ran" >&2; exit 1; }
+	@$(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none
 
 check: lint type test ## everything that must be green before a commit
 
