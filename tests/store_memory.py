@@ -63,6 +63,7 @@ class MemoryMailbox(Mailbox):
         self.renderings = 0
         self._quota = quota
         self._contents: dict[Uid, bytes] = {}
+        self._saved: dict[Uid, int] = {}
         self._expunged: list[tuple[Modseq, Uid]] = []
         self._forgotten = Modseq(0)
         self._facts: dict[tuple[str, Uid], bytes] = {}
@@ -142,6 +143,10 @@ class MemoryMailbox(Mailbox):
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         self._check()
         return {uid: len(self._contents[uid]) for uid in uids if uid in self._contents}
+
+    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        self._check()
+        return {uid: self._saved[uid] for uid in uids if uid in self._contents}
 
     def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
         self._check()
@@ -259,6 +264,7 @@ class MemoryMailbox(Mailbox):
             uid = self.uidnext
             date = int(time.time()) if new.internal_date is None else new.internal_date
             self._contents[uid] = new.content
+            self._saved[uid] = int(time.time())
             self.messages[uid] = Message(uid, self._spelt(new.flags), modseq, date)
             self.uidnext = Uid(uid + 1)
             added.append(uid)

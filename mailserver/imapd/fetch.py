@@ -5,7 +5,7 @@ in batches, one call in a thread each. \Seen is set for a batch in one transacti
 rows are written, and told in the same rows. What was expunged meanwhile is left out, and the
 command then ends with NO [EXPUNGEISSUED] (RFC 2180 §4.1).
 
-RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474.
+RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474, RFC 8514.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mailserver.wire.imap_sequence import SequenceSet, render_set, within
 _INDEX_BATCH: Final = 1000  # messages: about a millisecond of rows
 _FACTS_BATCH: Final = 500
 _CONTENT_OCTETS: Final = 262_144  # of content read in one batch
+_SAVEDATE: Final = Attribute("SAVEDATE")
 _SEEN_FLAG: Final = frozenset({SEEN})
 
 
@@ -89,7 +90,15 @@ class _Plan:
     facts: tuple[Item, ...]
     sections: tuple[Section, ...]
     needs_sizes: bool
+    needs_save_dates: bool
     sets_seen: bool
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether anything must be fetched in a thread."""
+        return bool(
+            self.facts or self.sections or self.needs_sizes or self.needs_save_dates or self.sets_seen
+        )
 
     @property
     def batch(self) -> int:
@@ -113,6 +122,7 @@ def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
         facts=facts,
         sections=sections,
         needs_sizes=Attribute("RFC822.SIZE") in items,
+        needs_save_dates=_SAVEDATE in items,
         sets_seen=seen and not selected.is_read_only,
     )
 
@@ -146,7 +156,7 @@ class _Fetching:
         plan, mailbox = self._plan, self._selected.mailbox
         wanted = uids[start : start + plan.batch]
         gathered = _Gathered(len(wanted), {}, frozenset())
-        if plan.facts or plan.sections or plan.needs_sizes or plan.sets_seen:
+        if plan.is_gathered:
             gathered = await self._session.run(_gather, mailbox, plan, wanted)
         rows = self._rows(wanted[: gathered.taken], list(gathered.texts.values()))
         self.is_short = self.is_short or len(rows) < gathered.taken
@@ -204,6 +214,8 @@ def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
         uids = uids[:taken]
     if plan.needs_sizes:
         texts[Attribute("RFC822.SIZE")] = mailbox.sizes(uids)
+    if plan.needs_save_dates:
+        texts[_SAVEDATE] = mailbox.save_dates(uids)
     for item in plan.facts:
         source = fact(item)
         assert source is not None

@@ -81,7 +81,7 @@ def compile_rows(items: Sequence[Item], is_recent_possible: bool) -> RowWriter:
     sources: list[Item] = []
     for item in items:
         text, value = _piece(item, len(sources))
-        if value.startswith("s["):
+        if "s[" in value:
             sources.append(item)
         if value == "flags(u)[m.flags]" and not is_recent_possible:
             value = "plain[m.flags]"
@@ -95,6 +95,8 @@ def compile_rows(items: Sequence[Item], is_recent_possible: bool) -> RowWriter:
 def _piece(item: Item, source: int) -> tuple[bytes, str]:
     if isinstance(item, Attribute) and item.name in _FIXED:
         return _FIXED[item.name]
+    if item == Attribute("SAVEDATE"):
+        return b"SAVEDATE %b", f"date(s[{source}][u])"
     if isinstance(item, Attribute):
         form = {"RFC822.SIZE": b" %d", "EMAILID": b" (%b)"}.get(item.name, b" %b")
         return item.name.encode("ascii") + form, f"s[{source}][u]"

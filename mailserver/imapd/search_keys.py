@@ -153,7 +153,13 @@ def _cost(key: keys.Key) -> int:
             return max(_cost(first), _cost(second))
         case keys.InText():
             return 2
-        case keys.InField() | keys.Sized() | keys.Dated(_, _, True) | keys.HasObject("EMAILID", _):
+        case (
+            keys.InField()
+            | keys.Saved()
+            | keys.Sized()
+            | keys.Dated(_, _, True)
+            | keys.HasObject("EMAILID", _)
+        ):
             return 1
     return 0
 
@@ -173,6 +179,8 @@ def _batch_test(key: keys.Key) -> BatchTest:
             return partial(_in_field, name.lower(), fold(text).encode("utf-8", "replace"))
         case keys.InText(where, text):
             return partial(_in_text, where == "TEXT", fold(text))
+        case keys.Saved(relation, day):
+            return partial(_saved, *_days(relation, day))
         case keys.Sized(relation, octets):
             return partial(_sized, relation == "LARGER", octets)
         case keys.Dated(relation, day, _):
@@ -180,6 +188,10 @@ def _batch_test(key: keys.Key) -> BatchTest:
         case keys.HasObject(_, identifier):
             return partial(_has_email_id, identifier)
     raise AssertionError(key)
+
+
+def _saved(low: float, high: float, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    return [uid for uid, saved in mailbox.save_dates(uids).items() if low <= saved < high]
 
 
 def _sized(is_larger: bool, octets: int, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:

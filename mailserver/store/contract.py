@@ -184,6 +184,13 @@ class Mailbox(abc.ABC):
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """Octets of each message as `read` gives it; gone ones are left out. *Blocking*, cached."""
 
+    @abc.abstractmethod
+    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """When each message came into this mailbox, POSIX seconds; gone ones are left out. *Blocking.*
+
+        By APPEND, COPY or MOVE, or when it was first seen here. RFC 8514 §2.
+        """
+
     def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
         """Names of the files that hold the messages, without flags: a maildir's base names.
 

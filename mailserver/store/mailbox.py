@@ -86,6 +86,11 @@ class IndexedMailbox(MailboxIndex):
                     self._learn_sizes(found)
         return {uid: known[uid] for uid in uids if uid in known}
 
+    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """See `Mailbox.save_dates`."""
+        known = self._state.save_dates(self._id, min(uids), max(uids)) if uids else {}
+        return {uid: known[uid] for uid in uids if uid in known}
+
     def _contents(self, uids: Sequence[Uid]) -> Iterator[tuple[Uid, bytes]]:
         for uid in uids:
             try:

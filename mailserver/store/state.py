@@ -7,7 +7,7 @@ then writes would meet `database is locked` by the thousand.
 
     account       one row: uidvalidity (highest ever given), prepared (first login done)
     mailbox       one row per mailbox: uidvalidity, uidnext, modseq, recent mark, format's token
-    message       (mailbox, uid) -> key, place, flags, modseq, internal date, size
+    message       (mailbox, uid) -> key, place, flags, modseq, internal date, size, saved
     keyword       keywords of a mailbox in the order of first use
     expunged      (mailbox, modseq, uid), the last EXPUNGES_KEPT or so; `forgotten` of the
                   mailbox is the modseq up to which they were dropped
@@ -23,6 +23,9 @@ The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside 
 state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
 higher UIDVALIDITYs and adopts nothing: clients download again, but never see a moved UID.
 A local fault (no descriptors, no space, I/O error) is never taken for damage.
+
+Version 1 had no `message.saved`. It is raised to 2 by one transaction at the next open, which adds the
+column and touches no row; NULL there means a message older than that. An older release refuses 2.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from typing import Final
 
 from mailserver.store.contract import Flags, Modseq, StoreFailure, Uid
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
 _LARGEST_UIDVALIDITY: Final = 2**32 - 1
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
@@ -57,7 +60,7 @@ CREATE TABLE mailbox (
 CREATE TABLE message (
     mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, key TEXT NOT NULL, place TEXT NOT NULL,
     flags BLOB NOT NULL, modseq INTEGER NOT NULL, date INTEGER NOT NULL, size INTEGER,
-    PRIMARY KEY (mailbox, uid)) WITHOUT ROWID;
+    saved INTEGER, PRIMARY KEY (mailbox, uid)) WITHOUT ROWID;
 CREATE TABLE keyword (
     mailbox INTEGER NOT NULL, position INTEGER NOT NULL, name BLOB NOT NULL,
     PRIMARY KEY (mailbox, position)) WITHOUT ROWID;
@@ -200,6 +203,8 @@ class State:
             raise StoreFailure("The state of the account was written by a newer release")
         if version == 0:
             self._create(db)
+        elif version < SCHEMA_VERSION:
+            self._upgrade(db)
         db.execute(_FOREIGN)
         db.execute(_ANNOTATION)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
@@ -215,6 +220,18 @@ class State:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute("INSERT INTO account VALUES (?, 0, ?)", (mark, mark == 0))
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version < SCHEMA_VERSION:  # still, under the lock
+                db.execute("ALTER TABLE message ADD COLUMN saved INTEGER")
                 db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             db.execute("COMMIT")
         except BaseException:
@@ -460,14 +477,23 @@ class State:
         return [(row[0], _restored(row[1]), _restored(row[2]), *row[3:]) for row in rows]
 
     def add_messages(self, identity: int, rows: Iterable[MessageTuple]) -> None:
-        """The rows are added. In a transaction."""
+        """The rows are added; they are saved now. In a transaction."""
+        now = int(self._clock())
         self._db.executemany(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (identity, uid, _storable(key), _storable(place), flags, modseq, date, size)
+                (identity, uid, _storable(key), _storable(place), flags, modseq, date, size, now)
                 for uid, key, place, flags, modseq, date, size in rows
             ],
         )
+
+    def save_dates(self, identity: int, first: int, last: int) -> Mapping[Uid, int]:
+        """When each message of those UIDs came into the mailbox, or its internal date where that is older."""
+        rows = self._read(
+            "SELECT uid, coalesce(saved, date) FROM message WHERE mailbox=? AND uid BETWEEN ? AND ?",
+            (identity, first, last),
+        )
+        return dict(rows)  # type: ignore[arg-type]
 
     def set_flags(self, identity: int, modseq: int, flags: Mapping[Uid, Flags]) -> None:
         """The flags are changed, under that modseq. In a transaction."""

@@ -1,7 +1,7 @@
 """What FETCH asks for: data items, body sections, partial ranges, macros.
 
 RFC 3501 §6.4.5, RFC 7162 §3.1 (MODSEQ, CHANGEDSINCE), RFC 3516 (BINARY), RFC 8474 (OBJECTID),
-RFC 9394 (PARTIAL).
+RFC 8514 (SAVEDATE), RFC 9394 (PARTIAL).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEEPEST_PART: Final = 100
 MOST_ITEMS: Final = 200
 _SIMPLE: Final = frozenset(
     {"FLAGS", "UID", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE", "BODYSTRUCTURE", "BODY", "MODSEQ",
-     "EMAILID", "THREADID", "PREVIEW"}
+     "EMAILID", "THREADID", "PREVIEW", "SAVEDATE"}
 )  # fmt: skip
 _MACROS: Final = {
     "ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE"),

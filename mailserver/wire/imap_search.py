@@ -2,7 +2,7 @@
 
 A program becomes a tree of small values; `Every` is the implied AND. What a key means is
 `imapd.search`'s business. RFC 3501 §6.4.4, RFC 4731 (ESEARCH), RFC 5032 (WITHIN),
-RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 8474 §5 (EMAILID).
+RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 8474 §5 (EMAILID), RFC 8514 (SAVEDATE).
 """
 
 from __future__ import annotations
@@ -71,6 +71,14 @@ class Dated:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """Saved in this mailbox BEFORE, ON or SINCE the day. RFC 8514 §4.3."""
+
+    relation: str
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
 class Sized:
     """LARGER or SMALLER than so many octets."""
 
@@ -118,7 +126,7 @@ class HasObject:
 
 
 Key = (
-    Every | Either | Not | HasFlag | IsRecent | Numbered | Dated | Sized | Aged
+    Every | Either | Not | HasFlag | IsRecent | Numbered | Dated | Saved | Sized | Aged
     | InField | InText | ModifiedSince | HasObject
 )  # fmt: skip
 
@@ -203,7 +211,7 @@ class _ProgramReader:
             return HasFlag(_FLAG_KEYS[name])
         if name.startswith("UN") and name[2:] in _FLAG_KEYS:
             return Not(HasFlag(_FLAG_KEYS[name[2:]]))
-        if name == "ALL":
+        if name in ("ALL", "SAVEDATESUPPORTED"):  # RFC 8514 §4.3: every mailbox here keeps it
             return Every()
         if name == "RECENT":
             return IsRecent()
@@ -222,6 +230,8 @@ class _ProgramReader:
             return InField(name.encode("ascii"), self._text())
         if name in ("BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE"):
             return Dated(name.removeprefix("SENT"), reader.date(), name.startswith("SENT"))
+        if name in ("SAVEDBEFORE", "SAVEDON", "SAVEDSINCE"):
+            return Saved(name.removeprefix("SAVED"), reader.date())
         if name in ("LARGER", "SMALLER"):
             return Sized(name, reader.number(LARGEST_MODSEQ))
         if name in ("OLDER", "YOUNGER"):
@@ -273,7 +283,8 @@ class _ProgramReader:
 
 _WITH_ARGUMENT: Final = frozenset(
     {"BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE", "LARGER", "SMALLER", "OLDER", "YOUNGER",
-     "UID", "KEYWORD", "UNKEYWORD", "HEADER", "MODSEQ", "EMAILID", "THREADID", "BODY", "TEXT"}
+     "UID", "KEYWORD", "UNKEYWORD", "HEADER", "MODSEQ", "EMAILID", "THREADID", "BODY", "TEXT",
+     "SAVEDBEFORE", "SAVEDON", "SAVEDSINCE"}
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ A store is tested by a class that derives from these and gives the fixture `harn
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -189,6 +190,19 @@ class MailboxContract:
         append(inbox, FIRST, SECOND, THIRD)
         inbox.remove([Uid(2)])
         assert dict(inbox.sizes([Uid(1), Uid(2), Uid(3)])) == {1: len(FIRST), 3: len(THIRD)}
+
+    def test_save_dates(self, harness: Harness, inbox: Mailbox, other: Mailbox) -> None:
+        """APPEND and COPY save now, whatever the date; for others' mail first sight counts. RFC 8514 §2."""
+        start = int(time.time())
+        append(inbox, FIRST, SECOND)
+        harness.deliver(THIRD)
+        inbox.refresh()
+        ((_, copied),) = inbox.copy([Uid(1)], other)
+        saved = {**inbox.save_dates([Uid(1), Uid(3), Uid(9)]), Uid(100): other.save_dates([copied])[copied]}
+        assert sorted(saved) == [1, 3, 100]
+        assert all(start <= when <= time.time() for when in saved.values())
+        assert inbox.messages[Uid(1)].internal_date == 1_600_000_000
+        assert inbox.save_dates([]) == {}
 
     def test_facts_are_made_once(self, inbox: Mailbox) -> None:
         """A fact is computed once per message and kind, from what `read` gives."""
@@ -585,16 +599,17 @@ class DurableContract:
     """What a restart must not change."""
 
     def test_everything_outlives_a_restart(self, harness: Harness) -> None:
-        """UIDVALIDITY, UIDs, flags, keywords, dates, modseqs, MAILBOXID. RELIABILITY P6."""
+        """UIDVALIDITY, UIDs, flags, keywords, dates of saving too, modseqs, MAILBOXID. RELIABILITY P6."""
         box = harness.store.open("INBOX")
         append(box, FIRST, SECOND, THIRD, with_flags=flags(SEEN, b"Work"))
         box.change_flags([Uid(3)], flags(FLAGGED, b"Play"), StoreMode.REPLACE)
         box.remove([Uid(2)])
         box.claim_recent()
         facts = box.facts(box.uids, len_text, "length.1")
-        before = describe(box)
+        before, saved = describe(box), box.save_dates(box.uids)
         again = harness.restart().open("INBOX")
         assert describe(again) == before
+        assert again.save_dates(again.uids) == saved
         assert again.claim_recent() == 4
         assert again.facts(again.uids, len_text, "length.1") == facts
 

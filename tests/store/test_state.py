@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.store import state as state_module
-from mailserver.store.contract import FLAGGED, Mailbox, StoreFailure, Uid
+from mailserver.store.contract import FLAGGED, Mailbox, Modseq, StoreFailure, Uid
 from mailserver.store.state import State, decode_flags, encode_flags
 from tests.store.contract_suite import FIRST, SECOND, append, contents, flags
 from tests.store.harness import MaildirHarness
@@ -105,6 +105,28 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(StoreFailure, match="newer"):
         State(str(tmp_path))
+
+
+def test_the_first_schema_is_raised(tmp_path: Path) -> None:
+    """An older release's state keeps all it had; its messages were saved at their internal date."""
+    state = State(str(tmp_path), clock=lambda: NOW)
+    with state.transaction():
+        row = state.create_mailbox("INBOX", 100, 3)
+        state.add_messages(row.id, [(Uid(uid), f"k{uid}", "", b"", Modseq(2), 77, 5) for uid in (1, 2)])
+    state.close()
+    db = sqlite3.connect(tmp_path / "state.db")
+    db.execute("ALTER TABLE message DROP COLUMN saved")
+    db.execute("PRAGMA user_version=1")
+    db.close()
+    raised = State(str(tmp_path), clock=lambda: NOW)
+    with raised.transaction():
+        raised.add_messages(row.id, [(Uid(3), "k3", "", b"", Modseq(3), 77, 5)])
+    assert [uid for uid, *_ in raised.messages(row.id)] == [1, 2, 3]
+    assert raised.save_dates(row.id, 1, 3) == {1: 77, 2: 77, 3: NOW}
+    raised.close()
+    again = State(str(tmp_path), clock=lambda: NOW)  # it is raised once
+    assert again.mailbox("INBOX") == row
+    again.close()
 
 
 # Damage. The account has two messages; afterwards they are there, under the same UIDs with the
