@@ -13,6 +13,7 @@ import os
 import pwd
 import secrets
 import socket
+import string
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -126,9 +127,14 @@ def _write_pair(directory: Path, pair: KeyPair) -> None:
     _write(directory / "tls" / "key.pem", pair.key.decode(), 0o600)
 
 
+def _password() -> str:
+    """71 random bits in letters and digits, so that no shell or program takes it for an option."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(12))
+
+
 def _write_demo(directory: Path, mail_format: str) -> None:
     """Accounts with random passwords, their homes, and a little mail."""
-    passwords = {name: secrets.token_urlsafe(9) for name in DEMO_ACCOUNTS}
+    passwords = {name: _password() for name in DEMO_ACCOUNTS}
     lines = ["# Dovecot's passwd-file: user:password:uid:gid:gecos:home:shell:extra"]
     for name, password in passwords.items():
         lines.append(f"{name}:{hash_password(password.encode())}::::::")

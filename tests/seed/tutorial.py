@@ -54,6 +54,7 @@ _VOLATILE = (
     (re.compile(r"(?<=ID) +\d+ "), " SIZE "),
     (re.compile(r"-- \d+ Kbytes"), "-- SIZE"),
     (re.compile(r"\[\d+\]:|pid \d+"), "PID"),
+    (re.compile(r"^accounts +\d+$", re.MULTILINE), "accounts NUMBER"),
     (re.compile(r" +"), " "),
 )
 
