@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mailserver.imapd.progress import reporting
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
@@ -102,7 +103,10 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
     """The COPYUID code, b"" where nothing was to be done."""
     uids = session.mailbox_in_use.chosen(command.messages, command.by_uid)
     try:
-        pairs, uidvalidity = await session.run(_transferred, session.store, command.mailbox, transfer, uids)
+        with reporting(session):
+            pairs, uidvalidity = await session.run(
+                _transferred, session.store, command.mailbox, transfer, uids
+            )
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
     session.made(command.mailbox, [copied for _, copied in pairs])
@@ -126,7 +130,8 @@ async def expunge(session: Session, command: Expunge) -> Reply:
     r"""Messages with \Deleted are gone for good. RFC 3501 §6.4.3, RFC 4315 §2.1."""
     selected = session.writable_mailbox
     uids = None if command.uids is None else selected.chosen(command.uids, by_uid=True)
-    gone = await session.run(selected.mailbox.expunge, uids)
+    with reporting(session):
+        gone = await session.run(selected.mailbox.expunge, uids)
     session.counts.expunged += len(gone)
     await session.sync()
     return ok("Expunge completed.", _modseq_code(session) if gone else b"")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
@@ -33,13 +34,17 @@ async def order(session: Session, command: Order) -> Reply:
     selected = session.mailbox_in_use
     if command.uses_modseq:
         session.enable_condstore()
-    uids = await Searcher(session, selected, session.service.now()).found(command.program)
+    with reporting(session) as progress:
+        uids = await Searcher(session, selected, session.service.now(), progress).found(command.program)
+        progress.goal += len(uids) * max(1, len(command.criteria))
+        if command.algorithm:
+            threads = await _threads(session, selected, uids, command, progress)
+        else:
+            uids = await session.run(_sorted, selected.mailbox, uids, command, progress)
     if command.algorithm:
-        threads = await _threads(session, selected, uids, command)
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
-        ordered = await session.run(_sorted, selected.mailbox, uids, command)
-        _tell_sorted(session, command, ordered)
+        _tell_sorted(session, command, uids)
     await session.sync(may_expunge=command.by_uid)
     return ok("Thread completed." if command.algorithm else "Sort completed.")
 
@@ -57,13 +62,15 @@ class _Threads:
 _last_threads: WeakKeyDictionary[Mailbox, _Threads] = WeakKeyDictionary()
 
 
-async def _threads(session: Session, selected: Selected, uids: Sequence[Uid], command: Order) -> bytes:
+async def _threads(
+    session: Session, selected: Selected, uids: Sequence[Uid], command: Order, progress: Progress
+) -> bytes:
     """The threads; computed but once for clients that ask the same again and again."""
     numbers = uids if command.by_uid else selected.numbers(uids)
     last = _last_threads.get(selected.mailbox)
     if last and (last.algorithm, last.uids, last.numbers) == (command.algorithm, uids, numbers):
         return last.answer
-    answer = await session.run(_threaded, selected.mailbox, uids, numbers, command.algorithm)
+    answer = await session.run(_threaded, selected.mailbox, uids, numbers, command.algorithm, progress)
     _last_threads[selected.mailbox] = _Threads(command.algorithm, uids, numbers, answer)
     return answer
 
@@ -78,31 +85,31 @@ def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid]) -> None:
         session.output.line(b"* NO [NOUPDATE %b] Sorted results are not kept." % string(session.current_tag))
 
 
-def _sorted(mailbox: Mailbox, uids: Sequence[Uid], command: Order) -> list[Uid]:
+def _sorted(mailbox: Mailbox, uids: Sequence[Uid], command: Order, progress: Progress) -> list[Uid]:
     """Blocking. Equal messages keep the mailbox's order; the last criterion is applied first."""
     ordered = list(uids)
     for name, is_reverse in reversed(command.criteria):
-        found = _keys(mailbox, uids, name)
+        found = _keys(mailbox, uids, name, progress)
         ordered = [uid for uid in ordered if uid in found]
         ordered.sort(key=found.__getitem__, reverse=is_reverse)
     return ordered
 
 
-def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str) -> Keys:
+def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str, progress: Progress) -> Keys:
     known = mailbox.messages
     if name == "ARRIVAL":
         return {uid: found.internal_date for uid in uids if (found := known.get(uid)) is not None}
     if name == "SIZE":
         return mailbox.sizes(uids)
     if name == "DATE":
-        return _sent(mailbox, uids)
-    return mailbox.facts(uids, _TEXT_KEYS[name], f"sort.1 {name}")
+        return _sent(mailbox, uids, progress)
+    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.1 {name}")
 
 
-def _sent(mailbox: Mailbox, uids: Sequence[Uid]) -> dict[Uid, int]:
+def _sent(mailbox: Mailbox, uids: Sequence[Uid], progress: Progress) -> dict[Uid, int]:
     """The sent date, or the internal date of messages without. RFC 5256 §2.2."""
     known = mailbox.messages
-    dates = mailbox.facts(uids, _date_fact, "sort.1 DATE").items()
+    dates = mailbox.facts(uids, progress.counting(_date_fact), "sort.1 DATE").items()
     return {
         uid: int(sent) if sent else found.internal_date
         for uid, sent in dates
@@ -141,10 +148,12 @@ _TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 
 
-def _threaded(mailbox: Mailbox, uids: Sequence[Uid], numbers: Sequence[int], algorithm: str) -> bytes:
+def _threaded(
+    mailbox: Mailbox, uids: Sequence[Uid], numbers: Sequence[int], algorithm: str, progress: Progress
+) -> bytes:
     """Blocking."""
-    facts = mailbox.facts(uids, _thread_fact, "thread.1")
-    dates = _sent(mailbox, uids)
+    facts = mailbox.facts(uids, progress.counting(_thread_fact), "thread.1")
+    dates = _sent(mailbox, uids, Progress())
     messages = [
         _threadable(number, facts[uid], dates[uid])
         for number, uid in zip(numbers, uids, strict=True)

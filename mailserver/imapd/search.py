@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailserver.imapd import contexts
+from mailserver.imapd.progress import reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
@@ -31,7 +32,8 @@ async def search(session: Session, command: Search) -> Reply:
         program = contexts.frozen(program, selected)
     if returns is not None and "SAVE" in returns:
         selected.saved = []  # RFC 5182 §2.1: also when the search fails
-    uids = await Searcher(session, selected, session.service.now()).found(program)
+    with reporting(session) as progress:
+        uids = await Searcher(session, selected, session.service.now(), progress).found(program)
     results = Results(selected, uids, command.by_uid, command.uses_modseq)
     if returns is None:
         session.output.line(results.plain(b"SEARCH"))

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, cast
 
 from mailserver.imapd.content import fact
+from mailserver.imapd.progress import Progress
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.message.dates import sent_date
@@ -33,10 +34,13 @@ _INDEX_BATCH: Final = 5000  # a few milliseconds
 class Searcher:
     """Evaluates keys in one session's selected mailbox. `now` in POSIX seconds."""
 
-    def __init__(self, session: Session, selected: Selected, now: float) -> None:
+    def __init__(
+        self, session: Session, selected: Selected, now: float, progress: Progress | None = None
+    ) -> None:
         self._session = session
         self._selected = selected
         self._now = int(now)
+        self._progress = progress or Progress()
 
     @property
     def everything(self) -> list[Uid]:
@@ -46,7 +50,9 @@ class Searcher:
 
     async def found(self, key: keys.Key) -> list[Uid]:
         """The messages that the key names, ascending."""
-        return await self.among(key, self.everything)
+        uids = self.everything
+        self._progress.goal += _dear_keys(key) * len(uids)
+        return await self.among(key, uids)
 
     async def among(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         """Those of the ascending `uids` that the key names, ascending."""
@@ -117,10 +123,12 @@ class Searcher:
             search = self._selected.mailbox.search_text
             known, unknown = await self._session.run(search, uids, fold(key.text), key.where == "TEXT")
             found, uids = [*known], [*unknown]
+            self._progress.done += len(found)
         test = _batch_test(key)
         for start in range(0, len(uids), _BATCH):
             batch = uids[start : start + _BATCH]
             found += await self._session.run(test, self._selected.mailbox, batch)
+            self._progress.done += len(batch)
             await self._session.output.room()
         return sorted(found)
 
@@ -162,6 +170,18 @@ def _cost(key: keys.Key) -> int:
         ):
             return 1
     return 0
+
+
+def _dear_keys(key: keys.Key) -> int:
+    """How many keys each message may be read for."""
+    match key:
+        case keys.Every(parts):
+            return sum(map(_dear_keys, parts))
+        case keys.Not(inner):
+            return _dear_keys(inner)
+        case keys.Either(first, second):
+            return _dear_keys(first) + _dear_keys(second)
+    return int(_cost(key) > 0)
 
 
 def _days(relation: str, day: date) -> tuple[float, float]:

@@ -20,6 +20,7 @@ class ImapSettings:
     idle_timeout: float = 1800
     idle_notify_interval: float = 120
     poll_interval: float = 30
+    progress_interval: float = 10
     line_limit: int = 65_536
     login_line_limit: int = 8_192
     login_literal_limit: int = 4_096
