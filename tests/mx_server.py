@@ -1,4 +1,4 @@
-"""A mail exchanger on loopback that behaves, or misbehaves at a chosen stage."""
+"""A mail exchanger on loopback, or an LMTP server, that behaves, or misbehaves at a chosen stage."""
 
 from __future__ import annotations
 
@@ -74,7 +74,12 @@ class MailExchanger(LineReceiver):
                 (self.sender, list(self.recipients), b"\r\n".join(self.content) + b"\r\n")
             )
             self.content = None
-            self.answer("dot", "250 2.0.0 Ok: queued as TEST")
+            if not self.factory.is_lmtp:
+                self.answer("dot", "250 2.0.0 Ok: queued as TEST")
+            for recipient in self.recipients if self.factory.is_lmtp else ():
+                self.answer(address_of(recipient), f"250 2.0.0 <{address_of(recipient)}> Saved")
+                if callable(self.factory.deeds.get(address_of(recipient))):
+                    break
             return
         self.factory.commands.append(line)
         verb = line.split(b" ")[0].upper().decode("latin-1")
@@ -85,6 +90,9 @@ class MailExchanger(LineReceiver):
         lines = [f"250-{word}" for word in ("mx.test", *offered)]
         lines[-1] = lines[-1].replace("250-", "250 ")
         self.answer("EHLO", "\r\n".join(lines))
+
+    def do_LHLO(self, line: bytes) -> None:
+        self.do_EHLO(line)
 
     def do_HELO(self, line: bytes) -> None:
         self.answer("HELO", "250 mx.test")
@@ -103,8 +111,7 @@ class MailExchanger(LineReceiver):
         self.answer("MAIL", "250 2.1.0 Ok")
 
     def do_RCPT(self, line: bytes) -> None:
-        address = line.split(b"<")[1].split(b">")[0].decode()
-        deed = self.factory.recipients.get(address)
+        deed = self.factory.recipients.get(address_of(line))
         if deed is None:
             self.recipients.append(line)
             self.answer("RCPT", "250 2.1.5 Ok")
@@ -127,8 +134,16 @@ class MailExchanger(LineReceiver):
         self.sendLine(b"502 5.5.2 what?")
 
 
+def address_of(line: bytes) -> str:
+    """The address in angle brackets."""
+    return line.split(b"<")[1].split(b">")[0].decode()
+
+
 class ExchangerFactory(Factory):
-    """What all sessions of one exchanger share, and what they were told."""
+    """What all sessions of one exchanger share, and what they were told.
+
+    Where it `is_lmtp`, the deeds after the dot have the recipients' addresses as stages.
+    """
 
     protocol = MailExchanger
     noisy = False
@@ -137,6 +152,7 @@ class ExchangerFactory(Factory):
         self.tls = tls
         self.deeds: Mapping[str, Deed] = deeds
         self.recipients: dict[str, str] = {}
+        self.is_lmtp = False
         self.extensions = [
             "PIPELINING",
             "SIZE 10240000",

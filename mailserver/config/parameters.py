@@ -1,8 +1,8 @@
 """Every parameter, declared once; docs/PARAMETERS.md, etc/main.cf and postconf are rendered from here.
 
 The declarations lie in `declared`, by topic. Two families are not listed one by one: lmtp_*
-mirrors smtp_*, and each transport of master.cf has its own `TRANSPORT_destination_…` limits, whose
-defaults are the `default_…` ones.
+mirrors smtp_* (but for LHLO's own), and each transport of master.cf has its own
+`TRANSPORT_destination_…` limits, whose defaults are the `default_…` ones.
 """
 
 from __future__ import annotations
@@ -70,14 +70,19 @@ _FAMILY_TYPES: Final = {
 }
 
 
+# Where LMTP has another default than SMTP, and what it has under another name.
+_LMTP_DEFAULTS: Final = {"lmtp_tcp_port": "24", "lmtp_tls_security_level": "", "lmtp_fallback_relay": ""}
+_NOT_IN_LMTP: Final = frozenset({"smtp_helo_name", "smtp_helo_timeout"})
+
+
 def _lmtp(parameter: Parameter) -> Parameter:
     """The parameter of LMTP that mirrors one of SMTP."""
+    name = "lmtp_" + parameter.name.removeprefix("smtp_")
     return replace(
         parameter,
-        name="lmtp_" + parameter.name.removeprefix("smtp_"),
-        kind=Kind.HARMLESS,
-        default=parameter.default.replace("$smtp_", "$lmtp_"),
-        documentation="Belongs to LMTP, which is not part of this program.",
+        name=name,
+        default=_LMTP_DEFAULTS.get(name, parameter.default.replace("$smtp_", "$lmtp_")),
+        documentation=f"What {parameter.name} is to SMTP.",
     )
 
 
@@ -85,7 +90,7 @@ def _all() -> Iterator[Parameter]:
     for _, parameters in TOPICS:
         for parameter in parameters:
             yield parameter
-            if parameter.name.startswith("smtp_"):
+            if parameter.name.startswith("smtp_") and parameter.name not in _NOT_IN_LMTP:
                 yield _lmtp(parameter)
 
 

@@ -46,7 +46,7 @@ of four kinds:
 
 Times take a unit (`s m h d w`); sizes are octets; booleans are `yes` or `no`. Every transport `T` has its
 own limits `T_destination_concurrency_limit` and the like (listed at the end), and every `smtp_…`
-parameter has a harmless `lmtp_…` twin.
+parameter has an `lmtp_…` twin that is to LMTP what it is to SMTP.
 
 Where Postfix's own installation writes a path or user of its own
 (`queue_directory = /var/spool/postfix`), the default of this program counts: two programs must not share

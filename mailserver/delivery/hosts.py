@@ -26,14 +26,19 @@ class Unresolved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One address to connect to, and the name that led there."""
+    """One address to connect to, and the name that led there. A socket's path has port 0."""
 
     name: str
     address: str
     port: int
 
+    @property
+    def peer(self) -> str:
+        """Who is talked to, as the log has it."""
+        return f"{self.name}[{self.address}]"
+
     def __str__(self) -> str:
-        return f"{self.name}[{self.address}]:{self.port}"
+        return f"{self.peer}:{self.port}" if self.port else self.peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

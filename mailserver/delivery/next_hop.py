@@ -20,6 +20,7 @@ _NEXT_HOP: Final = re.compile(
     r"(?:\[(?P<literal>[^\]]+)\]|(?P<domain>[^:\[\]]+))(?::(?P<port>[0-9a-z]{1,15}))?"
 )
 _SEPARATORS: Final = re.compile(r"[,\s]+")
+UNIX: Final = "unix:"
 
 
 class NoRoute(Exception):
@@ -32,21 +33,40 @@ class NoRoute(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """A parsed next hop. `is_host`: brackets were written, no MX lookup."""
+    """A parsed next hop. `is_host`: brackets were written, no MX lookup. `unix:path` has port 0."""
 
     name: str
     port: int = SMTP_PORT
     is_host: bool = False
 
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a UNIX-domain socket."""
+        return self.port == 0
+
     def __str__(self) -> str:
         """As transport(5) writes it, without the usual port."""
+        if self.is_unix:
+            return UNIX + self.name
         name = f"[{self.name}]" if self.is_host else self.name
         return name if self.port == SMTP_PORT else f"{name}:{self.port}"
 
 
-def parse_next_hops(text: str, port: int = SMTP_PORT) -> tuple[NextHop, ...]:
+def parse_next_hops(
+    text: str, port: int = SMTP_PORT, parse: Callable[[str, int], NextHop] | None = None
+) -> tuple[NextHop, ...]:
     """The next hops of a list, in the order in which they are tried; raises NoRoute."""
-    return tuple(parse_next_hop(each, port) for each in _SEPARATORS.split(text.strip()))
+    parse = parse or parse_next_hop
+    return tuple(parse(each, port) for each in _SEPARATORS.split(text.strip()))
+
+
+def parse_lmtp_next_hop(text: str, port: int) -> NextHop:
+    """`unix:path`, `inet:host:port`, or `host:port`; a host is asked for no MX. Raises NoRoute. lmtp(8)."""
+    text = text.strip()
+    if text.startswith(UNIX) and len(text) > len(UNIX):
+        return NextHop(text.removeprefix(UNIX), 0, True)
+    hop = parse_next_hop(text.removeprefix("inet:"), port)
+    return NextHop(hop.name, hop.port, True)
 
 
 def parse_next_hop(text: str, port: int = SMTP_PORT) -> NextHop:

@@ -1,4 +1,4 @@
-"""Taking mail to other hosts: smtp(8)'s role.
+"""Taking mail to other hosts and to LMTP servers: the role of smtp(8) and lmtp(8).
 
 For a next hop the hosts are found (MX, or the bracketed host itself), tried in order, address by address,
 and the first session that answers decides. A recipient that one host defers is tried at
@@ -13,16 +13,28 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from twisted.internet import error as connection_errors
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+)
 from twisted.internet.interfaces import IReactorTCP
 
 from mailserver.delivery.hosts import Host, HostFinder, HostRules, Unresolved
-from mailserver.delivery.next_hop import SMTP_PORT, NextHop, NoRoute, parse_next_hop, parse_next_hops
+from mailserver.delivery.next_hop import (
+    SMTP_PORT,
+    NextHop,
+    NoRoute,
+    parse_lmtp_next_hop,
+    parse_next_hop,
+    parse_next_hops,
+)
 from mailserver.delivery.smtp_client import (
     Answer,
     Login,
@@ -69,7 +81,8 @@ class RelaySettings:
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
     None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
     verify, lowest version). `bind_addresses` has one address of a family at most. `generic` makes addresses
-    that others know out of our own (smtp_generic_maps); it may block, and raise TableError.
+    that others know out of our own (smtp_generic_maps); it may block, and raise TableError. With `is_lmtp`
+    LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`.
     """
 
     helo_name: str
@@ -86,6 +99,8 @@ class RelaySettings:
     line_length_limit: int = 998
     generic: Callable[[Address], Address] | None = None
     limits: TimeLimits = field(default_factory=TimeLimits)
+    is_lmtp: bool = False
+    socket_directory: str = ""
 
 
 @dataclass(slots=True)
@@ -108,6 +123,11 @@ class Relay:
     def generic(self) -> Callable[[Address], Address] | None:
         """See `RelaySettings`."""
         return self._settings.generic
+
+    @property
+    def is_lmtp(self) -> bool:
+        """See `RelaySettings`."""
+        return self._settings.is_lmtp
 
     async def deliver(self, nexthop: str, mail: Mail) -> tuple[Outcome, ...]:
         """The outcome for each recipient of `mail`, in order. Never raises for a fault of the network.
@@ -154,9 +174,10 @@ class Relay:
                 answers = await idle.client.deliver(mail)
             except SessionFailed as failure:
                 if failure.is_permanent or failure.may_be_sent:
-                    raise
+                    self._fail(failure, idle.client, range(len(outcomes)), outcomes)
+                    return True
                 return False  # a server may close a session at any time: make a new one
-            self._note(answers, idle.client, range(len(answers)), outcomes)
+            self._note(dict(enumerate(answers)), idle.client, outcomes)
             self._keep(nexthop, idle.client, idle.messages + 1)
             return True
         return False
@@ -168,7 +189,7 @@ class Relay:
         failure: NoRoute | Unresolved | None = None
         for hop in self._hops(nexthop):
             try:
-                hosts = await self._finder.find(hop)
+                hosts = await self._hosts(hop)
             except (NoRoute, Unresolved) as problem:
                 if isinstance(problem, NoRoute) and problem.dsn == _LOOP:
                     raise
@@ -185,8 +206,15 @@ class Relay:
     def _hops(self, nexthop: str) -> Sequence[NextHop]:
         """The next hops, and smtp_fallback_relay behind them. Raises NoRoute."""
         port = self._settings.tcp_port
-        fallback = (parse_next_hop(each, port) for each in self._settings.fallback_relay)
-        return (*parse_next_hops(nexthop, port), *fallback)
+        parse = parse_lmtp_next_hop if self._settings.is_lmtp else parse_next_hop
+        fallback = (parse(each, port) for each in self._settings.fallback_relay)
+        return (*parse_next_hops(nexthop, port, parse), *fallback)
+
+    async def _hosts(self, hop: NextHop) -> Sequence[Host]:
+        """The addresses to try. Raises NoRoute or Unresolved."""
+        if hop.is_unix:
+            return (Host(self._settings.helo_name, hop.name, 0),)
+        return await self._finder.find(hop)
 
     async def _to_hosts(
         self,
@@ -200,18 +228,17 @@ class Relay:
         """Who may be tried at the next hop: recipients that no host took, and none refused."""
         sessions = 0
         for host in hosts:
-            relay = "none"
+            client: SmtpClient | None = None
             try:
                 client = await self._open(hop, host, mail.sender)
                 sessions += 1
-                relay = client.relay
                 answers = await client.deliver(_part_of(mail, pending))
             except SessionFailed as failure:
-                self._all(failure, relay, pending, outcomes)
+                self._fail(failure, client, pending, outcomes)
                 if failure.is_permanent or failure.may_be_sent:
                     return ()
             else:
-                self._note(answers, client, pending, outcomes)
+                self._note(dict(zip(pending, answers, strict=True)), client, outcomes)
                 self._keep(key, client, 1)
                 pending = _deferred(answers, pending)
                 if not pending:
@@ -222,7 +249,7 @@ class Relay:
 
     async def _open(self, hop: NextHop, host: Host, sender: str) -> SmtpClient:
         written = str(hop)
-        policy = self._settings.tls_policy(written)
+        policy = self._policy(hop, host)
         context = self._settings.client_tls(host.name, policy.names(hop.name, host.name), policy.minimum)
         client = await self._connect(host)
         try:
@@ -243,6 +270,15 @@ class Relay:
             await client.login(login)
         return client
 
+    def _policy(self, hop: NextHop, host: Host) -> TlsPolicy:
+        """What TLS must give there. Within this host it gives nothing. Raises SessionFailed."""
+        policy = self._settings.tls_policy(str(hop))
+        if not hop.is_unix:
+            return policy
+        if policy.level not in ("none", MAY):
+            raise SessionFailed(f"TLS is required, but there is none over the socket {host.address}", "4.7.4")
+        return TlsPolicy("none")
+
     async def _secure(self, client: SmtpClient, context: Any, level: str) -> None:
         if "STARTTLS" in client.session.extensions:
             await client.start_tls(context)
@@ -252,17 +288,29 @@ class Relay:
 
     async def _connect(self, host: Host) -> SmtpClient:
         settings = self._settings
-        is_ipv6 = ":" in host.address
-        kind = TCP6ClientEndpoint if is_ipv6 else TCP4ClientEndpoint
-        own = next(((each, 0) for each in settings.bind_addresses if (":" in each) == is_ipv6), None)
-        endpoint = kind(self._reactor, host.address, host.port, settings.limits.connect, own)
-        session = Session(settings.helo_name, settings.limits, line_length_limit=settings.line_length_limit)
-        client = SmtpClient(f"{host.name}[{host.address}]", str(host), session, self._reactor)
+        session = Session(
+            settings.helo_name,
+            settings.limits,
+            line_length_limit=settings.line_length_limit,
+            is_lmtp=settings.is_lmtp,
+        )
+        client = SmtpClient(host.peer, str(host), session, self._reactor)
         try:
-            await connectProtocol(endpoint, client)
+            await connectProtocol(self._endpoint(host), client)
         except (connection_errors.ConnectError, OSError) as failure:
             raise SessionFailed(f"connect to {host}: {_reason(failure)}", "4.4.1") from failure
         return client
+
+    def _endpoint(self, host: Host) -> Any:
+        settings, limit = self._settings, self._settings.limits.connect
+        if not host.port:
+            return UNIXClientEndpoint(
+                self._reactor, os.path.join(settings.socket_directory, host.address), limit
+            )
+        is_ipv6 = ":" in host.address
+        kind = TCP6ClientEndpoint if is_ipv6 else TCP4ClientEndpoint
+        own = next(((each, 0) for each in settings.bind_addresses if (":" in each) == is_ipv6), None)
+        return kind(self._reactor, host.address, host.port, limit, own)
 
     def _keep(self, nexthop: str, client: SmtpClient, messages: int) -> None:
         if not client.is_usable:
@@ -284,22 +332,24 @@ class Relay:
     # Outcomes.
 
     def _note(
+        self, answers: Mapping[int, Answer], client: SmtpClient, outcomes: list[Outcome | None]
+    ) -> None:
+        for index, answer in answers.items():
+            outcomes[index] = _outcome(answer, client)
+
+    def _fail(
         self,
-        answers: Sequence[Answer],
-        client: SmtpClient,
+        failure: SessionFailed,
+        client: SmtpClient | None,
         indices: Sequence[int],
         outcomes: list[Outcome | None],
     ) -> None:
-        peer, reports_itself = client.relay, "DSN" in client.session.extensions
-        for index, answer in zip(indices, answers, strict=True):
-            outcomes[index] = _outcome(answer, peer, reports_itself)
-
-    def _all(
-        self, failure: SessionFailed, relay: str, indices: Sequence[int], outcomes: list[Outcome | None]
-    ) -> None:
         make = Outcome.failed if failure.is_permanent else Outcome.deferred
         for index in indices:
+            relay = client.relay if client is not None else "none"
             outcomes[index] = make(str(failure), failure.dsn, relay, failure.remote)
+        if client is not None:
+            self._note({indices[at]: answer for at, answer in failure.answered.items()}, client, outcomes)
 
 
 def _part_of(mail: Mail, indices: Sequence[int]) -> Mail:
@@ -313,13 +363,12 @@ def _deferred(answers: Collection[Answer], indices: Sequence[int]) -> Sequence[i
     return [index for index, answer in zip(indices, answers, strict=True) if answer.reply.code // 100 == 4]
 
 
-def _outcome(answer: Answer, relay: str, reports_itself: bool) -> Outcome:
-    reply = answer.reply
+def _outcome(answer: Answer, client: SmtpClient) -> Outcome:
+    reply, relay = answer.reply, client.relay
     if reply.code // 100 == 2:
         done = Outcome.delivered(str(reply), reply.dsn, relay, str(reply))
-        return replace(done, reports_itself=reports_itself)
-    host = relay.rpartition(":")[0]
-    text = f"host {host} said: {reply} (in reply to {answer.command} command)"
+        return replace(done, reports_itself="DSN" in client.session.extensions)
+    text = f"host {client.peer} said: {reply} (in reply to {answer.command} command)"
     make = Outcome.failed if reply.is_permanent else Outcome.deferred
     return make(text, reply.dsn, relay, str(reply))
 

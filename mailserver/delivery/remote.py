@@ -1,4 +1,4 @@
-"""The queue's `Transport` over SMTP: queue files to `Relay`, answers to outcomes."""
+"""The queue's `Transport` over SMTP and LMTP: queue files to `Relay`, answers to outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST_HEADER: Final = 1 << 20  # octets of header that generic maps see
 
 
 class RemoteTransport:
-    """Hands mail to other hosts. `find` gives a transport's relay, None where there is no such transport."""
+    """Hands mail to other servers. `find` gives a transport's relay, None where there is none."""
 
     def __init__(self, find: Callable[[str], Relay | None], threads: Threads) -> None:
         self._find = find
@@ -42,6 +42,13 @@ class RemoteTransport:
         except OSError as error:
             text = f"queue file read error: {error.strerror}"
             return [Outcome.deferred(text, "4.3.0", "none")] * len(mail.recipients)
+
+    def service(self, transport: str) -> str:
+        """See `Transport.service`."""
+        relay = self._find(transport)
+        if relay is None:
+            return "error"
+        return "lmtp" if relay.is_lmtp else "smtp"
 
     def _on_the_wire(self, mail: Outgoing, generic: Callable[[Address], Address] | None) -> Mail:
         """*Blocking* where there are generic maps. Raises TableError, OSError."""

@@ -1,4 +1,4 @@
-"""One SMTP session to one server: greeting, STARTTLS, login, then message after message.
+"""One SMTP or LMTP session to one server: greeting, STARTTLS, login, then message after message.
 
 `SmtpClient` is a dialogue in coroutines over Twisted's ESMTPClient, of which it keeps only the
 place in the framework: reading, writing, dispatch and stuffing are its own (the inherited ones
@@ -6,7 +6,8 @@ can emit an end of data that the content does not have).
 
 Every failure is a `SessionFailed` with the stage in its text, in Postfix's words; whether the
 mail was taken is known but in one case: a connection lost after the final dot is deferred, since a
-second copy is better than none (P3). Replies received in clear before TLS are discarded, and
+second copy is better than none (P3). An LMTP server answers for each recipient after the dot (RFC 2033
+§4.2): what it had answered by then counts. Replies received in clear before TLS are discarded, and
 plaintext behind the STARTTLS reply ends the session (RELIABILITY B2).
 RFC 5321 §4.5.3.2 for the time limits.
 """
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.mail.smtp import ESMTPClient
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -74,6 +75,7 @@ class SessionFailed(Exception):
     """The session is of no more use; everything not answered is deferred, or refused if `is_permanent`.
 
     `may_be_sent`: the final dot was out, so trying the next host at once would risk a second copy.
+    `answered` has, by index, the recipients that were answered all the same (LMTP).
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class SessionFailed(Exception):
         self.remote = remote
         self.is_permanent = is_permanent
         self.may_be_sent = may_be_sent
+        self.answered: Mapping[int, Answer] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class Session:
     tls_was_tried: bool = False
     is_tls: bool = False
     line_length_limit: int = 998
+    is_lmtp: bool = False
 
 
 @implementer(IPushProducer)
@@ -154,7 +158,8 @@ class SmtpClient(ESMTPClient):
 
     def connectionMade(self) -> None:
         """Connected; the greeting is awaited by `open`."""
-        self.transport.setTcpNoDelay(True)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
         """Replies, handed to whoever waits."""
@@ -247,12 +252,15 @@ class SmtpClient(ESMTPClient):
 
     async def _greet(self) -> None:
         session = self.session
+        verb = "LHLO" if session.is_lmtp else "EHLO"
         reply = await self._ask(
-            f"EHLO {session.helo_name}", session.limits.helo, "performing the EHLO handshake"
+            f"{verb} {session.helo_name}", session.limits.helo, f"performing the {verb} handshake"
         )
         if reply.is_positive:
             session.extensions = parse_extensions(reply)
             return
+        if session.is_lmtp:
+            raise self._refused(reply)
         reply = await self._ask(
             f"HELO {session.helo_name}", session.limits.helo, "performing the HELO handshake"
         )
@@ -323,10 +331,7 @@ class SmtpClient(ESMTPClient):
         self._check_needs(mail)
         answers = await self._envelope(mail)
         accepted = [index for index, answer in enumerate(answers) if answer.reply.code // 100 == 2]
-        final = await self._content(mail, answers, bool(accepted))
-        if final is not None:
-            for index in accepted:
-                answers[index] = final
+        await self._content(mail, answers, accepted)
         return answers
 
     def _check_needs(self, mail: Mail) -> None:
@@ -389,22 +394,40 @@ class SmtpClient(ESMTPClient):
         words += [f"ORCPT={kind};{encode_xtext(address)}"] if address else []
         return "".join(f" {word}" for word in words)
 
-    async def _content(self, mail: Mail, answers: Sequence[Answer], any_accepted: bool) -> Answer | None:
-        """DATA and the content; the reply that decides for all accepted recipients."""
-        limits = self.session.limits
-        if not any_accepted:
+    async def _content(self, mail: Mail, answers: list[Answer], accepted: Sequence[int]) -> None:
+        """DATA and the content; the replies to them decide for the accepted recipients."""
+        if not accepted:
             if answers and answers[0].command == "RCPT TO":
                 await self._reset()
-            return None
-        reply = await self._ask("DATA", limits.data_init, "sending DATA command")
+            return
+        reply = await self._ask("DATA", self.session.limits.data_init, "sending DATA command")
         if reply.code != 354:
             await self._reset()
-            return Answer(reply if not reply.is_positive else _as_temporary(reply), "DATA")
-        await self._send_content(mail)
-        reply = await self._reply(
-            limits.data_done, "sending end of data -- message may be sent more than once"
-        )
-        return Answer(reply, "end of DATA")
+            final = Answer(reply if not reply.is_positive else _as_temporary(reply), "DATA")
+        else:
+            await self._send_content(mail)
+            if self.session.is_lmtp:
+                await self._final_answers(answers, accepted)
+                return
+            final = await self._final_answer()
+            self._dot_is_out = False
+        for index in accepted:
+            answers[index] = final
+
+    async def _final_answer(self) -> Answer:
+        stage = "sending end of data -- message may be sent more than once"
+        return Answer(await self._reply(self.session.limits.data_done, stage), "end of DATA")
+
+    async def _final_answers(self, answers: list[Answer], accepted: Sequence[int]) -> None:
+        """One reply for each accepted recipient, in their order. RFC 2033 §4.2."""
+        known = {index: answer for index, answer in enumerate(answers) if index not in accepted}
+        try:
+            for index in accepted:
+                answers[index] = known[index] = await self._final_answer()
+        except SessionFailed as failure:
+            failure.answered = known
+            raise
+        self._dot_is_out = False
 
     async def _send_content(self, mail: Mail) -> None:
         self._stage = "sending message body"
@@ -419,6 +442,7 @@ class SmtpClient(ESMTPClient):
                     await self._room
                 if self._lost is not None:
                     raise self._lost
+            self._dot_is_out = True
             self.transport.write(stuffing.finish())
         finally:
             self.setTimeout(None)

@@ -38,6 +38,9 @@ class Transport(Protocol):
     def deliver(self, mail: Outgoing) -> Awaitable[Sequence[Outcome]]:
         """One outcome for each of `mail.recipients`, in order. Never fails."""
 
+    def service(self, transport: str) -> str:
+        """The word for the transport in the log: that of Postfix's daemon for such a delivery."""
+
 
 class NoRelay:
     """Stands where no transport is configured: everything waits, with the reason."""
@@ -46,3 +49,7 @@ class NoRelay:
         """See `Transport.deliver`."""
         text = f"relaying to {mail.nexthop} is not configured yet"
         return [Outcome.deferred(text, "4.4.1", relay="none")] * len(mail.recipients)
+
+    def service(self, transport: str) -> str:
+        """See `Transport.service`."""
+        return "smtp"

@@ -364,22 +364,21 @@ class Attempt:
         )
         phases = (self._began - arrival, began - self._began, 0.0, now - began)
         self._services.log.write(
-            _service(leaf, outcome),
+            self._service(leaf, outcome),
             f"{self._message.queue_id}: to=<{leaf.recipient}>,{orig_to} relay={outcome.relay}, "
             f"delay={delay(now - arrival)}, delays={'/'.join(map(delay, phases))}, "
             f"dsn={outcome.dsn}, status={outcome.status.value} ({outcome.text})",
         )
 
+    def _service(self, leaf: Leaf, outcome: Outcome) -> str:
+        """The name that the line is logged under: Postfix's daemon for such a delivery."""
+        if leaf.kind is LeafKind.REMOTE:
+            return self._services.transport.service(leaf.transport)
+        return {"none": "error", "virtual": "virtual"}.get(outcome.relay, "local")
+
 
 def _account_key(leaf: Leaf) -> str:
     return leaf.owner.name if leaf.owner is not None else ""
-
-
-def _service(leaf: Leaf, outcome: Outcome) -> str:
-    """The name that the line is logged under: Postfix's daemon for such a delivery."""
-    if leaf.kind is LeafKind.REMOTE:
-        return "lmtp" if leaf.transport == "lmtp" else "smtp"
-    return {"none": "error", "virtual": "virtual"}.get(outcome.relay, "local")
 
 
 def delay(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""The ways to other hosts from the configuration: one Relay for each SMTP transport of master.cf.
+"""The ways to other servers from the configuration: one Relay for each SMTP or LMTP transport of master.cf.
 
-`smtp` and `relay` always exist; a row such as `slow unix - - n - 1 smtp -o smtp_helo_name=...` makes a
-transport of that name, with its own settings.
+`smtp`, `relay` and `lmtp` always exist; a row such as `slow unix - - n - 1 smtp -o smtp_helo_name=...` makes
+a transport of that name, with its own settings. What smtp_X is to SMTP, lmtp_X is to LMTP: `client` says
+which.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from mailserver.delivery.smtp_client import Login, TimeLimits
 from mailserver.dns import Resolver, TemporaryLookupFailure
 from mailserver.envelope import Address
 from mailserver.roles.parts import Parts
-from mailserver.roles.transports import transports
+from mailserver.roles.transports import LMTP, SMTP, transports
 from mailserver.tables.access import first_entry
 from mailserver.tables.table import Entry, Table, TableError
 from mailserver.threads import Threads
 from mailserver.tls import lowest_version
 
-_STAGES: Final = ("connect", "helo", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
+_STAGES: Final = ("connect", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
 _LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 _FAMILIES: Final = {"all": {4, 6}, "ipv4": {4}, "ipv6": {6}}
 # Attributes of smtp_tls_policy_maps that this program has no choice in: its ciphers are the strong ones.
@@ -42,7 +43,10 @@ class Relays:
     ) -> None:
         """`own_ports` are the ports that we listen on for SMTP. Raises ConfigError."""
         native, views = _native(threads), transports(parts.config)
-        settings = {name: relay_settings(parts, view, own_ports, native) for name, view in views.items()}
+        settings = {
+            name: relay_settings(parts, view.config, own_ports, native, view.client)
+            for name, view in views.items()
+        }
         self._relays = {name: Relay(reactor, resolver, each) for name, each in settings.items()}
 
     def find(self, transport: str) -> Relay | None:
@@ -78,47 +82,57 @@ def relay_settings(
     config: Config,
     own_ports: frozenset[int],
     native: Callable[[str], Awaitable[Sequence[str]]] | None = None,
+    client: str = SMTP,
 ) -> RelaySettings:
     """How mail goes to other hosts by one transport. Raises ConfigError."""
     trust = Trust(
-        config.string("smtp_tls_CAfile"),
-        config.string("smtp_tls_CApath"),
+        config.string(f"{client}_tls_CAfile"),
+        config.string(f"{client}_tls_CApath"),
         config.boolean("tls_append_default_CA"),
     )
-    _check_trust(parts, trust)
-    port = parse_port(config.string("smtp_tcp_port"))
+    _check_trust(parts, trust, client)
+    port = parse_port(config.string(f"{client}_tcp_port"))
     if not port:
-        raise config.error("smtp_tcp_port", "is no port: write a number, or smtp, submission, smtps")
-    bind = ("smtp_bind_address", "smtp_bind_address6")
+        raise config.error(f"{client}_tcp_port", "is no port: write a number, or smtp, submission, smtps")
+    bind = (f"{client}_bind_address", f"{client}_bind_address6")
+    is_lmtp = client == LMTP
     return RelaySettings(
-        helo_name=config.string("smtp_helo_name"),
+        helo_name=config.string("lmtp_lhlo_name" if is_lmtp else "smtp_helo_name"),
         client_tls=ClientContexts(trust),
-        tls_policy=_tls_policy(parts, config),
-        tls_wrappermode=config.boolean("smtp_tls_wrappermode"),
-        login=_login(parts, config),
-        login_depends_on_sender=config.boolean("smtp_sender_dependent_authentication"),
-        hosts=_host_rules(parts, config, own_ports, native),
+        tls_policy=_tls_policy(parts, config, client),
+        tls_wrappermode=config.boolean(f"{client}_tls_wrappermode"),
+        login=_login(parts, config, client),
+        login_depends_on_sender=config.boolean(f"{client}_sender_dependent_authentication"),
+        hosts=_host_rules(parts, config, own_ports, native, client),
         tcp_port=port,
-        fallback_relay=config.words("smtp_fallback_relay"),
+        fallback_relay=config.words(f"{client}_fallback_relay"),
         bind_addresses=tuple(filter(None, (config.string(name).strip("[]") for name in bind))),
-        mx_session_limit=config.integer("smtp_mx_session_limit"),
-        line_length_limit=config.integer("smtp_line_length_limit"),
-        generic=_generic(parts, config),
-        limits=TimeLimits(**{stage: config.seconds(f"smtp_{stage}_timeout") for stage in _STAGES}),
+        mx_session_limit=config.integer(f"{client}_mx_session_limit"),
+        line_length_limit=config.integer(f"{client}_line_length_limit"),
+        generic=_generic(parts, config, client),
+        limits=_time_limits(config, client),
+        is_lmtp=is_lmtp,
+        socket_directory=config.string("queue_directory"),
     )
 
 
-def _generic(parts: Parts, config: Config) -> Callable[[Address], Address] | None:
+def _time_limits(config: Config, client: str) -> TimeLimits:
+    limits = {stage: config.seconds(f"{client}_{stage}_timeout") for stage in _STAGES}
+    hello = config.seconds("lmtp_lhlo_timeout" if client == LMTP else "smtp_helo_timeout")
+    return TimeLimits(**limits, helo=hello)
+
+
+def _generic(parts: Parts, config: Config, client: str) -> Callable[[Address], Address] | None:
     """What smtp_generic_maps make of our addresses: generic(5)."""
-    tables = parts.tables_of(config, "smtp_generic_maps")
+    tables = parts.tables_of(config, f"{client}_generic_maps")
     return partial(parts.routing.generic, tables) if tables else None
 
 
-def _check_trust(parts: Parts, trust: Trust) -> None:
+def _check_trust(parts: Parts, trust: Trust, client: str) -> None:
     """A warning where the authorities are not there: only levels that verify need them."""
-    for name, path in (("smtp_tls_CAfile", trust.file), ("smtp_tls_CApath", trust.directory)):
+    for name, path in ((f"{client}_tls_CAfile", trust.file), (f"{client}_tls_CApath", trust.directory)):
         if path and not os.access(path, os.R_OK):
-            parts.warn("smtp")(f"{name}: cannot read {path}: no certificate can be verified by it")
+            parts.warn(client)(f"{name}: cannot read {path}: no certificate can be verified by it")
 
 
 def _host_rules(
@@ -126,8 +140,9 @@ def _host_rules(
     config: Config,
     own_ports: frozenset[int],
     native: Callable[[str], Awaitable[Sequence[str]]] | None,
+    client: str,
 ) -> HostRules:
-    support = config.string("smtp_dns_support_level")
+    support = config.string(f"{client}_dns_support_level")
     is_without_dns = support == "disabled" or (not support and config.boolean("disable_dns_lookups"))
     return HostRules(
         own_addresses=parts.own_addresses,
@@ -135,46 +150,47 @@ def _host_rules(
         own_names=frozenset({config.string("myhostname").lower()}),
         uses_mx=not is_without_dns,
         ignore_mx_lookup_error=config.boolean("ignore_mx_lookup_error"),
-        defer_if_no_mx_address_found=config.boolean("smtp_defer_if_no_mx_address_found"),
-        host_lookup=("native",) if is_without_dns else config.words("smtp_host_lookup"),
+        defer_if_no_mx_address_found=config.boolean(f"{client}_defer_if_no_mx_address_found"),
+        host_lookup=("native",) if is_without_dns else config.words(f"{client}_host_lookup"),
         native=native,
         families=frozenset().union(*(_FAMILIES.get(word, set()) for word in config.words("inet_protocols"))),
-        address_preference=config.string("smtp_address_preference"),
-        mx_address_limit=config.integer("smtp_mx_address_limit"),
+        address_preference=config.string(f"{client}_address_preference"),
+        mx_address_limit=config.integer(f"{client}_mx_address_limit"),
     )
 
 
 # TLS policy.
 
 
-def _tls_policy(parts: Parts, config: Config) -> Callable[[str], TlsPolicy]:
-    tables = parts.tables_of(config, "smtp_tls_policy_maps")
-    level = config.string("smtp_tls_security_level") or "none"
-    if config.boolean("smtp_enforce_tls") and level in ("none", "may"):
+def _tls_policy(parts: Parts, config: Config, client: str) -> Callable[[str], TlsPolicy]:
+    tables = parts.tables_of(config, f"{client}_tls_policy_maps")
+    level = config.string(f"{client}_tls_security_level") or "none"
+    if config.boolean(f"{client}_enforce_tls") and level in ("none", "may"):
         level = "encrypt"
-    elif config.boolean("smtp_use_tls") and level == "none":
+    elif config.boolean(f"{client}_use_tls") and level == "none":
         level = "may"
-    usual = _policy(config, level)
+    usual = _policy(config, level, client)
 
     def find(nexthop: str) -> TlsPolicy:
         entry = first_entry(tables, _policy_keys(nexthop)) if tables else None
-        return usual if entry is None else _from_entry(config, entry)
+        return usual if entry is None else _from_entry(config, entry, client)
 
     return find
 
 
-def _policy(config: Config, level: str) -> TlsPolicy:
-    protocols = "smtp_tls_protocols" if level in ("none", "may") else "smtp_tls_mandatory_protocols"
-    match = config.words(f"smtp_tls_{level}_cert_match") if level in ("verify", "secure") else ()
+def _policy(config: Config, level: str, client: str) -> TlsPolicy:
+    is_demanded = level not in ("none", "may")
+    protocols = f"{client}_tls_mandatory_protocols" if is_demanded else f"{client}_tls_protocols"
+    match = config.words(f"{client}_tls_{level}_cert_match") if level in ("verify", "secure") else ()
     return TlsPolicy(level, match, lowest_version(config.words(protocols)))
 
 
-def _from_entry(config: Config, entry: Entry) -> TlsPolicy:
+def _from_entry(config: Config, entry: Entry, client: str) -> TlsPolicy:
     """`level attribute=value …`. Raises TableError for what would promise more than is done."""
     level, *attributes = entry.value.split()
     if level not in _LEVELS:
         raise TableError(f"{entry.source}: TLS level {level} is not supported: write {', '.join(_LEVELS)}")
-    policy = _policy(config, level)
+    policy = _policy(config, level, client)
     match, minimum = policy.match, policy.minimum
     for attribute in attributes:
         name, _, value = attribute.partition("=")
@@ -199,14 +215,14 @@ def _policy_keys(nexthop: str) -> Iterator[str]:
 # Login.
 
 
-def _login(parts: Parts, config: Config) -> Callable[[str, str, str], Login | None]:
-    tables = parts.secret_tables_of(config, "smtp_sasl_password_maps")
-    if not config.boolean("smtp_sasl_auth_enable"):
+def _login(parts: Parts, config: Config, client: str) -> Callable[[str, str, str], Login | None]:
+    tables = parts.secret_tables_of(config, f"{client}_sasl_password_maps")
+    if not config.boolean(f"{client}_sasl_auth_enable"):
         return lambda nexthop, host, sender: None
-    by_sender = config.boolean("smtp_sender_dependent_authentication")
-    in_clear = "noplaintext" not in config.words("smtp_sasl_security_options")
-    under_tls = "noplaintext" not in config.words("smtp_sasl_tls_security_options")
-    mechanisms = frozenset(word.upper() for word in config.words("smtp_sasl_mechanism_filter"))
+    by_sender = config.boolean(f"{client}_sender_dependent_authentication")
+    in_clear = "noplaintext" not in config.words(f"{client}_sasl_security_options")
+    under_tls = "noplaintext" not in config.words(f"{client}_sasl_tls_security_options")
+    mechanisms = frozenset(word.upper() for word in config.words(f"{client}_sasl_mechanism_filter"))
 
     def find(nexthop: str, host: str, sender: str) -> Login | None:
         keys = (*((sender, f"@{sender.rpartition('@')[2]}") if by_sender and sender else ()), host)

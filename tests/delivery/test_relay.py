@@ -60,8 +60,8 @@ def mail(*recipients: str, content: bytes = CONTENT, **fields: Any) -> Mail:
     )
 
 
-class RelayTests(TestCase):
-    """mailserver.delivery.relay.Relay over real sockets and DNS packets."""
+class RelayTestCase(TestCase):
+    """What tests of relays stand on: real sockets, and DNS packets."""
 
     def setUp(self) -> None:
         self.zone = Zone([])
@@ -98,6 +98,10 @@ class RelayTests(TestCase):
 
     def run_test(self, test: Callable[[], Awaitable[None]]) -> defer.Deferred[None]:
         return ensureDeferred(test())  # type: ignore[arg-type]
+
+
+class RelayTests(RelayTestCase):
+    """mailserver.delivery.relay.Relay over SMTP."""
 
     def test_a_message_arrives_as_it_is(self) -> Any:
         """CRLF line ends, stuffed dots, long lines folded at 998, and Postfix's text in the outcome."""
@@ -210,6 +214,19 @@ class RelayTests(TestCase):
                     (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
                     self.assertEqual(outcome.status, Status.DEFERRED, (stage, deed))
                     self.assertTrue(outcome.dsn.startswith("4."), outcome)
+
+        return self.run_test(test)
+
+    def test_a_connection_lost_after_the_dot_is_not_tried_elsewhere(self) -> Any:
+        """P3: the first exchanger may have taken it, so the second one does not get a second copy at once."""
+
+        async def test() -> None:
+            for deed in (drop, reset, babble):
+                far, second = ExchangerFactory(dot=deed), ExchangerFactory()
+                hops = f"[127.0.0.1]:{self.listen(far)}, [127.0.0.1]:{self.listen(second)}"
+                (outcome,) = await self.make(SHORT).deliver(hops, mail())
+                self.assertEqual((outcome.status, len(second.messages)), (Status.DEFERRED, 0))
+                self.assertIn("127.0.0.1[127.0.0.1]", outcome.relay)
 
         return self.run_test(test)
 

@@ -313,6 +313,9 @@ class SlowTransport:
         self.most = max(self.most, len(self.running[mail.nexthop]))
         return answer
 
+    def service(self, transport: str) -> str:
+        return "smtp"
+
 
 def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     """P9, F53: twenty deliveries at once for each next hop, others go ahead."""
@@ -537,6 +540,9 @@ def test_forwarded_mail_has_a_sender_of_ours(tmp_path: Path) -> None:
         async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
             taken.append(mail)
             return [Outcome.delivered("250 ok", relay="f[192.0.2.1]:25")] * len(mail.recipients)
+
+        def service(self, transport: str) -> str:
+            return "smtp"
 
     world.restart(transport=Taker())
     for recipient, sender in (

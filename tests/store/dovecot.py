@@ -1,10 +1,13 @@
 """Debian's Dovecot, private: one account, loopback, a free port, all its files below one directory.
 
+With `lmtp` it takes mail too, over the socket `lmtp_socket`, for every user name.
+
 It refuses to serve root's mail, so where the tests run as root the mail is nobody's meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import signal
@@ -23,7 +26,7 @@ _CONFIGURATION = """\
 base_dir = {root}/run
 state_dir = {root}/run
 log_path = {root}/dovecot.log
-protocols = imap pop3
+protocols = imap pop3 {lmtp}
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
@@ -48,6 +51,14 @@ service imap-login {{
   inet_listener imaps {{
     port = 0
   }}
+}}
+service lmtp {{
+  unix_listener {root}/lmtp {{
+    mode = 0666
+  }}
+}}
+protocol lmtp {{
+  auth_username_format = %Ln
 }}
 service pop3-login {{
   chroot =
@@ -78,22 +89,25 @@ def give(path: Path, uid: int, gid: int) -> None:
     """The tree belongs to that user; run by anybody but root it does already."""
     if os.getuid() == 0:
         for each in (path, *path.rglob("*")):
-            os.chown(each, uid, gid, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):  # a lock that was there a moment ago
+                os.chown(each, uid, gid, follow_symlinks=False)
 
 
 class Dovecot:
     """See the module. `location` is a mail_location over `root`/home."""
 
-    def __init__(self, root: Path, location: str) -> None:
+    def __init__(self, root: Path, location: str, lmtp: bool = False) -> None:
         self.home = root / "home"
         self._root = root
         self._owner = owner()
         self.imap_port, self.pop3_port = free_ports(2)
+        self.lmtp_socket = root / "lmtp"
         (root / "run").mkdir(exist_ok=True)
         self._configuration = root / "dovecot.conf"
         self._configuration.write_text(
             _CONFIGURATION.format(
                 root=root,
+                lmtp="lmtp" if lmtp else "",
                 owner=self._owner.pw_name,
                 group=pwd_group(self._owner.pw_gid),
                 uid=self._owner.pw_uid,

@@ -123,12 +123,10 @@ PARAMETERS: Final = (
         qmqpd_error_delay = 1s
         qmqpd_timeout = 300s
     """),
-    *group(Kind.HARMLESS, "Belongs to LMTP, which is not part of this program.", """
+    *group(Kind.HARMLESS, "Tunes a session with an LMTP server in a way that this program does not need.", """
         lmtp_assume_final = no
         lmtp_discard_lhlo_keyword_address_maps =
         lmtp_discard_lhlo_keywords =
-        lmtp_lhlo_name = $myhostname
-        lmtp_lhlo_timeout = 300s
     """),
     *group(Kind.HARMLESS, "Belongs to ETRN and fast flush; the queue is one and is flushed whole.", """
         fast_flush_domains = $relay_domains

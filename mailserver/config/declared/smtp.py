@@ -1,4 +1,4 @@
-"""The SMTP client: how mail leaves for other hosts. lmtp_* parameters follow these."""
+"""The SMTP and LMTP client: how mail leaves for other servers. lmtp_* parameters follow these."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from mailserver.config.declaration import Type, harmless, honoured, inert
 PARAMETERS: Final = (
     honoured("smtp_helo_name", Type.STRING, "$myhostname",
              "The name that the client says in EHLO."),
+    honoured("lmtp_lhlo_name", Type.STRING, "$myhostname",
+             "The name that the client says in LHLO."),
+    honoured("lmtp_lhlo_timeout", Type.SECONDS, "300s",
+             "How long LHLO may take."),
     honoured("smtp_host_lookup", Type.LIST, "dns",
              "Where hosts are looked up: dns, native."),
     honoured("smtp_dns_support_level", Type.STRING, "",
