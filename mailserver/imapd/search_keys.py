@@ -1,6 +1,7 @@
 r"""Which messages a search key names.
 
-Lists of UIDs, ascending, go down the tree of the program and come back shorter. An AND asks its cheap
+What a program says of flags is answered for the whole mailbox at once (`flag_column`). Then lists of
+UIDs, ascending, go down the tree of the rest and come back shorter. An AND asks its cheap
 keys first (flags, dates, sizes, numbers: the index knows), then those that need header fields
 (remembered as facts), then those that need content, and each only about what is left.
 Disk and decoding happen in threads, a batch at a time.
@@ -10,12 +11,15 @@ RFC 3501 §6.4.4. Text is compared decoded and case-folded (RFC 5255 §4.4.1, i;
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import filterfalse
 from typing import Final, cast
 
 from mailserver.imapd.content import fact
+from mailserver.imapd.flag_column import flag_column
 from mailserver.imapd.progress import Progress
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
@@ -50,9 +54,33 @@ class Searcher:
 
     async def found(self, key: keys.Key) -> list[Uid]:
         """The messages that the key names, ascending."""
-        uids = self.everything
-        self._progress.goal += _dear_keys(key) * len(uids)
-        return await self.among(key, uids)
+        parts = key.keys if isinstance(key, keys.Every) else (key,)
+        column = await flag_column(self._session, self._selected.mailbox)
+        if column is None:
+            rest, uids = key, self.everything
+        else:
+            holds = self._flag_test(keys.Every(tuple(filter(_is_of_flags, parts))))
+            uids = column.matching(holds, below=self._selected.next_told)
+            rest = keys.Every(tuple(filterfalse(_is_of_flags, parts)))
+        self._progress.goal += _dear_keys(rest) * len(uids)
+        return await self.among(rest, uids)
+
+    def _flag_test(self, key: keys.Key) -> Callable[[Flags], bool]:
+        """What a key that `_is_of_flags` says of a set of flags."""
+        match key:
+            case keys.Every(parts):
+                tests = [self._flag_test(part) for part in parts]
+                return lambda flags: all(test(flags) for test in tests)
+            case keys.Not(inner):
+                opposite = self._flag_test(inner)
+                return lambda flags: not opposite(flags)
+            case keys.Either(first, second):
+                one, other = self._flag_test(first), self._flag_test(second)
+                return lambda flags: one(flags) or other(flags)
+            case keys.HasFlag(flag):
+                spelt = self._spelt(flag)
+                return lambda flags: not flags.isdisjoint(spelt)
+        raise AssertionError(key)
 
     async def among(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         """Those of the ascending `uids` that the key names, ascending."""
@@ -70,8 +98,8 @@ class Searcher:
                 found = await self.among(cheap, uids)
                 return sorted(found + await self.among(dear, _without(uids, found)))
             case keys.Numbered(messages, by_uid):
-                chosen = set(self._selected.chosen(messages, by_uid, is_strict=False))
-                return [uid for uid in uids if uid in chosen]
+                chosen = self._selected.chosen(messages, by_uid, is_strict=False)
+                return _both(uids, chosen)
             case keys.IsRecent():
                 return [uid for uid in uids if self._selected.is_recent(uid)]
         if _cost(key) == 0:
@@ -143,6 +171,24 @@ class _Flagged(dict[Flags, bool]):
     def __missing__(self, flags: Flags) -> bool:
         answer = self[flags] = not flags.isdisjoint(self._named)
         return answer
+
+
+def _is_of_flags(key: keys.Key) -> bool:
+    match key:
+        case keys.Every(parts):
+            return all(map(_is_of_flags, parts))
+        case keys.Not(inner):
+            return _is_of_flags(inner)
+        case keys.Either(first, second):
+            return _is_of_flags(first) and _is_of_flags(second)
+    return isinstance(key, keys.HasFlag)
+
+
+def _both(uids: list[Uid], others: list[Uid]) -> list[Uid]:
+    """Those that are in both of the ascending lists."""
+    if uids and others and len(others) == others[-1] - others[0] + 1:  # one run
+        return uids[bisect_left(uids, others[0]) : bisect_right(uids, others[-1])]
+    return sorted(set(uids).intersection(others))
 
 
 def _without(uids: list[Uid], others: list[Uid]) -> list[Uid]:

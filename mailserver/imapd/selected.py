@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,9 @@ from mailserver.wire.imap_sequence import SequenceSet, render_set
 RECENT: Final = b"\\Recent"
 _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionary()  # as last selected
 NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
+
+
+_MANY: Final = 4  # one of so many messages is enough to number them all at once
 
 
 class KeptSearch(Protocol):
@@ -94,6 +98,9 @@ class Selected:
         first = self.number(uids[0]) if uids else 0
         if first and self.uids[first - 1 : first - 1 + len(uids)] == array("I", uids):
             return range(first, first + len(uids))
+        if len(uids) * _MANY > len(self.uids):
+            known = dict(zip(self.uids, count(1), strict=False))
+            return [known.get(uid, 0) for uid in uids]
         return [self.number(uid) for uid in uids]
 
     def positions(self, messages: SequenceSet, by_uid: bool, is_strict: bool = True) -> Iterable[int]:

@@ -317,8 +317,8 @@ class MailboxIndex(Mailbox):
         self._hide(change.expunged)
         if change.uids:
             self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
-        self.highest_modseq = modseq
         self._log.append((modseq, (*change.flags, *change.uids), tuple(change.expunged)))
+        self.highest_modseq = modseq  # last: whoever sees it finds what it stands for in the log
         self._tell()
         if change.uids:
             self._keep_up_texts()
@@ -371,8 +371,8 @@ class MailboxIndex(Mailbox):
         for uid, _, _, flags, number, *_ in changed:
             self._change_shown({uid: decode_flags(flags)}, number)
         self._hide(expunged)
-        self.uidnext, self.highest_modseq = row.uidnext, row.modseq
         self._log.append((row.modseq, [message[0] for message in changed], expunged))
+        self.uidnext, self.highest_modseq = row.uidnext, row.modseq
         self._tell()
 
     def _absorb(

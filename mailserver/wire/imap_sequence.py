@@ -12,6 +12,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import sub
 from typing import Final
 
 from mailserver.wire.imap_arguments import LARGEST_NUMBER, ArgumentReader, ImapSyntaxError
@@ -124,15 +126,10 @@ def render_set(numbers: Sequence[int]) -> bytes:
 
 def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
     """The numbers as ranges, in their order."""
-    found: list[tuple[int, int]] = []
-    start = previous = None
-    for number in numbers:
-        if previous is not None and number == previous + 1:
-            previous = number
-            continue
-        if start is not None and previous is not None:
-            found.append((start, previous))
-        start = previous = number
-    if start is not None and previous is not None:
-        found.append((start, previous))
-    return found
+    known = numbers if isinstance(numbers, Sequence) else list(numbers)
+    if not known:
+        return []
+    steps = map(sub, islice(known, 1, None), known)
+    ends = [index for index, step in enumerate(steps) if step != 1]  # the last of each run but the last
+    firsts = [known[0], *(known[index + 1] for index in ends)]
+    return list(zip(firsts, [*(known[index] for index in ends), known[-1]], strict=True))

@@ -199,9 +199,10 @@ def test_a_long_search_lets_others_in() -> None:
     reader, other = server.select(), server.select()
     server.registry.stores["alice"].inbox.deliver(*[message()] * 20_000)
     reader.ask(b"c NOOP")
+    reader.ask(b"s SEARCH RETURN (COUNT) UNSEEN")
     time = iter(range(10**6))
     server.clock.seconds = lambda: next(time) * 0.011  # type: ignore[method-assign]
-    assert reader.ask(b"d SEARCH UNSEEN") == b""
+    assert reader.ask(b"d SEARCH SINCE 1-Jan-1971") == b""
     assert other.ask(b"d NOOP").endswith(b"d OK NOOP completed.\r\n")
     for _ in range(20):
         server.clock.advance(0)
