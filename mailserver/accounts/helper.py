@@ -6,6 +6,7 @@ front gets to a mailbox only with a right password. `{"secret": path}` gives the
 `{"stamp": path}` a mark that changes with it, for the paths named at construction and no others (TLS
 keys, read again when they change). `{"lookup": name}`
 and `{"names": true}` say who exists, since the passwd-file with its hashes is not a front's to read.
+`{"penalties": true}` lists what is held against which place, `{"forgive": place}` ends it.
 A crash costs the attempts under way: their fronts answer "temporary".
 """
 
@@ -35,7 +36,7 @@ class Helper:
         self,
         judge: Judge,
         accounts: AccountDirectory,
-        attach: Callable[[Message, int], None],
+        attach: Callable[[Message, int], int],
         log: MailLog,
         secrets: Container[object] = frozenset(),
     ) -> None:
@@ -54,28 +55,33 @@ class Helper:
             return self._stamp(message["stamp"])
         if "lookup" in message or "names" in message:
             return self._who_exists(message)
+        if "penalties" in message:
+            return Answer({"penalties": self._judge.throttle.penalties()})
+        if "forgive" in message:
+            return Answer({"forgiven": self._judge.throttle.forgive(str(message["forgive"]))})
         attempt = attempt_from(message.get("attempt", {}))
         verdict = self._judge.judge(attempt)
         if isinstance(verdict.answer, Refused):
             return Answer({"refused": refused_message(verdict.answer)}, delay=verdict.delay)
-        streams = self._streams(attempt.service, verdict.answer)
-        if streams is None:
+        attached = self._streams(attempt.service, verdict.answer)
+        if attached is None:
             return Answer({"refused": refused_message(Refused(True, "no session host"))})
-        return Answer({"account": account_message(verdict.answer)}, streams, verdict.delay)
+        streams, pid = attached
+        return Answer({"account": account_message(verdict.answer), "pid": pid}, streams, verdict.delay)
 
-    def _streams(self, service: str, account: Account) -> tuple[int, ...] | None:
-        """The front's end of a stream to the host; none for SMTP, None where there is no host."""
+    def _streams(self, service: str, account: Account) -> tuple[tuple[int, ...], int] | None:
+        """The front's end of a stream to the host and the host's pid; none for SMTP, None without a host."""
         if service not in _WITH_HOST:
-            return ()
+            return (), 0
         front, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with host:
             try:
-                self._attach(account_message(account), host.fileno())
+                pid = self._attach(account_message(account), host.fileno())
             except OSError as error:
                 front.close()
                 self._log.write("auth", f"Error: {service}({account.name}): {error}")
                 return None
-        return (front.detach(),)
+        return (front.detach(),), pid
 
     def _who_exists(self, message: Message) -> Answer:
         try:

@@ -63,6 +63,24 @@ class HelperDirectory:
         return iter(self._ask({"names": True})["names"])
 
 
+class HelperPenalties:
+    """`Penalties` by way of the helper's channel at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def penalties(self) -> list[tuple[str, int, float]]:
+        """See `Penalties.penalties`."""
+        return [
+            (place, guesses, age)
+            for place, guesses, age in _ask(self._path, {"penalties": True})["penalties"]
+        ]
+
+    def forgive(self, where: str) -> bool:
+        """See `Penalties.forgive`."""
+        return bool(_ask(self._path, {"forgive": where})["forgiven"])
+
+
 class HelperSecrets:
     """Secret files by way of the helper's channel at `path`. *Blocking*, for well under a millisecond.
 

@@ -58,7 +58,8 @@ class HelperLogins:
 
     def _answer(self, message: Message, descriptors: list[int]) -> Granted | Refused:
         if "account" in message and len(descriptors) <= 1:
-            return Granted(account_from(message["account"]), descriptors[0] if descriptors else -1)
+            stream, pid = descriptors[0] if descriptors else -1, int(message.get("pid", 0))
+            return Granted(account_from(message["account"]), stream, pid)
         close_all(descriptors)
         return refused_from(message.get("refused", {"temporary": True, "reason": "the helper failed"}))
 

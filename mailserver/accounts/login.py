@@ -47,11 +47,13 @@ class Attempt:
 class Granted:
     """The login succeeded. `stream` is a connected stream socket to the account's session host.
 
-    -1 means that the mail is touched in this process. The receiver owns the descriptor.
+    -1 means that the mail is touched in this process. The receiver owns the descriptor. `pid` is the
+    host's, 0 for this process.
     """
 
     account: Account
     stream: int = -1
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

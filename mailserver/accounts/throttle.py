@@ -19,7 +19,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 FIRST_DELAY: Final = 2.0  # seconds
 LONGEST_DELAY: Final = 15.0  # seconds
@@ -84,6 +84,16 @@ class _Records(Generic[T]):
 
     def items(self) -> list[tuple[str, T]]:
         return list(self._items.items())
+
+
+class Penalties(Protocol):
+    """What is held against whom: a `Throttle`, here or in the helper. May block; raises OSError then."""
+
+    def penalties(self) -> list[tuple[str, int, float]]:
+        """(place, different wrong passwords, seconds since the last one)."""
+
+    def forgive(self, where: str) -> bool:
+        """Nothing is held against the place any more; whether anything was."""
 
 
 class Throttle:
@@ -163,8 +173,15 @@ class Throttle:
             return False
         return any(parsed in network for network in self._trusted)
 
+    def forgive(self, where: str) -> bool:
+        """See `Penalties.forgive`."""
+        with self._lock:
+            found = self._places.find(where)
+            self._places.forget(where)
+            return found is not None and bool(found.guesses)
+
     def penalties(self) -> list[tuple[str, int, float]]:
-        """(place, different wrong passwords, seconds since the last one), for `mailserver penalty`."""
+        """See `Penalties.penalties`."""
         now = self._clock()
         with self._lock:
             return [

@@ -45,14 +45,14 @@ class Judge:
 
     def __init__(self, check: PasswordCheck, throttle: Throttle, log: MailLog) -> None:
         self._check = check
-        self._throttle = throttle
+        self.throttle = throttle
         self._log = log
 
     def judge(self, attempt: Attempt) -> Verdict:
         """The verdict. Blocking; never raises: an unexpected fault is temporary, and logged."""
         name = attempt.name.lower()
         address = attempt.peer.address
-        if not self._throttle.may_check(address, name):
+        if not self.throttle.may_check(address, name):
             return Verdict(Refused(temporary=True, reason="too many attempts of this place wait"), 0.0)
         try:
             account = self._check.verify(attempt.name, attempt.password)
@@ -64,10 +64,10 @@ class Judge:
             return self._wrong(attempt, name, "wrong password or unknown user")
         if not is_allowed_from(account, address):
             return self._wrong(attempt, name, "allow_nets does not admit this address")
-        return Verdict(account, self._throttle.succeeded(address, name))
+        return Verdict(account, self.throttle.succeeded(address, name))
 
     def _wrong(self, attempt: Attempt, name: str, reason: str) -> Verdict:
-        delay = self._throttle.failed(attempt.peer.address, name, attempt.password)
+        delay = self.throttle.failed(attempt.peer.address, name, attempt.password)
         return Verdict(Refused(reason=reason), delay)
 
     def _temporary(self, attempt: Attempt, cause: str) -> Verdict:

@@ -28,6 +28,9 @@ SUBCOMMANDS: Final = (
     "doctor",
     "firewall",
     "queue",
+    "who",
+    "kick",
+    "penalty",
     "check",
 )
 

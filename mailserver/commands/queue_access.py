@@ -19,7 +19,7 @@ from mailserver.config.read import ConfigError, read_config, read_unchecked
 from mailserver.maillog import ListLog
 from mailserver.queue import listing
 from mailserver.queue.directory import QueueDirectory
-from mailserver.roles import command_door
+from mailserver.roles.command_door import PLACE
 from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
 
@@ -40,7 +40,7 @@ class QueueAccess:
         return self._parts.queue
 
     def _ask(self, question: str, value: str = "") -> list[int]:
-        answer, descriptors = command_door.ask(self.queue.path, question, value)
+        answer, descriptors = PLACE.ask(self.queue.path, question, value)
         if "error" in answer:
             raise CommandError(str(answer["error"]), int(answer.get("status", 1)))
         return descriptors

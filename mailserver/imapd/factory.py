@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.imapd.entrance import Preamble
 from mailserver.imapd.protocol import Handover, ImapServer
@@ -31,6 +32,7 @@ class ImapFactory(ServerFactory):
 
     `reactor` provides time and `callFromThread`. `handover` is called for a login that was
     granted with a stream: it takes the transport over, with the octets that were read already.
+    `logged_in` is shared with other listeners.
     """
 
     noisy = False
@@ -45,6 +47,7 @@ class ImapFactory(ServerFactory):
         log: MailLog,
         tls: Any = None,
         handover: Handover | None = None,
+        logged_in: LoggedIn | None = None,
     ) -> None:
         self._service = Service(settings, threads, reactor)
         self._logins = logins
@@ -52,6 +55,7 @@ class ImapFactory(ServerFactory):
         self._log = log
         self._tls = tls
         self._handover = handover
+        self._logged_in = logged_in or LoggedIn()
         self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> ImapServer:
@@ -64,6 +68,7 @@ class ImapFactory(ServerFactory):
             self._sessions,
             self._tls,
             self._handover,
+            self._logged_in,
         )
         protocol.factory = self
         return protocol

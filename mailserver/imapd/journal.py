@@ -37,15 +37,20 @@ class Journal:
         self._log = log
         self._clock = clock
         self._started = clock.seconds()
+        self._was_turned_away = False
 
     def attempted(self, credentials: Credentials) -> None:
         """Somebody tries to log in."""
         self.attempts += 1
         self._name, self.method = credentials.name, credentials.mechanism
 
-    def logged_in(self, account: Account) -> None:
-        """The line of a login."""
-        self._log.write("imap-login", f"Login: {self._fields(account.name, os.getpid())}")
+    def logged_in(self, account: Account, pid: int = 0) -> None:
+        """The line of a login; the process `pid` serves it, 0 is this one."""
+        self._log.write("imap-login", f"Login: {self._fields(account.name, pid or os.getpid())}")
+
+    def turned_away(self, reason: str) -> None:
+        """The password was right, and the session is not taken for that reason."""
+        self.reason, self._was_turned_away = reason, True
 
     def left(self, octets_out: int) -> None:
         """The last line of a session whose connection goes on without it."""
@@ -71,11 +76,13 @@ class Journal:
 
     def _ended_before_login(self) -> None:
         seconds = int(self._clock.seconds() - self._started)
-        if self.attempts:
-            what = f"auth failed, {self.attempts} attempts in {seconds} secs"
+        if self._was_turned_away:
+            what = ""
+        elif self.attempts:
+            what = f" (auth failed, {self.attempts} attempts in {seconds} secs)"
         else:
-            what = f"no auth attempts in {seconds} secs"
-        self._log.write("imap-login", f"Disconnected: {self.reason} ({what}): {self._fields(self._name)}")
+            what = f" (no auth attempts in {seconds} secs)"
+        self._log.write("imap-login", f"Disconnected: {self.reason}{what}: {self._fields(self._name)}")
 
     def _fields(self, name: str, pid: int = 0) -> str:
         fields = [f"user=<{loggable(name)}>"]

@@ -28,6 +28,7 @@ from twisted.mail.imap4 import IMAP4Server
 from twisted.python.failure import Failure
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Logins, Peer
 from mailserver.imapd import capability
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
@@ -69,12 +70,14 @@ class ImapServer(IMAP4Server):
         sessions: OpenSessions,
         tls: Any = None,
         handover: Handover | None = None,
+        logged_in: LoggedIn | None = None,
     ) -> None:
         super().__init__()
         self._service = service
         self._tls = tls
         self._handover = handover
         self._sessions = sessions
+        self._logged_in = logged_in or LoggedIn()
         self._journal = Journal(log, service.reactor)
         self._entrance = Entrance(service, logins, registry, self._journal)
         self._session: Session | None = None
@@ -133,6 +136,7 @@ class ImapServer(IMAP4Server):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Everything that the session held is given back."""
         self._sessions.discard(self)
+        self._logged_in.leave(self)
         self._time_out_after(None)
         self._is_closing = True
         self._output.stopProducing()
@@ -161,8 +165,16 @@ class ImapServer(IMAP4Server):
 
     def shut_down(self) -> None:
         """The server stops: BYE, but where a session host has the connection, which says it itself."""
-        self._journal.reason = "Server shutting down"
-        self._say_goodbye(self._journal.reason + ".")
+        self._break_off("Server shutting down")
+
+    def kick(self) -> None:
+        """An administrator ends the session: BYE; from here on a session host's, where it was handed over."""
+        self._break_off("Kicked by an administrator")
+
+    def _break_off(self, reason: str) -> None:
+        if not self._is_closing:
+            self._journal.reason = reason
+            self._say_goodbye(reason + ".")
 
     def _time_out_after(self, seconds: float | None) -> None:
         self.setTimeout(seconds)
@@ -401,6 +413,7 @@ class ImapServer(IMAP4Server):
         if not self._may_leave:
             raise Rejection("UNAUTHENTICATE is not available.")
         await self._give_back()
+        self._logged_in.leave(self)
         self._journal.left(self._output.octets)
         self._input.limits = self._limits(is_strict=True)
         self._time_out_after(self._service.settings.login_timeout)
@@ -437,11 +450,30 @@ class ImapServer(IMAP4Server):
         if command.name not in ("LOGIN", "AUTHENTICATE"):
             raise Rejection("Please log in first.", b"CLIENTBUG")
         granted = await self._entrance.log_in(command, self._ask)
+        self._admit(granted)
         if granted.stream >= 0:
             return self._hand_over(command.tag, granted)
-        store = await self._entrance.open_store(granted.account)
+        try:
+            store = await self._entrance.open_store(granted.account)
+        except Refusal:
+            self._logged_in.leave(self)
+            raise
         self._journal.logged_in(granted.account)
         return self._begin(granted.account, store)
+
+    def _admit(self, granted: Granted) -> None:
+        """The session is counted; Barred where its account has too many from there."""
+        journal, name = self._journal, granted.account.name
+        if self._logged_in.enter(self, Login(name, "imap", journal.peer.address, granted.pid, journal.id)):
+            return
+        if granted.stream >= 0:
+            os.close(granted.stream)
+        text = (
+            f"Maximum number of connections from user+IP exceeded "
+            f"(mail_max_userip_connections={self._logged_in.most})"
+        )
+        journal.turned_away(text)
+        raise Barred(Reply(b"NO", public_text(text), b"LIMIT"), "Too many connections.")
 
     async def _ask(self, challenge: bytes) -> bytes:
         self._output.line(b"+ " + challenge)
@@ -469,7 +501,7 @@ class ImapServer(IMAP4Server):
         if self._handover is None:
             os.close(granted.stream)
             raise RuntimeError("a stream was granted, but there is no handover")
-        self._journal.logged_in(granted.account)
+        self._journal.logged_in(granted.account, granted.pid)
         pending = self._input.take_pending()
         self._journal.octets_in -= len(pending)
         self._is_closing = True

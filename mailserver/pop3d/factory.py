@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
@@ -28,7 +29,8 @@ class Pop3Factory(ServerFactory):
     """See the module. `tls` is a context factory for STLS, None where it is not offered.
 
     `reactor` provides time. `handover` is called for a login that was granted with a stream:
-    it takes the transport over, with the octets that were read already.
+    it takes the transport over, with the octets that were read already. `logged_in` is shared with
+    other listeners.
     """
 
     noisy = False
@@ -44,6 +46,7 @@ class Pop3Factory(ServerFactory):
         log: MailLog,
         tls: Any = None,
         handover: Handover | None = None,
+        logged_in: LoggedIn | None = None,
     ) -> None:
         self._settings = settings
         self._logins = logins
@@ -53,6 +56,7 @@ class Pop3Factory(ServerFactory):
         self._log = log
         self._tls = tls
         self._handover = handover
+        self._logged_in = logged_in or LoggedIn()
         self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -67,6 +71,7 @@ class Pop3Factory(ServerFactory):
             self._sessions,
             self._tls,
             self._handover,
+            self._logged_in,
         )
         protocol.factory = self
         return protocol

@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
@@ -82,8 +83,10 @@ class Pop3Server(POP3):
         sessions: OpenSessions,
         tls: Any = None,
         handover: Handover | None = None,
+        logged_in: LoggedIn | None = None,
     ) -> None:
         self._settings = settings
+        self._logged_in = logged_in or LoggedIn()
         self._logins = logins
         self._registry = registry
         self._threads = threads
@@ -148,6 +151,7 @@ class Pop3Server(POP3):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The maildrop is released, once no command uses it any more."""
         self._sessions.discard(self)
+        self._logged_in.leave(self)
         self.setTimeout(None)
         self._is_lost = self._is_closing = True
         self._input.take_all()
@@ -175,11 +179,17 @@ class Pop3Server(POP3):
 
     def shut_down(self) -> None:
         """The server stops: the connection closes without QUIT, so that nothing is deleted. RFC 1939 §6."""
-        self._record.reason = "Server shutting down"
-        if self._is_busy:
-            self._close()
-        else:
-            self._close(b"-ERR [SYS/TEMP] Server shutting down.\r\n")
+        self._break_off("Server shutting down")
+
+    def kick(self) -> None:
+        """An administrator ends the session: as `shut_down`."""
+        self._break_off("Kicked by an administrator")
+
+    def _break_off(self, reason: str) -> None:
+        if self._is_closing:
+            return
+        self._record.reason = reason
+        self._close(b"" if self._is_busy else b"-ERR [SYS/TEMP] %b.\r\n" % reason.encode("ascii"))
 
     def _close(self, last_words: bytes = b"") -> None:
         """The connection ends when what was written is sent."""
@@ -441,13 +451,25 @@ class Pop3Server(POP3):
         )
         if isinstance(answer, Refused):
             self._refuse_login(answer)
-        elif self._is_lost:
+        elif self._is_lost or not self._is_admitted(answer):
             if answer.stream >= 0:
                 os.close(answer.stream)
         elif answer.stream >= 0:
             self._hand_over(answer)
         else:
             await self._enter(answer.account)
+
+    def _is_admitted(self, granted: Granted) -> bool:
+        """Whether one more session is taken; else the client is told and sent away."""
+        record, name = self._record, granted.account.name
+        if self._logged_in.enter(self, Login(name, "pop3", record.peer.address, granted.pid, record.session)):
+            return True
+        record.reason = record.turned_away = (
+            f"Maximum number of connections from user+IP exceeded "
+            f"(mail_max_userip_connections={self._logged_in.most})"
+        )
+        self._close(b"-ERR [IN-USE] %b\r\n" % record.reason.encode("ascii"))
+        return False
 
     def _refuse_login(self, refused: Refused) -> None:
         if refused.temporary:
@@ -464,7 +486,7 @@ class Pop3Server(POP3):
             os.close(granted.stream)
             raise RuntimeError("a stream was granted, but there is no handover")
         self._record.account = granted.account.name
-        self._record.login()
+        self._record.login(granted.pid)
         preamble = {
             "session": self._record.session,
             "method": self._record.method,

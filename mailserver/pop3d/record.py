@@ -26,16 +26,19 @@ class ConnectionRecord:
         self.name = self.method = self.account = ""
         self.failures = 0
         self.was_plaintext_refused = False
+        self.turned_away = ""  # why a login that was right is not taken
         self.reason = "Connection closed"
 
-    def login(self) -> None:
-        """The account is logged in."""
-        fields = connection_fields(self.peer, self.session, self.account, self.method, os.getpid())
+    def login(self, pid: int = 0) -> None:
+        """The account is logged in; the process `pid` serves it, 0 is this one."""
+        fields = connection_fields(self.peer, self.session, self.account, self.method, pid or os.getpid())
         self._log.write("pop3-login", f"Login: {fields}")
 
     def no_login(self, seconds: int) -> None:
         """The connection ended after so many seconds, without a login."""
-        if self.failures:
+        if self.turned_away:
+            what = f"Disconnected: {self.turned_away}"
+        elif self.failures:
             what = f"Disconnected: {self.reason} (auth failed, {self.failures} attempts in {seconds} secs)"
         elif self.was_plaintext_refused:
             what = "Aborted login (tried to use disallowed plaintext auth)"

@@ -3,7 +3,8 @@
 TLS stays in the front. Over the stream to the host goes one frame, four octets of length
 (big-endian) and a JSON object `{"service", "preamble", "pending"}`, and then the session's
 octets in both directions, with back-pressure both ways. Whichever side ends, the other is
-told after what is on its way has arrived.
+told after what is on its way has arrived. A front that kicks a session shuts down its sending side only: the
+host then takes leave of the client and ends.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class _HostSide(Protocol):
         self._client = client
         self._first = first
         self._is_open = False
+        self._is_kicked = False
 
     def connectionMade(self) -> None:
         """The frame is sent, and each side waits for the other where it is slower."""
@@ -90,8 +92,15 @@ class _HostSide(Protocol):
 
     def forward(self, data: bytes) -> None:
         """The client's octets go to the host."""
-        if self._is_open:
+        if self._is_open and not self._is_kicked:
             self.transport.write(data)
+
+    def kick(self) -> None:
+        """The host is to end the session, after what the client has said so far."""
+        if self._is_open and not self._is_kicked:
+            self._is_kicked = True
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
 
     def client_lost(self) -> None:
         """The host sees the end of the session."""
@@ -129,7 +138,7 @@ class Handover:
     """What the front's factories call: `handover(protocol, granted, preamble, pending)`.
 
     The protocol gets no further octet; its `connectionLost` is still called at the end. It has
-    unregistered its own producer.
+    unregistered its own producer. Its `kick` is the host's from now on.
     """
 
     def __init__(self, reactor: Any, service: str) -> None:
@@ -155,4 +164,5 @@ class Handover:
 
         protocol.dataReceived = host.forward
         protocol.connectionLost = connection_lost
+        protocol.kick = host.kick
         adopt(self._reactor, granted.stream, host)

@@ -8,12 +8,15 @@ until the zygote has heard it, and ends. SIGTERM ends it too, through the reacto
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.maillog import MailLog
 from mailserver.rights.handover import FirstFrame, adopt
@@ -24,6 +27,7 @@ from mailserver.rights.reactor_channel import ReactorChannel
 BuildSession = Callable[[Message, str, Mapping[str, Any]], Any]
 
 
+@implementer(IHalfCloseableProtocol)
 class _Session(Protocol):
     """Waits for the frame, then is the session's protocol but for the end, which it reports."""
 
@@ -52,6 +56,16 @@ class _Session(Protocol):
         if rest:
             self._session.dataReceived(rest)
 
+    def readConnectionLost(self) -> None:
+        """The client is gone; or the front kicks the session, which takes leave of the client."""
+        if self._session is None or _is_closed(self.transport.fileno()):
+            self.transport.abortConnection()
+        else:
+            self._session.kick()
+
+    def writeConnectionLost(self) -> None:
+        """See IHalfCloseableProtocol; nobody shuts down our side alone."""
+
     def connectionLost(self, reason: Failure = Failure(RuntimeError("connectionLost"))) -> None:  # noqa: B008
         """The session has ended."""
         try:
@@ -59,6 +73,13 @@ class _Session(Protocol):
                 self._session.connectionLost(reason)
         finally:
             self._ended()
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Whether the other end of a stream is closed for both directions: POLLHUP in poll(2)."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 class SessionHost:

@@ -44,8 +44,10 @@ class _Host:
     control: socket.socket
 
 
-def attach(path: str, account: Message, stream: int) -> None:
-    """The stream is with the account's session host. `account` has at least name, uid and gid.
+def attach(path: str, account: Message, stream: int) -> int:
+    """The stream is with the account's session host, whose pid is the answer.
+
+    `account` has at least name, uid and gid.
 
     Blocking. Raises OSError where it is not; the descriptor stays the caller's.
     """
@@ -55,8 +57,9 @@ def attach(path: str, account: Message, stream: int) -> None:
             received = messages.receive(connection)
     except BadMessage as error:
         raise OSError(f"the zygote's answer: {error}") from error
-    if received is None or not received[0].get("ok"):
+    if received is None or not isinstance(received[0].get("pid"), int):
         raise OSError("the session host could not be started")
+    return int(received[0]["pid"])
 
 
 class Zygote:
@@ -148,15 +151,16 @@ class Zygote:
             if received is None:
                 return
             message, descriptors = received
-            self._pass_on(message["account"], descriptors, connection)
-            messages.send(connection, {"ok": True})
+            pid = self._pass_on(message["account"], descriptors, connection)
+            messages.send(connection, {"pid": pid})
         except (BadMessage, OSError, KeyError, TypeError, ValueError) as error:
             self._log.write("imap", f"Error: no session host: {type(error).__name__}: {error}")
-            messages.send(connection, {"ok": False})
+            messages.send(connection, {"pid": None})
         finally:
             messages.close_all(descriptors)
 
-    def _pass_on(self, account: Message, descriptors: list[int], asker: socket.socket) -> None:
+    def _pass_on(self, account: Message, descriptors: list[int], asker: socket.socket) -> int:
+        """The pid of the host that has the stream now."""
         identity = Identity(account["name"], account["uid"], account["gid"], self._groups(account))
         if len(descriptors) != 1 or identity.uid <= 0 or identity.gid <= 0:
             raise ValueError("not an account and a stream")
@@ -170,6 +174,7 @@ class Zygote:
         except OSError:
             self._forget(key)  # hung or gone: the next login gets a new one
             raise
+        return host.pid
 
     def _fork(
         self, key: tuple[str, int], identity: Identity, account: Message, not_for_host: tuple[int, ...]

@@ -12,7 +12,7 @@ from mailserver.queue.pickup import Pickup
 from mailserver.queue.runner import Runner
 from mailserver.queue.taking import PickupRules, prepare
 from mailserver.rights.listeners import CannotListen
-from mailserver.roles.command_door import CommandDoor, Permissions, listen
+from mailserver.roles.command_door import PLACE, CommandDoor, Permissions
 from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
 from mailserver.threads import Threads
@@ -37,7 +37,7 @@ class LocalSide:
         )
         try:
             prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)
-            listener = listen(queue.path)
+            listener = PLACE.listen(queue.path)
         except (OSError, CannotListen) as error:
             raise config.error("queue_directory", f"{error}: give it to the user of the server") from error
         self._pickup = Pickup(reactor, threads, queue, rules, runner.accept, parts.log)

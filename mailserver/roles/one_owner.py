@@ -34,6 +34,7 @@ from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.queueing import local_agents, make_runner
 from mailserver.roles.ready import announce
 from mailserver.roles.retrieval import RetrievalListeners, make_registry
+from mailserver.roles.session_door import SessionDoor
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.threads import WorkerThreads
 
@@ -72,9 +73,11 @@ class OneOwnerServer(Service):
             smtp_ports(bound),
         )
         self._local = LocalSide(parts, threads, reactor, self._runner, is_shared)
-        logins = LocalLogins(judge(parts), threads, reactor)
+        decides = judge(parts)
+        logins = LocalLogins(decides, threads, reactor)
         smtp = SmtpListeners(parts, threads, reactor, self._resolver, logins, self._runner.accept)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, self._registry)
+        self._sessions = SessionDoor(parts, threads, reactor, decides.throttle)
         self._ports = Ports(parts, reactor)
         self._ports.open(bound, smtp, retrieval)
 
@@ -121,6 +124,7 @@ class OneOwnerServer(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._sessions.stop()
         await self._ports.close()
         await self._local.stop()
         await self._runner.stop()

@@ -16,6 +16,7 @@ from typing import Final
 
 from mailserver.accounts.account import Account, AccountDirectory
 from mailserver.accounts.directory import SourceDirectory
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.passwd_file import MailOwner, PasswdFile
 from mailserver.accounts.source import AccountSource
 from mailserver.accounts.system import SystemAccounts
@@ -200,6 +201,11 @@ class Parts:
         if word == "system":
             return SystemAccounts(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
         raise config.error("account_sources", f"unknown source {word}: write {' or '.join(_SOURCES)}")
+
+    @cached_property
+    def logged_in(self) -> LoggedIn:
+        """Who is logged in to this process."""
+        return LoggedIn(self.config.integer("mail_max_userip_connections"))
 
     # Addresses.
 

@@ -99,12 +99,12 @@ class RetrievalListeners:
     def imap(self, config: Config) -> ImapFactory:
         """The factory of one IMAP listener. Raises ConfigError."""
         tls, handover = self._tls("imap", config), self._handovers.get("imap")
-        return ImapFactory(imap_settings(config), *self._common(), tls, handover)
+        return ImapFactory(imap_settings(config), *self._common(), tls, handover, self._parts.logged_in)
 
     def pop3(self, config: Config) -> Pop3Factory:
         """The factory of one POP3 listener. Raises ConfigError."""
         tls, handover = self._tls("pop3", config), self._handovers.get("pop3")
-        return Pop3Factory(pop3_settings(config), *self._common(), tls, handover)
+        return Pop3Factory(pop3_settings(config), *self._common(), tls, handover, self._parts.logged_in)
 
     def imap_host(self, config: Config) -> ImapFactory:
         """The factory of the IMAP sessions that fronts hand over: TLS stays in the front."""

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.helper import Helper
-from mailserver.accounts.helper_client import HelperDirectory, HelperSecrets
+from mailserver.accounts.helper_client import HelperDirectory, HelperPenalties, HelperSecrets
 from mailserver.accounts.helper_logins import HelperLogins
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener
@@ -240,6 +240,7 @@ class _Server:
         from mailserver.roles.listening import Ports
         from mailserver.roles.queue_door import QueueNotifier
         from mailserver.roles.retrieval import RetrievalListeners
+        from mailserver.roles.session_door import SessionDoor
         from mailserver.roles.smtp import SmtpListeners
 
         process = _Process()
@@ -252,13 +253,20 @@ class _Server:
         parts.queue.prepare()
         logins = HelperLogins(reactor, self._path("helper"))
         notifier = QueueNotifier(self._path("queue"), parts.warn("smtpd"))
-        smtp = SmtpListeners(parts, process.threads, reactor, Resolver(reactor), logins, notifier.accepted)
+        threads = process.threads
+        smtp = SmtpListeners(parts, threads, reactor, Resolver(reactor), logins, notifier.accepted)
         handovers = {name: Handover(reactor, name) for name in ("imap", "pop3")}
-        retrieval = RetrievalListeners(parts, process.threads, reactor, logins, None, handovers)
+        retrieval = RetrievalListeners(parts, threads, reactor, logins, None, handovers)
+        door = SessionDoor(parts, threads, reactor, HelperPenalties(self._path("helper")))
         ports = Ports(parts, reactor)
         ports.open(self._bound, smtp, retrieval)
         process.beat(self._heart)
-        process.run(ports.close)
+
+        async def stop() -> None:
+            door.stop()
+            await ports.close()
+
+        process.run(stop)
 
     def _queue(self) -> None:
         from mailserver.dns import Resolver

@@ -198,6 +198,7 @@ class SmtpListeners:
             may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
+            logged_in=parts.logged_in,
         )
         return SmtpFactory(services, is_tls=is_tls)
 

@@ -11,6 +11,7 @@ import base64
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from mailserver.accounts.logged_in import Login
 from mailserver.accounts.login import Attempt, Granted, Peer
 from mailserver.smtpd import sasl
 from mailserver.smtpd.connection import Work
@@ -100,9 +101,12 @@ class Authentication:
 
     async def _check(self, credentials: sasl.Credentials) -> None:
         session = self._session
-        result = await session.services.logins.login(self._attempt(credentials))
+        attempt = self._attempt(credentials)
+        result = await session.services.logins.login(attempt)
         if isinstance(result, Granted):
             session.login = result.account.name
+            login = Login(session.login, "smtp", session.peer_address, 0, attempt.session)
+            session.enter(login)
             session.sasl_method = self._name
             session.reply(235, "2.7.0", "Authentication successful")
         elif result.temporary:

@@ -41,5 +41,8 @@ class Wire(Protocol):
     def close(self) -> None:
         """The connection ends behind the replies."""
 
+    def shut_down(self) -> None:
+        """The session's `shut_down` is called as soon as nothing is being committed."""
+
     def tls_description(self) -> str:
         """Version and cipher of TLS."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.maillog import MailLog
 from mailserver.queue.directory import QueueDirectory
@@ -54,3 +55,4 @@ class Services:
     may_send_bare_newlines: Networks | None = None
     are_not_limited: Networks | None = None
     are_offered_no_login: Networks | None = None
+    logged_in: LoggedIn = field(default_factory=LoggedIn)

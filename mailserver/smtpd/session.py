@@ -15,6 +15,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from mailserver.accounts.logged_in import Login
 from mailserver.envelope import Address
 from mailserver.maillog import printable
 from mailserver.smtpd.admission import Admission
@@ -57,6 +58,7 @@ class Session:
         self._override = ClientOverride(self)
         self._continuation: Command | None = None
         self._where = "CONNECT"
+        self._farewell = "server is shutting down"
         self._errors = 0
         self._junk = 0
         self._has_erred = False
@@ -402,6 +404,7 @@ class Session:
         """Everything that the client said is forgotten."""
         self.forget_transaction()
         self.helo = self.login = self.sasl_method = ""
+        self.services.logged_in.leave(self)
         self.is_esmtp = False
 
     def _rset(self, argument: bytes) -> Work:
@@ -457,9 +460,19 @@ class Session:
         self.log(f"timeout after {self.mail.where() or self._where} from {self.client}")
         self.close()
 
+    def enter(self, login: Login) -> None:
+        """The login is listed until the session is over, and may be kicked."""
+        if not self.is_over:
+            self.services.logged_in.enter(self, login, is_limited=False)
+
+    def kick(self) -> None:
+        """An administrator ends the session: the client hears 421 once nothing is being committed."""
+        self._farewell = "kicked by an administrator"
+        self.wire.shut_down()
+
     def shut_down(self) -> None:
-        """The server stops: the client is told to come again."""
-        self.wire.reply(421, "4.3.2", f"{self.settings.myhostname} Error: server is shutting down")
+        """The server stops, or the session was kicked: the client is told to come again."""
+        self.wire.reply(421, "4.3.2", f"{self.settings.myhostname} Error: {self._farewell}")
         self.close()
 
     def client_left(self) -> None:
@@ -471,6 +484,7 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone, whoever ended it."""
+        self.services.logged_in.leave(self)
         self.client_left()
         if self.peer_address:
             self.admission.gone()

@@ -17,7 +17,7 @@ import pytest
 from mailserver.config.read import read_config
 from mailserver.roles.instance import runtime_directory
 from tests.end_to_end.root_mail import arrived, found, imap, logged, send
-from tests.end_to_end.root_server import MAIL_OWNER, USERS, RootServer, status
+from tests.end_to_end.root_server import MAIL_OWNER, USERS, RootServer, interpreter, status
 from tests.end_to_end.server import wait_for
 
 pytestmark = pytest.mark.needs("root")
@@ -94,6 +94,39 @@ def test_a_session_host_is_its_account_and_sees_no_other(server: RootServer) -> 
         assert not can_read(server.directory / "state" / "accounts" / other / "state.db", uid, MAIL_GROUP)
     for session in sessions:
         session.logout()
+
+
+def command(server: RootServer, *words: str) -> str:
+    """What a `mailserver` subcommand prints, typed by root."""
+    program, environment = interpreter()
+    done = subprocess.run(
+        [program, "-m", "mailserver.commands.main", "-c", f"{server.directory}/config", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+def test_who_and_kick_reach_the_session_hosts(server: RootServer) -> None:
+    """The front knows who is logged in; the pid is that of the host, which takes leave of the client."""
+    sessions = [imap(server, "ursula"), imap(server, "ursula")]
+    host = server.hosts()[USERS["ursula"]]
+    shown = command(server, "who").splitlines()
+    assert shown[1].split() == ["ursula", "2", "imap", f"({host})", "(127.0.0.1)"], shown
+    logged(server, f"user=<ursula>, method=PLAIN, rip=127.0.0.1, lip=127.0.0.1, mpid={host},")
+    assert command(server, "kick", "ursula").split()[-1] == "ursula"
+    for session in sessions:
+        assert session.readline() == b"* BYE Kicked by an administrator.\r\n"
+        session.shutdown()
+    wait_for(lambda: len(command(server, "who").splitlines()) == 1, "nobody to be logged in")
+    with pytest.raises(imaplib.IMAP4.error):
+        imap(server, "viktor", "wrong")
+    assert "127.0.0.1 1" in command(server, "penalty")
+    assert command(server, "penalty", "--clear", "127.0.0.1") == "cleared 127.0.0.1\n"
+    assert len(command(server, "penalty").splitlines()) == 1
 
 
 def kill(server: RootServer, role: str) -> int:

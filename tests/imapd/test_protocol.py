@@ -6,9 +6,10 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent, globalLogPublisher
 
+from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Refused
 from mailserver.imapd.factory import ImapSettings
 from mailserver.store.contract import NewMessage, StoreFailure
@@ -201,6 +202,68 @@ def test_a_session_goes_on_elsewhere() -> None:
     session = re.search(r"session=<(.*?)>", login)
     assert session and service == f"imap(alice)<{os.getpid()}><{session[1]}>"
     assert goodbye.startswith("Disconnected: Logged out in=")
+
+
+# Limits and kicks.
+
+
+def test_too_many_sessions_of_a_user_from_an_address() -> None:
+    """mail_max_userip_connections: Dovecot's code and text, a log line that is no failed login."""
+    server = Server(logged_in=LoggedIn(1))
+    first = server.log_in()
+    second = server.connect()
+    assert second.ask(b"a LOGIN alice secret").startswith(
+        b"a NO [LIMIT] Maximum number of connections from user+IP exceeded "
+        b"(mail_max_userip_connections=1)\r\n"
+    )
+    assert not second.is_open and first.is_open
+    service, line = server.log.lines[-1]
+    assert service == "imap-login" and "auth failed" not in line
+    assert line.startswith(
+        "Disconnected: Maximum number of connections from user+IP exceeded (mail_max_useri"
+    )
+    assert ": user=<alice>, method=PLAIN, rip=127.0.0.1" in line
+    first.transport.close()
+    assert b"a OK" in server.connect().ask(b"a LOGIN alice secret")
+
+
+def test_a_stream_that_was_granted_to_one_too_many_is_closed() -> None:
+    """The session host sees the end; nothing is handed over."""
+    server = Server(logged_in=LoggedIn(1), handover=lambda *arguments: pytest.fail("handed over"))
+    server.factory._logged_in.enter(LoggedIn(), Login("alice", "imap", "127.0.0.1", 0, "x"))  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    server.logins.answer = succeed(Granted(ALICE, theirs.detach()))
+    assert b"a NO [LIMIT]" in server.connect().ask(b"a LOGIN alice secret")
+    with ours:
+        assert ours.recv(1) == b""
+
+
+def test_a_login_without_a_mailbox_is_not_counted() -> None:
+    """The store fails: NO, and the client may try again."""
+    logged_in = LoggedIn(1)
+    server = Server(logged_in=logged_in)
+    server.registry.fail_with = StoreFailure("broken")  # type: ignore[attr-defined]
+    client = server.connect()
+    assert b"a NO [" in client.ask(b"a LOGIN alice secret")
+    assert logged_in.logins() == []
+    server.registry.fail_with = None  # type: ignore[attr-defined]
+    assert b"b OK" in client.ask(b"b LOGIN alice secret")
+    assert len(logged_in.logins()) == 1
+    client.send(b"c UNAUTHENTICATE")
+    assert logged_in.logins() == []
+
+
+def test_a_kicked_session() -> None:
+    """`mailserver kick`: BYE, in IDLE too, and a reason in the log."""
+    logged_in = LoggedIn()
+    server = Server(logged_in=logged_in)
+    client = server.select()
+    client.send(b"c IDLE")
+    client.read()
+    logged_in.kick([login.session for login, _ in logged_in.logins()])
+    assert client.read() == b"* BYE Kicked by an administrator.\r\n"
+    assert not client.is_open and logged_in.logins() == []
+    assert server.log.lines[-1][1].startswith("Disconnected: Kicked by an administrator in=")
 
 
 # After login.

@@ -88,6 +88,7 @@ class Dialogue:
         threads: Any = None,
         handover: Any = None,
         registry: Any = None,
+        logged_in: Any = None,
     ) -> None:
         self.clock = Clock()
         self.log = ListLog()
@@ -105,6 +106,7 @@ class Dialogue:
             self.log,
             tls,
             handover,
+            logged_in,
         )
         self.address = address
         self.wire = Wire()

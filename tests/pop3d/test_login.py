@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Granted, Refused
 from mailserver.pop3d.factory import Pop3Settings
 from mailserver.store.contract import MailboxBusy, StoreFailure
@@ -242,6 +243,39 @@ def test_trouble_in_the_store_at_login(problem: Exception, code: bytes) -> None:
     assert b"/var/mail" not in answer
     assert not dialogue.store.maildrop_is_locked
     assert dialogue.store.users == 0
+
+
+def test_too_many_sessions_of_a_user_from_an_address() -> None:
+    """mail_max_userip_connections: Dovecot's code and text, a log line that is no failed login."""
+    dialogue = Dialogue(logged_in=LoggedIn(1))
+    dialogue.log_in()
+    first, first_wire = dialogue.server, dialogue.wire
+    dialogue.connect()
+    dialogue.ask(b"USER alice")
+    assert dialogue.ask(b"PASS secret") == (
+        b"-ERR [IN-USE] Maximum number of connections from user+IP exceeded "
+        b"(mail_max_userip_connections=1)\r\n"
+    )
+    assert dialogue.wire.disconnecting and not first_wire.disconnecting
+    dialogue.server.connectionLost()
+    line = dialogue.log.lines[-1][1]
+    assert line.startswith("Disconnected: Maximum number of connections") and "auth failed" not in line
+    first.connectionLost()
+    dialogue.log_in()
+
+
+def test_a_kicked_session_deletes_nothing() -> None:
+    """`mailserver kick`: -ERR, and no UPDATE state. RFC 1939 §6."""
+    logged_in = LoggedIn()
+    dialogue = Dialogue(logged_in=logged_in)
+    dialogue.log_in()
+    dialogue.ask(b"DELE 1")
+    logged_in.kick([login.session for login, _ in logged_in.logins()])
+    assert dialogue.answers() == b"-ERR [SYS/TEMP] Kicked by an administrator.\r\n"
+    assert dialogue.wire.disconnecting
+    dialogue.server.connectionLost()
+    assert len(dialogue.store.inbox.uids) == 2 and not dialogue.store.maildrop_is_locked
+    assert "Disconnected: Kicked by an administrator top=0/0" in dialogue.log.lines[-1][1]
 
 
 def test_login_line_in_the_log() -> None:

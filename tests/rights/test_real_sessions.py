@@ -5,16 +5,18 @@ from __future__ import annotations
 import imaplib
 import poplib
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.codec import account_from, account_message
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.imapd.factory import ImapFactory, ImapSettings
 from mailserver.maillog import ListLog
@@ -58,7 +60,7 @@ class Sessions(TestCase):
 
         SessionHost(reactor, control, build, self.host_log, lambda: self.stopped.callback(None), 600)
         fronts = self.factories(MemoryRegistry(), StreamLogins(zygote), self.front_log, handover=True)
-        self.zygote, self.ports = zygote, {}
+        self.zygote, self.ports, self.inbox = zygote, {}, store.inbox
         for service, factory in fronts.items():
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
             self.addCleanup(port.stopListening)
@@ -76,10 +78,28 @@ class Sessions(TestCase):
             return Handover(reactor, service) if handover else None
 
         common: Any = (logins, registry, Inline(), reactor, log)
+        self.logged_in = LoggedIn()  # the front's, which is made last
+        more: Any = {"logged_in": self.logged_in}
         return {
-            "imap": ImapFactory(ImapSettings(), *common, handover=hand_over("imap")),
-            "pop3": Pop3Factory(Pop3Settings(), *common, handover=hand_over("pop3")),
+            "imap": ImapFactory(ImapSettings(), *common, handover=hand_over("imap"), **more),
+            "pop3": Pop3Factory(Pop3Settings(), *common, handover=hand_over("pop3"), **more),
         }
+
+    def kick(self) -> None:
+        """Every session is kicked, as `mailserver kick` does."""
+
+        def act() -> None:
+            self.logged_in.kick([login.session for login, _ in self.logged_in.logins()])
+
+        blockingCallFromThread(reactor, act)
+
+    def wait_for_log(self, text: str) -> None:
+        """Returns when the host has written the text."""
+        for _ in range(3000):
+            if self.logged(self.host_log, text):
+                return
+            time.sleep(0.01)
+        self.fail(f"{text} not in {self.host_log.lines}")
 
     def logged(self, log: ListLog, text: str) -> int:
         return sum(text in line for _, line in log.lines)
@@ -128,5 +148,50 @@ class Sessions(TestCase):
             self.assertEqual(session.stat()[0], 2)
             self.assertEqual(b"\r\n".join(session.retr(2)[1]) + b"\r\n", LARGE)
             self.assertTrue(session.quit().startswith(b"+OK"))
+
+        return self.run_client(client)
+
+    def test_a_kicked_imap_session_is_sent_away_by_its_host(self) -> Deferred[None]:
+        """BYE comes from the host, which alone knows where its answers end."""
+
+        def client() -> None:
+            session = imaplib.IMAP4("127.0.0.1", self.ports["imap"], timeout=30)
+            session.login("alice", "secret")
+            session.select()
+            self.assertEqual(len(self.logged_in.logins()), 1)
+            self.kick()
+            self.assertEqual(session.readline(), b"* BYE Kicked by an administrator.\r\n")
+            self.assertEqual(session.readline(), b"")
+            session.shutdown()
+            self.wait_for_log("Disconnected: Kicked by an administrator in=")
+
+        return self.run_client(client)
+
+    def test_a_kicked_pop3_session_deletes_nothing(self) -> Deferred[None]:
+        """-ERR comes from the host; what was marked stays. RFC 1939 §6."""
+
+        def client() -> None:
+            session = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=30)
+            session.user("alice")
+            session.pass_("secret")
+            session.dele(1)
+            self.kick()
+            assert session.file is not None
+            self.assertEqual(session.file.readline(), b"-ERR [SYS/TEMP] Kicked by an administrator.\r\n")
+            self.assertEqual(session.file.readline(), b"")
+            session.close()
+            self.wait_for_log("Disconnected: Kicked by an administrator top=")
+            self.assertEqual(len(self.inbox.uids), 2)
+
+        return self.run_client(client)
+
+    def test_a_client_that_leaves_was_not_kicked(self) -> Deferred[None]:
+        """Both ends of the stream closed is something else than its sending side shut down."""
+
+        def client() -> None:
+            session = imaplib.IMAP4("127.0.0.1", self.ports["imap"], timeout=30)
+            session.login("alice", "secret")
+            session.shutdown()
+            self.wait_for_log("Disconnected: Connection closed in=")
 
         return self.run_client(client)

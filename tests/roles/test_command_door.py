@@ -17,8 +17,9 @@ from twisted.internet.epollreactor import EPollReactor
 from mailserver.maillog import ListLog
 from mailserver.queue.directory import QueueDirectory, State
 from mailserver.rights import messages
-from mailserver.roles import command_door
-from mailserver.roles.command_door import MOST_OF_A_USER, CommandDoor, Permissions
+from mailserver.rights.listeners import connect_channel
+from mailserver.roles.command_door import PLACE, CommandDoor, Permissions
+from mailserver.roles.door import MOST_OF_A_USER
 from mailserver.threads import WorkerThreads
 from tests.queue.world import envelope
 
@@ -64,7 +65,7 @@ class House:
         self.door = CommandDoor(
             self.reactor,
             self.threads,
-            command_door.listen(self.path),
+            PLACE.listen(self.path),
             self.queue,
             self.runner,  # type: ignore[arg-type]
             permissions,
@@ -83,7 +84,7 @@ class House:
         assert not self.thread.is_alive()
 
     def ask(self, question: str, value: str = "") -> dict[str, Any]:
-        answer, descriptors = command_door.ask(self.path, question, value, timeout=10)
+        answer, descriptors = PLACE.ask(self.path, question, value, timeout=10)
         messages.close_all(descriptors)
         return dict(answer)
 
@@ -107,8 +108,8 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def connected(house: House) -> socket.socket:
-    with command_door._short_path(house.path) as path:
-        return command_door.connect_channel(path, 10)
+    with PLACE.short_path(house.path) as path:
+        return connect_channel(path, 10)
 
 
 def test_anybody_may_connect(house: House) -> None:
@@ -122,7 +123,7 @@ def test_listing(house: House) -> None:
     """A file of lines, in the form of postqueue -j; several may ask at once."""
     ids = {house.put("a@example.net") for _ in range(3)}
     for _ in range(2):
-        answer, descriptors = command_door.ask(house.path, "list", timeout=10)
+        answer, descriptors = PLACE.ask(house.path, "list", timeout=10)
         assert answer == {"ok": True}
         with open(descriptors[0], encoding="ascii") as file:
             file.seek(0)
@@ -216,9 +217,9 @@ def test_many_connections(house: House) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     """OSError, also where a dead server left its socket."""
     with pytest.raises(OSError):
-        command_door.ask(str(tmp_path), "list")
-    listener = command_door.listen(str(tmp_path))
+        PLACE.ask(str(tmp_path), "list")
+    listener = PLACE.listen(str(tmp_path))
     listener.close()
     with pytest.raises(ConnectionRefusedError):
-        command_door.ask(str(tmp_path), "list")
-    command_door.listen(str(tmp_path)).close()  # and the next server takes its place
+        PLACE.ask(str(tmp_path), "list")
+    PLACE.listen(str(tmp_path)).close()  # and the next server takes its place

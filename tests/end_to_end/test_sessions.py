@@ -1,0 +1,105 @@
+"""`mailserver who`, `kick` and `penalty` against a running server."""
+
+from __future__ import annotations
+
+import imaplib
+import json
+import poplib
+import smtplib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.server import Server, running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("sessions") / "home", "maildir") as started:
+        yield started
+
+
+def imap(server: Server, name: str = "alice") -> imaplib.IMAP4:
+    client = imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=30)
+    client.login(name, server.passwords[name])
+    return client
+
+
+def pop3(server: Server, name: str = "alice") -> poplib.POP3:
+    client = poplib.POP3("127.0.0.1", server.ports["pop3"], timeout=30)
+    client.user(name)
+    client.pass_(server.passwords[name])
+    return client
+
+
+def smtp(server: Server, name: str = "bob") -> smtplib.SMTP:
+    client = smtplib.SMTP("127.0.0.1", server.ports["submission"], timeout=30)
+    client.login(name, server.passwords[name])
+    return client
+
+
+def test_who_and_kick(server: Server) -> None:
+    """Everybody in doveadm's columns; a kick by user, by network, by both."""
+    first, second, maildrop, submission = imap(server), imap(server), pop3(server), smtp(server)
+    assert server.process is not None
+    pid = server.process.pid
+    assert [line.split() for line in server.command("who").splitlines()] == [
+        ["username", "#", "proto", "(pids)", "(ips)"],
+        ["alice", "2", "imap", f"({pid})", "(127.0.0.1)"],
+        ["alice", "1", "pop3", f"({pid})", "(127.0.0.1)"],
+        ["bob", "1", "smtp", f"({pid})", "(127.0.0.1)"],
+    ]
+    assert json.loads(server.command("who", "b*", "--json")) == [
+        {"username": "bob", "connections": 1, "service": "smtp", "pids": [pid], "ips": ["127.0.0.1"]}
+    ]
+    assert server.command("who", "-1", "192.0.2.0/24").split() == ["username", "proto", "pid", "ip"]
+    assert len(json.loads(server.command("who", "-1", "--json", "alice", "127.0.0.0/8"))) == 3
+    messages = maildrop.stat()[0]
+    maildrop.dele(1)
+
+    assert "no users kicked" in server.command("kick", "alice", "192.0.2.1", status=68)
+    assert server.command("kick", "ali?e") == "kicked connections from the following users:\nalice\n"
+    for client in (first, second):
+        assert client.readline() == b"* BYE Kicked by an administrator.\r\n"
+        client.shutdown()
+    assert maildrop.file is not None and maildrop.file.readline().startswith(b"-ERR [SYS/TEMP] Kicked")
+    maildrop.close()
+    assert len(server.command("who").splitlines()) == 2
+    assert "bob" in server.command("kick", "-f", "127.0.0.1")
+    assert submission.getreply()[1].endswith(b"Error: kicked by an administrator")
+    submission.close()
+    assert server.command("who").split() == ["username", "#", "proto", "(pids)", "(ips)"]
+    again = pop3(server)
+    assert again.stat()[0] == messages
+    again.quit()
+    server.logged(r"kicked imap session <\S+> of alice")
+
+
+def test_penalties(server: Server) -> None:
+    """The place and how many different wrong passwords; cleared, it is as if nothing had been."""
+    assert server.command("penalty").split() == ["IP", "penalty", "last_penalty"]
+    client = imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=30)
+    with pytest.raises(imaplib.IMAP4.error):
+        client.login("alice", "wrong")
+    (found,) = json.loads(server.command("penalty", "--json", "127.0.0.0/8"))
+    assert found["IP"] == "127.0.0.1" and found["penalty"] == 1
+    assert "nothing is held against 192.0.2.1" in server.command("penalty", "--clear", "192.0.2.1", status=68)
+    assert server.command("penalty", "--clear", "127.0.0.1") == "cleared 127.0.0.1\n"
+    assert server.command("penalty", "--json") == "[]\n"
+    assert "write an address" in server.command("penalty", "nonsense", status=None)
+    client.shutdown()
+
+
+def test_only_the_owner_may_ask(server: Server) -> None:
+    """The socket and its directory are the server's user's alone."""
+    (private,) = server.directory.rglob("private")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE((private / "sessions").stat().st_mode) == 0o600
+
+
+def test_no_server(tmp_path: Path) -> None:
+    """The error says what to do."""
+    server = Server(tmp_path / "home")
+    assert "mailserver run" in server.command("who", status=69)
