@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 DEMO := var
 PREFIX ?= /opt/mailserver
 SYSTEM_PYTHON ?= /usr/bin/python3
+SECONDS ?= 20
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-again compliance differential check lint type format render clients thunderbird bench install uninstall clean faults
+.PHONY: help run test test-again compliance differential check lint type format render clients thunderbird bench install uninstall clean faults fuzz audit
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,15 @@ clients: ## install Debian's mail programs that the end-to-end tests drive (root
 faults: $(STAMP_TEST) ## every fault of the store, at every system call (some minutes)
 	@FAULTS=all $(BIN)/python -m pytest -q tests/faults
 
+fuzz: $(STAMP) ## feed every grammar what breaks parsers, 20 s each: make fuzz TARGETS=imap_command SECONDS=600
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+audit: $(STAMP) ## ask PyPI whether holes are known in what is installed
+	@$(PYTHON) -m venv $(VENV)-audit
+	@$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit >=2.7, <3'
+	@$(VENV)-audit/bin/pip-audit --progress-spinner off --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 thunderbird: $(STAMP_TEST) ## drive a real Thunderbird (Debian's packages thunderbird and xvfb)
 	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/graphical
 
@@ -85,4 +95,4 @@ uninstall: ## remove what install made; mail and configuration stay
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) etc/install uninstall
 
 clean: ## remove what was built; ./var stays
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

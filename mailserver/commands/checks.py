@@ -95,30 +95,38 @@ def _names(checks: Checks) -> Iterator[Problem]:
 
 
 def _files(checks: Checks) -> Iterator[Problem]:
-    """Files of the configuration that others may write, secrets that others may read."""
+    """Files that decide where mail goes, and secrets, that somebody else may write or put in their place."""
     config = _given(checks)
-    named = {path for _, path in _tables(config)}
-    for path in (
-        config.directory,
-        *(f"{config.directory}/{name}" for name in ("main.cf", "master.cf")),
-        *named,
-    ):
-        mode = _mode(path)
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    secrets = [(name, path) for name in _SECRETS if (path := config.string(name))]
+    paths = [f"{config.directory}/main.cf", f"{config.directory}/master.cf", *(path for _, path in secrets)]
+    for kind, path in _tables(config):
+        paths += [path, path + SUFFIX] if kind in _INDEXED else [path]
+    try:
+        trusted = {0, os.geteuid(), checks.parts.mail_owner.uid}
+    except (ConfigError, OSError):
+        trusted = {0, os.geteuid()}
+    for path in dict.fromkeys((*map(os.path.dirname, paths), *paths)):
+        status = _status(path)
+        if status is None:
+            continue
+        may_all_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if may_all_write and not status.st_mode & stat.S_ISVTX:
             yield Problem(f"group or other writable: {path}: chmod go-w {path}")
-    for parameter in _SECRETS:
-        path = config.string(parameter)
-        if path and _mode(path) & stat.S_IROTH:
+        if status.st_uid not in trusted:
+            yield Problem(f"{path} belongs to uid {status.st_uid}, who may change it: chown root {path}")
+    for parameter, path in secrets:
+        status = _status(path)
+        if status is not None and status.st_mode & stat.S_IROTH:
             yield Problem(
                 f"{config.where(parameter)}: {parameter}: {path} is readable by others: chmod o-r {path}"
             )
 
 
-def _mode(path: str) -> int:
+def _status(path: str) -> os.stat_result | None:
     try:
-        return stat.S_IMODE(os.stat(path).st_mode)
+        return os.stat(path)
     except OSError:
-        return 0
+        return None
 
 
 def _directories(checks: Checks) -> Iterator[Problem]:

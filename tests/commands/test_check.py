@@ -91,6 +91,31 @@ def test_a_file_that_others_may_write(home: Path) -> None:
     only(home, "group or other writable", "main.cf", "chmod go-w")
 
 
+def test_a_table_in_a_directory_that_others_may_write(home: Path) -> None:
+    """RELIABILITY B29: whoever may rename in its directory may put another table in its place."""
+    tables = home / "tables"
+    tables.mkdir(mode=0o755)
+    (tables / "virtual").write_text("a@example.org b\n")
+    tables.chmod(0o777)
+    add(home, f"virtual_alias_maps = texthash:{tables}/virtual")
+    only(home, "group or other writable", f"{tables}:", "chmod go-w")
+    tables.chmod(0o1777)  # nobody renames others' files there
+    assert problems(home) == []
+
+
+@pytest.mark.needs("root")
+def test_a_table_that_belongs_to_a_user(home: Path) -> None:
+    """RELIABILITY B29: so may whoever owns it, or its directory."""
+    (home / "tables").mkdir()
+    table = home / "tables" / "virtual"
+    table.write_text("a@example.org b\n")
+    add(home, f"virtual_alias_maps = texthash:{table}")
+    for path in (table, table.parent):
+        os.chown(path, 4242, -1)
+        only(home, f"{path} belongs to uid 4242", "chown root")
+        os.chown(path, 0, -1)
+
+
 @pytest.mark.parametrize("name", ["users", "tls/key.pem"])
 def test_a_secret_that_others_may_read(home: Path, name: str) -> None:
     """Password hashes and keys."""

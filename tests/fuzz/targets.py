@@ -1,0 +1,366 @@
+"""Every grammar that reads what strangers write, as one function of octets: the targets of `make fuzz`.
+
+A target may raise nothing: what its grammar refuses, with the errors that it names, is as good as what it
+takes. Beyond that each states what must hold (the same however the octets are cut; what is written is
+read back). `SEEDS` are octets that get far into the grammar, to be mutated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from mailserver.accounts import passwd_file, system
+from mailserver.config.dovecot import Parser, meaning
+from mailserver.config.master import format_row, parse_master
+from mailserver.config.syntax import ConfigError, parse_main
+from mailserver.message import (
+    addresses,
+    dates,
+    header,
+    imap_envelope,
+    mime,
+    preview,
+    qualify,
+    section,
+    sort_keys,
+    structure,
+    text,
+    threading,
+)
+from mailserver.queue import drop_file
+from mailserver.store import mbox_scan, uidlist
+from mailserver.tables.cidr import network_pattern
+from mailserver.tables.source import alias_lines, map_lines, read_source
+from mailserver.tables.table import TableError
+from mailserver.wire import address, aliases, imap_mailbox, imap_sequence, smtp, smtp_reply
+from mailserver.wire.imap_arguments import ImapSyntaxError
+from mailserver.wire.imap_commands import parse_command
+from mailserver.wire.imap_deflate import DeflateError, Deflater, Inflater
+from mailserver.wire.imap_framing import CommandReader, CommandText, Event, Fatal, Limits
+from mailserver.wire.imap_search import BadCharset
+from mailserver.wire.lines import BareNewline, ChunkDecoder, CommandLines, DataDecoder, LineTooLong
+
+Target = Callable[[bytes], None]
+
+MESSAGES: Final = Path(__file__).parent.parent / "data" / "messages"
+_LONGEST_LINE: Final = 64
+_LIMITS: Final = Limits(line=200, literals=100, message=300)
+
+
+def _halves(data: bytes) -> tuple[bytes, bytes]:
+    """Cut where the first octet says."""
+    at = data[0] % (len(data) + 1) if data else 0
+    return data[:at], data[at:]
+
+
+def smtp_address(data: bytes) -> None:
+    """What is read is read again from what it is written as."""
+    with contextlib.suppress(address.AddressError):
+        found = address.parse_mailbox(data)
+        assert address.parse_mailbox(str(found).encode()) == found
+    for parse in (address.parse_lenient, address.parse_sender):
+        with contextlib.suppress(address.AddressError):
+            parse(data.decode("utf-8", "surrogateescape"))
+
+
+def smtp_command(data: bytes) -> None:
+    """RFC 5321 §4.1.1, RFC 3461 §4, RFC 3030."""
+    with contextlib.suppress(smtp.SmtpError):
+        _, argument = smtp.split_command(data)
+        for parse in (smtp.parse_helo, smtp.parse_mail, smtp.parse_rcpt, smtp.parse_bdat):
+            with contextlib.suppress(smtp.SmtpError):
+                parse(argument)
+    with contextlib.suppress(smtp.SmtpError):
+        plain = smtp.decode_xtext(data.decode("latin-1"), "ORCPT")
+        assert smtp.decode_xtext(smtp.encode_xtext(plain), "ORCPT") == plain
+
+
+def _lines(pieces: tuple[bytes, ...]) -> list[bytes | None]:
+    reader, found = CommandLines(_LONGEST_LINE), list[bytes | None]()
+    for piece in pieces:
+        reader.feed(piece)
+        while True:
+            try:
+                line = reader.next_line()
+            except LineTooLong:
+                found.append(None)
+                continue
+            if line is None:
+                break
+            found.append(line)
+        assert len(reader) <= _LONGEST_LINE
+    return found
+
+
+def smtp_lines(data: bytes) -> None:
+    """Cut anywhere, the same lines; what is held is bounded."""
+    assert _lines((data,)) == _lines(_halves(data))
+
+
+def smtp_data(data: bytes) -> None:
+    """Cut anywhere, the same content and the same rest."""
+    for mode in BareNewline:
+        whole, parts = DataDecoder(mode), DataDecoder(mode)
+        content = whole.feed(data)
+        pieces, rest = b"", b""
+        for piece in _halves(data):
+            if parts.is_finished:
+                rest += piece
+            else:
+                pieces += parts.feed(piece)
+        assert whole.is_finished == parts.is_finished
+        if whole.is_finished:
+            assert (pieces, parts.rest + rest) == (content, whole.rest)
+            assert b"\r" not in content
+        else:
+            assert content.startswith(pieces) or pieces.startswith(content)
+
+
+def smtp_chunks(data: bytes) -> None:
+    """Cut anywhere, the same content, which ends in a line end where there is any."""
+    for mode in BareNewline:
+        whole, parts = ChunkDecoder(mode), ChunkDecoder(mode)
+        content = whole.feed(data) + whole.finish()
+        assert content == b"".join(map(parts.feed, _halves(data))) + parts.finish()
+        assert not content or content.endswith(b"\n")
+
+
+def smtp_replies(data: bytes) -> None:
+    """A hostile server's replies are bounded, and printable."""
+    reader = smtp_reply.ReplyReader()
+    reader.feed(data)
+    with contextlib.suppress(smtp_reply.ReplyError):
+        while reply := reader.take():
+            smtp_reply.parse_extensions(reply)
+            assert all(line.isprintable() for line in reply.lines)
+            assert reply.dsn
+
+
+def _events(pieces: tuple[bytes, ...]) -> Iterator[Event]:
+    reader = CommandReader(_LIMITS)
+    for piece in pieces:
+        reader.feed(piece)
+        while (event := reader.next_event()) is not None:
+            yield event
+            if isinstance(event, Fatal):
+                return
+
+
+def imap_framing(data: bytes) -> None:
+    """Cut anywhere, the same commands; literals are counted exactly."""
+    assert list(_events((data,))) == list(_events(_halves(data)))
+
+
+def imap_command(data: bytes) -> None:
+    """A command is a value or an ImapSyntaxError, with and without UTF8=ACCEPT."""
+    line, *literals = data.split(b"\0")
+    for takes_utf8 in (False, True):
+        with contextlib.suppress(ImapSyntaxError, BadCharset):
+            parse_command(CommandText(line, tuple(literals)), takes_utf8)
+
+
+def imap_name(data: bytes) -> None:
+    """A mailbox name that is taken is written and read back as itself. RFC 3501 §5.1.3."""
+    for takes_utf8 in (False, True):
+        with contextlib.suppress(ImapSyntaxError):
+            name = imap_mailbox.mailbox_name(data, takes_utf8)
+            assert imap_mailbox.decode_modified_utf7(imap_mailbox.encode_modified_utf7(name)) == name
+            imap_mailbox.matches(name.replace("a", "*").replace("b", "%"), name)
+
+
+def imap_sequence_set(data: bytes) -> None:
+    """Spans ascend and do not touch; what is rendered is read back."""
+    with contextlib.suppress(ImapSyntaxError):
+        spans = imap_sequence.parse_sequence_set(data).spans(1000)
+        assert all(low <= high for low, high in spans)
+        assert all(one[1] + 1 < other[0] for one, other in pairwise(spans))
+        numbers = [number for low, high in spans for number in range(low, min(high, low + 50) + 1)]
+        if numbers:
+            rendered = imap_sequence.parse_sequence_set(imap_sequence.render_set(numbers))
+            assert rendered.spans(1) == imap_sequence.runs(numbers)
+
+
+def imap_deflate(data: bytes) -> None:
+    """Foreign streams stay bounded; our own are read back. RFC 4978."""
+    inflater = Inflater(1 << 16)
+    inflater.feed(data)
+    with contextlib.suppress(DeflateError):
+        while inflater.read():
+            pass
+    reader = Inflater(1 << 16)
+    reader.feed(Deflater().deflate(data))
+    found = b""
+    while piece := reader.read():
+        found += piece
+    assert found == data
+
+
+def mime_message(data: bytes) -> None:
+    """Parts lie within their message, and every answer can be given."""
+    message = mime.parse(data)
+    structure.render_body(data)
+    structure.render_bodystructure(data)
+    imap_envelope.render_envelope(data)
+    preview.preview(data)
+    text.searchable(data)
+    for numbers in ((1,), (2,), (1, 1), (1, 2, 3)):
+        for part in ("", "HEADER", "TEXT", "MIME"):
+            section.section_span(message, numbers, part)
+        with contextlib.suppress(section.UnknownEncoding):
+            section.binary(data, message, numbers)
+
+
+def mail_header(data: bytes) -> None:
+    """A header is its fields; every field's value can be read as any kind."""
+    end = header.header_end(data)
+    assert 0 <= end <= len(data)
+    for field in header.fields(data[:end]):
+        value = header.unfold(field.body)
+        addresses.parse_addresses(value)
+        dates.sent_date(value)
+        text.decode_words(value)
+        mime.content_type(value)
+        qualify.qualified_list(value, b"example.org")
+        sort_keys.base_subject(value)
+        sort_keys.mailbox_key(value)
+        sort_keys.display_key(value)
+        sort_keys.references(value, value)
+
+
+def threads(data: bytes) -> None:
+    """Every message stands in the threads once, whatever refers to what. RFC 5256 §3."""
+    names = [bytes([octet & 7]) for octet in data[:60]]
+    messages = [
+        threading.Threadable(
+            number, names[number], tuple(names[number : number + (octet >> 6)]), str(octet & 3)
+        )
+        for number, octet in enumerate(data[:60])
+    ]
+    for arrange in (threading.by_references, threading.by_refs):
+        said = threading.render(arrange(messages))
+        numbers = said.replace(b"(", b" ").replace(b")", b" ").split()
+        assert sorted(map(int, numbers)) == list(range(len(messages)))
+
+
+def alias_values(data: bytes) -> None:
+    """Right-hand sides of aliases(5) and lines of .forward."""
+    aliases.parse_destinations(data.decode("utf-8", "surrogateescape"))
+    aliases.parse_file(data)
+
+
+def table_source(data: bytes) -> None:
+    """postmap's and postalias's sources, and network patterns."""
+    written = data.decode("utf-8", "surrogateescape")
+    for grammar in (map_lines, alias_lines):
+        with contextlib.suppress(TableError):
+            read_source(written, grammar)
+    with contextlib.suppress(ValueError):
+        network_pattern(written)
+
+
+def configuration(data: bytes) -> None:
+    """main.cf, master.cf, dovecot.conf: read, or refused with the place."""
+    written = data.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(ConfigError):
+        parse_main(written, "main.cf")
+    with contextlib.suppress(ConfigError):
+        rows, _ = parse_master(written, "master.cf")
+        for row in rows:
+            format_row(row)
+    parser = Parser(lambda path: written, lambda pattern: [])
+    with contextlib.suppress(ConfigError):
+        parser.parse("dovecot.conf")
+        meaning(parser.finish())
+
+
+def account_files(data: bytes) -> None:
+    """passwd-files and shadow."""
+    written = data.decode("utf-8", "surrogateescape")
+    passwd_file.parse(written)
+    for entry in system.parse_shadow(written).values():
+        entry.refusal(20_000)
+
+
+def dropped_file(data: bytes) -> None:
+    """What users put into maildrop."""
+    with contextlib.suppress(drop_file.Malformed):
+        drop_file.decode_first_line(data)
+    with contextlib.suppress(drop_file.Malformed):
+        fields = drop_file.decode_envelope(data)
+        assert b"".join(b"%s=%s\0" % field for field in fields) == data
+
+
+def mbox_file(data: bytes) -> None:
+    """Messages follow each other without a gap from the first separator to the end."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        for mboxrd in (False, True):
+            at = None
+            for message in mbox_scan.scan(file.fileno(), 0, len(data), mboxrd):
+                place = message.place
+                assert at is None or place.offset == at
+                at = place.offset + place.length
+            assert at is None or at == len(data)
+
+
+def dovecot_uidlist(data: bytes) -> None:
+    """UIDNEXT lies above every UID."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, uidlist.UIDLIST).write_bytes(data)
+        adopted, uids = uidlist.read_uidlist(os.fspath(directory))
+        assert not uids or adopted.uidnext > max(uids.values())
+
+
+_COMMANDS: Final = (
+    b'a UID SEARCH RETURN (MIN PARTIAL 1:9) CHARSET UTF-8 OR NOT SEEN (FROM "x" UID 1:*) MODSEQ 7',
+    b'a LIST (SUBSCRIBED) "" ("a" b*) RETURN (CHILDREN STATUS (MESSAGES UIDNEXT))',
+    b"a UID FETCH 1,2:* (FLAGS BODY.PEEK[1.HEADER.FIELDS (To)]<0.9> BINARY[1]) (CHANGEDSINCE 5 VANISHED)",
+    b'a APPEND x (\\Seen) "24-Nov-2026 02:22:04 +0000" CATENATE (URL "/x/;UID=2" TEXT {3}\r\n)\0abc',
+    b"a SELECT x (QRESYNC (67890007 20050715 41,43:211 (1 1)))",
+    b"a NOTIFY SET STATUS (selected (MessageNew (UID) MessageExpunge)) (subtree (a b) (MailboxName))",
+    b"a STORE 1:3,7 (UNCHANGEDSINCE 7) +FLAGS.SILENT (\\Seen x)",
+    b'a SETMETADATA INBOX (/private/comment "x" /shared/comment NIL)',
+    b"a SORT RETURN (COUNT) (REVERSE DATE SUBJECT) UTF-8 ALL",
+    b"a THREAD REFERENCES US-ASCII ALL",
+)
+_REPLIES: Final = (b"250-mx.example\r\n250-SIZE 9\r\n250 AUTH PLAIN\r\n", b"451 4.7.1 later\r\n")
+_SMTP: Final = (
+    b"MAIL FROM:<a@b.example> SIZE=9 BODY=8BITMIME RET=HDRS ENVID=x+2By SMTPUTF8",
+    b'RCPT TO:<@h:"a b"@[IPv6:::1]> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+3Dy',
+)
+_DOVECOT: Final = (
+    b"protocols = imap pop3\nnamespace inbox {\n  mailbox Sent {\n  }\n}\npassdb {\n  driver = shadow\n}\n"
+)
+_MBOX: Final = b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: x\nX-UID: 7\nStatus: RO\n\nbody\n>From x\n\n"
+
+SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
+    smtp_address: (b'"a b"+x@[192.0.2.1]', b"a@b.example", b"@a,@b:c@d"),
+    smtp_command: _SMTP,
+    smtp_lines: (b"EHLO x\r\nMAIL\n" + 80 * b"x" + b"\r\nQUIT\r\n",),
+    smtp_data: (b"..x\r\n.\r\nQUIT\r\n", b"x\n.\n", b"a\r.\r\nb\r\n.\n.\r\n"),
+    smtp_chunks: (b"a\r\nb\rc\n\r",),
+    smtp_replies: _REPLIES,
+    imap_framing: (b"a LOGIN {1}\r\nx {2+}\r\nyy\r\nb NOOP\r\n", b"a APPEND x {900}\r\n"),
+    imap_command: _COMMANDS,
+    imap_name: (b"a/b&AOQ-/c", b"INBOX/&-", "ä/ö".encode()),
+    imap_sequence_set: (b"1:3,7,*:9,4294967295",),
+    imap_deflate: (Deflater().deflate(b"a NOOP\r\n" * 9),),
+    mime_message: tuple(sorted(path.read_bytes() for path in MESSAGES.iterdir())),
+    mail_header: tuple(sorted(path.read_bytes()[:2000] for path in MESSAGES.iterdir())),
+    threads: (bytes(range(0, 250, 9)),),
+    alias_values: (b'a, "|cmd x", /file, :include:/x, \\a, "b c"@d\n#x\n',),
+    table_source: (b'# x\na@b OK\n "q r"\n  y\nname: "|x", y\n', b"192.0.2.0/24"),
+    configuration: (b"a = ${b?c:d} $x\n  y\nsmtp inet n - n - - smtpd\n  -o a=b\n", _DOVECOT),
+    account_files: (b"a:{PLAIN}x:1:2::/h::userdb_mail=maildir:~/m allow_nets=::1\n", b"a:$6$x:1:0:9:7:::\n"),
+    dropped_file: (drop_file.encode([(b"sender", b"a"), (b"recipient", b"b@c")], b"x\n"),),
+    mbox_file: (_MBOX, _MBOX * 3, b"\n" + _MBOX),
+    dovecot_uidlist: (b"3 V9 N7 G00\n5 :1.2.h\n6 W9 :x:2,S\n",),
+}
+TARGETS: Final = {target.__name__: target for target in SEEDS}
