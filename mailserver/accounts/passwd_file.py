@@ -114,12 +114,12 @@ class PasswdFile:
     def _uid(self, text: str) -> int:
         if not text:
             return self._owner.uid
-        return int(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+        return int(text) if text.isdecimal() else pwd.getpwnam(text).pw_uid
 
     def _gid(self, text: str) -> int:
         if not text:
             return self._owner.gid
-        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
 
     def _home(self, name: str) -> str:
         local, _, domain = name.partition("@")

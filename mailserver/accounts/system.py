@@ -9,6 +9,7 @@ password is a temporary failure, and looking up who exists still works.
 from __future__ import annotations
 
 import pwd
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class ShadowEntry:
 
 
 def _day(text: str) -> int | None:
-    return int(text) if text.strip().lstrip("-").isdigit() else None
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else None
 
 
 def parse_shadow(text: str) -> Mapping[str, ShadowEntry]:

@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> None:
     values = dict(options)
     parts = given & {"-b", "-e", "-h"}
     skip = values.get("-s", "0")
-    if not skip.isdigit():
+    if not skip.isdecimal():
         raise CommandError(f"bad offset: {skip}")
     shown = Shown(
         not parts or "-e" in parts,

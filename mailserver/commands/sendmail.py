@@ -163,7 +163,7 @@ def _take_flush(options: Options, value: str) -> None:
         if not value[1:]:
             raise Failure(f"specify: -q{value[0]}{'queueid' if value[0] == 'I' else 'sitename'}")
         options.flush = value
-    elif not value[0].isdigit():
+    elif not value[0].isdecimal():
         raise Failure(f"-q{value} is not implemented")
 
 
@@ -204,7 +204,7 @@ def _perform(options: Options) -> int:
     directory = light_config.config_directory(options.config)
     values = light_config.read(directory)
     _check_user(directory, values["authorized_submit_users"])
-    limit = int(values["message_size_limit"]) if values["message_size_limit"].isdigit() else 0
+    limit = int(values["message_size_limit"]) if values["message_size_limit"].isdecimal() else 0
     if options.mode == "s":
         from mailserver.commands.smtp_on_stdin import converse
 

@@ -84,7 +84,7 @@ def parse_port(text: str | None, default: int = SMTP_PORT) -> int:
     """The port of a number or a name that mail servers have; 0 for anything else. known_tcp_ports."""
     if not text:
         return default
-    number = int(text) if text.isdigit() else KNOWN_PORTS.get(text.lower(), 0)
+    number = int(text) if text.isdecimal() else KNOWN_PORTS.get(text.lower(), 0)
     return number if number <= 65535 else 0
 
 

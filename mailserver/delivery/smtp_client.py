@@ -340,7 +340,7 @@ class SmtpClient(ESMTPClient):
                 f"SMTPUTF8 is required, but was not offered by host {self.peer}", "5.6.7", is_permanent=True
             )
         size = self.session.extensions.get("SIZE", "")
-        if size.isdigit() and 0 < int(size) < mail.octets:
+        if size.isdecimal() and 0 < int(size) < mail.octets:
             raise SessionFailed(
                 f"message size {mail.octets} exceeds size limit {size} of server {self.peer}",
                 "5.3.4",

@@ -23,7 +23,7 @@ class ServiceManager:
         self._address = environment.get("NOTIFY_SOCKET", "")
         microseconds = environment.get("WATCHDOG_USEC", "")
         is_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        has_watchdog = microseconds.isdigit() and is_for_us
+        has_watchdog = microseconds.isdecimal() and is_for_us
         self.interval = int(microseconds) / 2_000_000 if has_watchdog else math.inf
 
     def is_ready(self) -> None:

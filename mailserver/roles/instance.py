@@ -32,7 +32,7 @@ def running_pid(config: Config) -> int:
         if not is_locked(descriptor):
             return 0
         text = os.read(descriptor, 32).decode("ascii", "replace").strip()
-        return int(text) if text.isdigit() else 0
+        return int(text) if text.isdecimal() else 0
     finally:
         os.close(descriptor)
 

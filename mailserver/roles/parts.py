@@ -166,7 +166,7 @@ class Parts:
         virtual = self._static_id("virtual_uid_maps")
         name = self.config.string("mail_uid") or virtual or self.config.string("mail_owner")
         try:
-            entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+            entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
         except KeyError:
             names = ("mail_uid", "virtual_uid_maps", "mail_owner")
             parameter = next(filter(self.config.string, names))
@@ -182,7 +182,7 @@ class Parts:
         if not words:
             return ""
         kind, _, number = words[0].partition(":")
-        if len(words) > 1 or kind != "static" or not number.isdigit():
+        if len(words) > 1 or kind != "static" or not number.isdecimal():
             raise self.config.error(
                 name,
                 "all virtual mail has one owner here: write static:NUMBER, or put uids into the passwd-file",

@@ -241,7 +241,9 @@ def _first(tables: Sequence[Table], keys: Sequence[str]) -> Entry | None:
 
 def _destination_keys(nexthop: str) -> tuple[str, ...]:
     """`[host]:port` in every spelling of the port, then without it, then the bare name."""
-    name, _, digits = nexthop.rpartition(":") if nexthop.rpartition(":")[2].isdigit() else (nexthop, "", "25")
+    name, _, digits = nexthop.rpartition(":")
+    if not digits.isdecimal():
+        name, digits = nexthop, "25"
     services = [service for service, number in KNOWN_PORTS.items() if number == int(digits)]
     spelled = [f"{name}:{port}" for port in (digits, *services)]
     return tuple(dict.fromkeys((nexthop, *spelled, name, name.strip("[]"))))

@@ -95,7 +95,7 @@ class AccessCheck:
         word, _, text = entry.value.strip().partition(" ")
         text = text.strip()
         upper = word.upper()
-        if upper == "OK" or (word.isdigit() and not _REPLY.match(entry.value.strip() + " ")):
+        if upper == "OK" or (word.isdecimal() and not _REPLY.match(entry.value.strip() + " ")):
             return evaluation.permit(entry.source)
         if upper == "DUNNO":
             return None
@@ -116,7 +116,7 @@ class AccessCheck:
     def _refuse(self, evaluation: Evaluation, word: str, text: str, source: str) -> Verdict | None:
         if word == "REJECT":
             code, dsn = self._reject_code, "5.7.1"
-        elif word.isdigit():
+        elif word.isdecimal():
             code, dsn = int(word), "5.7.1" if word.startswith("5") else "4.7.1"
         else:
             code, dsn = self._defer_code, "4.7.1"

@@ -86,7 +86,7 @@ class Graveyard:
                     continue
                 for name in _listed(os.path.join(root, directory)):
                     seconds, _, original = name.partition("_")
-                    if seconds.isdigit() and original:
+                    if seconds.isdecimal() and original:
                         yield Buried(folder, os.path.join(root, directory, name), original, int(seconds))
 
     def clean(self) -> None:

@@ -148,7 +148,7 @@ class Mark:
     def decode(cls, text: str) -> Mark | None:
         """The value of `encode`; None for anything else."""
         words = text.split(" ")
-        if len(words) != 6 or not all(word.isdigit() for word in words[:5]):
+        if len(words) != 6 or not all(word.isdecimal() for word in words[:5]):
             return None
         device, inode, size, modified, changed = map(int, words[:5])
         return cls(device, inode, size, modified, changed, words[5])

@@ -149,7 +149,7 @@ def _network(item: Item) -> NetworkPattern | None:
     """The item as a network, or None where it is a name or a table."""
     text = item.pattern
     if item.table is not None or not (text.startswith("[") or _is_address(text) or "/" in text):
-        if item.table is None and text.replace(".", "").isdigit():
+        if item.table is None and text.replace(".", "").isdecimal():
             raise TableError(f'{item.source}: bad net/mask pattern: "{text}": write net/length')
         return None
     try:

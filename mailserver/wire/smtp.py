@@ -151,7 +151,7 @@ def _unsupported(keyword: str, value: str) -> NoReturn:
 
 
 def _size(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > LARGEST_SIZE:
+    if not value.isascii() or not value.isdecimal() or len(value) > LARGEST_SIZE:
         raise SmtpError(501, "5.5.4", "Bad message size syntax")
     return int(value)
 

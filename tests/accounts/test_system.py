@@ -42,6 +42,7 @@ def system(tmp_path: Path, line: str, today: int = 20_000) -> SystemAccounts:
         ("$6$x:19000:0:999:7:::", False),
         ("$6$x:19000:0:999:7:5::", True),
         ("$6$x:19000:0:900:7:5::", False),
+        ("$6$x:19\x1f:²:0x9:7:5:" + "9" * 5000 + ":", True),
     ],
 )
 def test_shadow_decides_who_may_log_in(tmp_path: Path, fields: str, may_login: bool) -> None:

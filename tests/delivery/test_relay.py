@@ -388,6 +388,17 @@ class RelayTests(RelayTestCase):
 
         return self.run_test(test)
 
+    def test_a_size_that_is_no_number_is_none(self) -> Any:
+        """RFC 1870 §4: digits of ASCII; what else counts as a digit elsewhere says nothing."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            far.extensions[1] = "SIZE ²"
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
+            self.assertEqual(outcome.status, Status.DELIVERED)
+
+        return self.run_test(test)
+
     def trusting(self, context: OurContext, policy: TlsPolicy, **settings: Any) -> Relay:
         """A relay that trusts that certificate, with one policy for everybody."""
         file = Path(tempfile.mkdtemp(), "file")
