@@ -100,7 +100,8 @@ class Outcome:
     `dsn` is the enhanced status code (RFC 3463), `text` is safe to show to the sender and has
     no line break; `relay` is "local", "none" or "host[ip]:port"; `remote` is the reply of a
     remote server, for Diagnostic-Code (RFC 3464 §2.3.6). Where it `reports_itself`, the next server
-    took over the duty to report success (RFC 3461 §5.2.1).
+    took over the duty to report success (RFC 3461 §5.2.1); where it `is_final`, the message was not passed
+    on but delivered, whatever the way.
     """
 
     status: Status
@@ -109,6 +110,7 @@ class Outcome:
     relay: str = "local"
     remote: str = ""
     reports_itself: bool = False
+    is_final: bool = False
 
     @classmethod
     def delivered(cls, text: str, dsn: str = "2.0.0", relay: str = "local", remote: str = "") -> Outcome:

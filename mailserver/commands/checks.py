@@ -29,6 +29,7 @@ from mailserver.roles.instance import running_pid
 from mailserver.roles.listening import StartFailed, bind_all
 from mailserver.roles.parts import Parts
 from mailserver.roles.smtp import SmtpListeners
+from mailserver.roles.transports import pipes
 from mailserver.tables.index import SUFFIX
 from mailserver.threads import Inline
 from mailserver.tls import CertificateError, days_left, read_file
@@ -260,6 +261,14 @@ def _parts(checks: Checks) -> Iterator[Problem]:
             yield Problem(str(error), is_fatal=True)
 
 
+def _pipes(checks: Checks) -> Iterator[Problem]:
+    """Rows of pipe(8) that cannot be used."""
+    try:
+        pipes(_given(checks))
+    except ConfigError as error:
+        yield Problem(str(error), is_fatal=True)
+
+
 def _ports(checks: Checks) -> Iterator[Problem]:
     """Ports that somebody else has; our own server may have them."""
     if checks.pid:
@@ -301,6 +310,7 @@ _ALL: Final = (
     _table_files,
     _access_file,
     _parts,
+    _pipes,
     _tls,
     _relaying,
     _ports,

@@ -62,6 +62,7 @@ TRANSPORT_FAMILY: Final[Mapping[str, str]] = MappingProxyType(
 )
 _HONOURED_IN_FAMILY: Final = frozenset(
     {"_destination_concurrency_limit", "_destination_recipient_limit", "_initial_destination_concurrency"}
+    | {"_time_limit"}
 )
 _FAMILY_TYPES: Final = {
     "_rate_delay": Type.SECONDS,

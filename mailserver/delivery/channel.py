@@ -68,6 +68,7 @@ def handlers(agents: Agents) -> Mapping[str, Handler]:
         fields = dict(message["job"])
         fields["action"] = Action(fields["action"])
         fields["prefix"] = to_octets(fields["prefix"])
+        fields["arguments"] = tuple(fields["arguments"])
         outcome = agents.perform(Job(owner=Owner(**message["owner"]), **fields), descriptors[0])
         return {"outcome": {**asdict(outcome), "status": outcome.status.value}}
 

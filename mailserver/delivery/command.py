@@ -1,4 +1,4 @@
-"""Running `|command` destinations: what they get, how long they may take, what their exit means.
+"""Running `|command` and pipe(8): what they get, how long they may take, what their exit means.
 
 A command made of harmless characters is run without a shell; any other text, which is the
 user's or the administrator's own, goes to `/bin/sh -c`; every text to local_command_shell, where that is
@@ -91,7 +91,16 @@ def arguments(command: str, shell: Sequence[str] = ()) -> list[str]:
 
 def deliver(job: Job, pieces: Iterable[bytes], shell: Sequence[str] = ()) -> Outcome:
     """The command has run on the message; what its end means for the recipient. Raises OSError."""
-    return judge(job.target, run(job, pieces, shell))
+    return judge(job.target, run(job, arguments(job.target, shell), pieces))
+
+
+def deliver_to_pipe(job: Job, pieces: Iterable[bytes]) -> Outcome:
+    """The same for a row of master.cf, in pipe(8)'s words. Raises OSError."""
+    ended = run(job, job.arguments, pieces)
+    if ended.status == 0:
+        said = f" ({ended.output})" if ended.output else ""
+        return Outcome.delivered(f"delivered via {job.target} service{said}")
+    return judge(job.arguments[0], ended)
 
 
 def judge(command: str, ended: Ended) -> Outcome:
@@ -116,15 +125,16 @@ def _by_class(dsn: str, text: str) -> Outcome:
     return Outcome.deferred(text, dsn) if dsn.startswith("4") else Outcome.failed(text, dsn)
 
 
-def run(job: Job, pieces: Iterable[bytes], shell: Sequence[str] = ()) -> Ended:
+def run(job: Job, command: Sequence[str], pieces: Iterable[bytes]) -> Ended:
     """The command has ended, by itself or killed with its process group at the time limit. Raises OSError."""
+    directory = job.directory or job.owner.home
     process = subprocess.Popen(
-        arguments(job.target, shell),
+        [argument.encode("utf-8", "surrogateescape") for argument in command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         bufsize=0,
-        cwd=job.owner.home if os.path.isdir(job.owner.home) else "/",
+        cwd=directory if job.directory or os.path.isdir(directory) else "/",
         env=environment(job),
         umask=0o077,
         start_new_session=True,

@@ -31,6 +31,7 @@ class Action(Enum):
     MAILBOX = "mailbox"  # the recipient's own: mbox file, or maildir with a trailing slash
     FILE = "file"  # /file of an alias or .forward; a trailing slash means maildir
     COMMAND = "command"  # |command
+    PIPE = "pipe"  # a pipe(8) row of master.cf
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Job:
     `content_offset` of the descriptor and is `content_length` octets long, LF line ends.
     `environment` is for commands. `size_limit` 0 means none; `time_limit` is in seconds. `quota` is the
     rule for the owner's mail (`store.quota`), "" where there is none.
+
+    A PIPE has its service's name as target; `arguments` are the command and what it is called with, in
+    `directory`, "" for the owner's home; `flags` and `eol` are those of `pipe_content.formatted`.
     """
 
     action: Action
@@ -57,6 +61,10 @@ class Job:
     time_limit: int = 1000
     queue_id: str = ""
     quota: str = ""
+    arguments: tuple[str, ...] = ()
+    directory: str = ""
+    flags: str = ""
+    eol: str = "\n"
 
 
 @dataclass(frozen=True, slots=True)

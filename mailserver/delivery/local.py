@@ -17,11 +17,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 from urllib.parse import quote
 
 from mailserver.delivery import command, user_files
 from mailserver.delivery.job import Action, Forward, Job, Owner
+from mailserver.delivery.pipe_content import formatted
 from mailserver.envelope import Outcome
 from mailserver.store import locking, maildir, mbox
 from mailserver.store.contract import MailboxBusy
@@ -30,6 +32,7 @@ from mailserver.store.mbox_open import UnsafeMailbox
 from mailserver.store.quota import parse_rule, usage_at_delivery
 
 _BLOCK: Final = 256 * 1024
+_COMMANDS: Final = (Action.COMMAND, Action.PIPE)
 _CHANGED: Final = (errno.EAGAIN, errno.ESTALE)
 _FULL: Final = (errno.EDQUOT, errno.EFBIG)
 _WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -110,6 +113,10 @@ class LocalAgents:
             first = from_line(job.sender, time.time())
             message = command.message_for_command(first, job.prefix, _content(job, content))
             return command.deliver(job, message, self._command_shell)
+        if job.action is Action.PIPE:
+            eol = job.eol.encode("latin-1")
+            body = formatted(_content(job, content), job.flags, eol)
+            return command.deliver_to_pipe(job, chain((job.prefix.replace(b"\n", eol),), body))
         if job.quota and not self._has_room(job):
             return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
         if job.target.endswith("/"):
@@ -166,7 +173,7 @@ class LocalAgents:
         reason = os.strerror(error.errno) if error.errno else str(error)
         act = "error writing message: " if error.errno in _WRITING else ""
         text = f"{_failure(job)}{act}{reason}"
-        if job.action is Action.COMMAND:
+        if job.action in _COMMANDS:
             return Outcome.deferred(text, "4.3.0")  # fork, pipe: the command itself has its exit status
         if error.errno in _FULL:
             return self._full(text)
@@ -177,7 +184,7 @@ class LocalAgents:
 
 def _failure(job: Job) -> str:
     """How the text of a failure begins, up to the reason."""
-    if job.action is Action.COMMAND:
+    if job.action in _COMMANDS:
         return "Command failed: "
     if job.target.endswith("/"):
         return "maildir delivery failed: "

@@ -42,6 +42,31 @@ class Transport(Protocol):
         """The word for the transport in the log: that of Postfix's daemon for such a delivery."""
 
 
+class NamedTransport(Transport, Protocol):
+    """A transport that says which names it has."""
+
+    def __contains__(self, transport: str) -> bool: ...
+
+
+class Transports:
+    """Two as one: the first has the names that it contains, the last one all others."""
+
+    def __init__(self, first: NamedTransport, last: Transport) -> None:
+        self._first = first
+        self._last = last
+
+    def deliver(self, mail: Outgoing) -> Awaitable[Sequence[Outcome]]:
+        """See `Transport.deliver`."""
+        return self._of(mail.transport).deliver(mail)
+
+    def service(self, transport: str) -> str:
+        """See `Transport.service`."""
+        return self._of(transport).service(transport)
+
+    def _of(self, transport: str) -> Transport:
+        return self._first if transport in self._first else self._last
+
+
 class NoRelay:
     """Stands where no transport is configured: everything waits, with the reason."""
 

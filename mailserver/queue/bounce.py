@@ -76,7 +76,7 @@ class Bounces:
         kinds: dict[Kind, list[int]] = defaultdict(list)
         for leaf in leaves:
             if "SUCCESS" in progress.root(leaf).notify:
-                kinds[_success_kind(progress.leaves[leaf].kind)].append(leaf)
+                kinds[_success_kind(progress.leaves[leaf].kind, progress.outcomes[leaf])].append(leaf)
         return [
             sent for kind, group in kinds.items() for sent in self._report(message, progress, group, kind)
         ]
@@ -186,8 +186,8 @@ def _wants(recipient: Recipient, condition: str) -> bool:
     return not recipient.notify or condition in recipient.notify
 
 
-def _success_kind(kind: LeafKind) -> Kind:
-    if kind is LeafKind.REMOTE:
+def _success_kind(kind: LeafKind, outcome: Outcome | None) -> Kind:
+    if kind is LeafKind.REMOTE and not (outcome is not None and outcome.is_final):
         return Kind.RELAYED
     return Kind.EXPANDED if kind is LeafKind.FORWARD else Kind.DELIVERED
 

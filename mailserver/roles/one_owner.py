@@ -63,7 +63,7 @@ class OneOwnerServer(Service):
         parts.queue.prepare()
         self._resolver = Resolver(reactor)
         self._registry, self._notices = make_registry(parts, threads, reactor)
-        self._runner, self._relay = make_runner(
+        self._runner, self._ways_out = make_runner(
             parts,
             threads,
             reactor,
@@ -71,6 +71,7 @@ class OneOwnerServer(Service):
             local_agents(parts),
             self._notices.nudge,
             smtp_ports(bound),
+            agents_are_this_process=True,
         )
         self._local = LocalSide(parts, threads, reactor, self._runner, is_shared)
         decides = judge(parts)
@@ -128,7 +129,7 @@ class OneOwnerServer(Service):
         await self._ports.close()
         await self._local.stop()
         await self._runner.stop()
-        self._relay.close()
+        self._ways_out.close()
         self._parts.queue.close()
         self._notices.stop()
         await self._threads.run(self._registry.shut)

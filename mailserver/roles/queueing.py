@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from mailserver.config.config import Config
 from mailserver.delivery.job import Agents
 from mailserver.delivery.local import LocalAgents
 from mailserver.delivery.lookups import LiveLookups
-from mailserver.delivery.remote import RemoteTransport
 from mailserver.dns import Resolver
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
@@ -20,7 +18,7 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.services import Services
 from mailserver.queue.slots import Slots
 from mailserver.roles.parts import Parts
-from mailserver.roles.relays import Relays
+from mailserver.roles.ways_out import WaysOut, exported_environment
 from mailserver.threads import Threads
 
 
@@ -50,10 +48,11 @@ def make_runner(
     agents: Agents,
     delivered: Callable[[str], None],
     smtp_ports: frozenset[int],
-) -> tuple[Runner, Relays]:
-    """The runner, not started, and the relays to close when it has stopped."""
+    agents_are_this_process: bool,
+) -> tuple[Runner, WaysOut]:
+    """The runner, not started, and the ways out to close when it has stopped."""
     config = parts.config
-    relays = Relays(parts, threads, reactor, resolver, smtp_ports)
+    ways_out = WaysOut(parts, threads, reactor, resolver, agents, agents_are_this_process, smtp_ports)
     services = Services(
         queue=parts.queue,
         threads=threads,
@@ -66,17 +65,17 @@ def make_runner(
         bounces=Bounces(parts.queue, reporter(config), time.time),
         host=config.string("myhostname"),
         mail_name=config.string("mail_name"),
-        transport=RemoteTransport(relays.find, threads),
+        transport=ways_out.transport,
         retry=parts.retry_times,
         mailbox_size_limit=config.octets("mailbox_size_limit"),
         command_time_limit=config.seconds("command_time_limit"),
-        environment=_environment(config),
+        environment=exported_environment(config),
         soft_bounce=config.boolean("soft_bounce"),
         enable_original_recipient=config.boolean("enable_original_recipient"),
         delivered=delivered,
         account_slots=Slots(config.integer("local_destination_concurrency_limit")),
-        destination_slots=Slots(partial(_limit, config, "concurrency")),
-        recipient_limit=partial(_limit, config, "recipient"),
+        destination_slots=Slots(ways_out.concurrency_limit),
+        recipient_limit=ways_out.recipient_limit,
     )
     runner = Runner(
         services,
@@ -84,12 +83,7 @@ def make_runner(
         active_limit=config.integer("qmgr_message_active_limit"),
         queue_run_delay=config.seconds("queue_run_delay"),
     )
-    return runner, relays
-
-
-def _limit(config: Config, kind: str, key: str) -> int:
-    """The limit of a transport's own, or the default one. `key` is `transport` or `transport:nexthop`."""
-    return config.integer(f"{key.partition(':')[0]}_destination_{kind}_limit")
+    return runner, ways_out
 
 
 def reporter(config: Config) -> Reporter:
@@ -112,15 +106,3 @@ def _postmaster_copies(config: Config) -> dict[Kind, str]:
     }
     wanted = [notices[word] for word in config.words("notify_classes") if word in notices]
     return {kind: config.string(name) for kind, name in wanted}
-
-
-def _environment(config: Config) -> tuple[tuple[str, str], ...]:
-    """What commands find in their environment besides the message's own variables."""
-    found = []
-    for word in config.words("export_environment"):
-        name, equals, value = word.partition("=")
-        if name == "MAIL_CONFIG" and not equals:
-            found.append((name, config.directory))
-        elif equals or name in os.environ:
-            found.append((name, value if equals else os.environ[name]))
-    return tuple(found)

@@ -51,10 +51,11 @@ from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.ready import announce
-from mailserver.roles.transports import check_tables, password_files
+from mailserver.roles.transports import check_tables, longest_command, password_files, pipes
 
 AGENTS: Final = 4
 _QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
+_AGENT_GRACE: Final = 100.0  # seconds that an agent waits longer for a command than its time limit
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
@@ -163,6 +164,7 @@ class _Server:
                 parts.tls(service, listener.config)
         _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times
         check_tables(parts)
+        pipes(self._config)
 
     def roles(self) -> list[Role]:
         """Those that take mail first: they are told to stop first."""
@@ -212,6 +214,7 @@ class _Server:
             self._log,
             groups=self._job_groups,
             is_roots_own=_is_roots_own,
+            time_limit=longest_command(self._config) + _AGENT_GRACE,
         ).run()
 
     def _host_groups(self, account: Message) -> tuple[int, ...]:
@@ -281,12 +284,21 @@ class _Server:
             self._config, self._log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
         )
         _ = parts.default_privs
-        agents = ChannelAgents(AgentClient(held_channel(self._path("agents"))))
+        agents = ChannelAgents(
+            AgentClient(held_channel(self._path("agents")), longest_command(self._config) + 2 * _AGENT_GRACE)
+        )
         become_confined(self._identity)
         parts.queue.prepare()
         resolver, ports = Resolver(reactor), smtp_ports(self._bound)
-        runner, relay = make_runner(
-            parts, process.threads, reactor, resolver, agents, lambda path: None, ports
+        runner, ways_out = make_runner(
+            parts,
+            process.threads,
+            reactor,
+            resolver,
+            agents,
+            lambda path: None,
+            ports,
+            agents_are_this_process=False,
         )
         QueueDoor(reactor, self._channels["queue"], runner, {0, self._identity.uid})
         local = LocalSide(parts, process.threads, reactor, runner, is_shared=True)
@@ -296,7 +308,7 @@ class _Server:
         async def stop() -> None:
             await local.stop()
             await runner.stop()
-            relay.close()
+            ways_out.close()
             parts.queue.close()
 
         process.run(stop)

@@ -1,6 +1,6 @@
 """The transports of master.cf: which there are, and what must be known of them before any role starts.
 
-Without Twisted, so that the supervisor stays small; `roles.relays` makes them work.
+Without Twisted, so that the supervisor stays small; `roles.relays` and `roles.ways_out` make them work.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.config.config import Config
+from mailserver.config.syntax import ConfigError
+from mailserver.delivery.pipe_attributes import BadAttribute, Pipe, parse_attributes
 from mailserver.roles.parts import Parts, secret_sources
 
 SMTP: Final = "smtp"
@@ -32,6 +34,25 @@ def transports(config: Config) -> dict[str, RelayView]:
             own = config.with_overrides(row) if row.overrides else config
             views[row.service] = RelayView(own, row.program)
     return views
+
+
+def pipes(config: Config) -> dict[str, Pipe]:
+    """The transports that are commands, by name. Raises ConfigError."""
+    found = {}
+    for row in config.services:
+        if row.type == "unix" and row.program == "pipe":
+            try:
+                attributes = parse_attributes(row.arguments)
+            except BadAttribute as error:
+                raise ConfigError(f"{row.where}: {row.service}: {error}") from error
+            limit = config.with_overrides(row).seconds(f"{row.service}_time_limit")
+            found[row.service] = Pipe(attributes, limit, row.where, row.process_maximum or 0)
+    return found
+
+
+def longest_command(config: Config) -> int:
+    """The most seconds that a command may run: command_time_limit, or a pipe row's own."""
+    return max([config.seconds("command_time_limit"), *(pipe.time_limit for pipe in pipes(config).values())])
 
 
 def check_tables(parts: Parts) -> None:
