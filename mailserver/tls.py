@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.interfaces import IOpenSSLContextFactory, ISSLTransport
 from zope.interface import implementer
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
@@ -168,6 +168,32 @@ class ServerTls:
                 self._warned = seen
                 self._warn(f"TLS certificate not reloaded, the old one stays in use: {error}")
         return self._context
+
+
+def channel_bindings(transport: Any) -> Mapping[str, bytes]:
+    """What a SASL mechanism can bind itself to, by the names of RFC 9266 and RFC 5929; nothing without TLS.
+
+    `tls-exporter` wants TLS 1.3: in 1.2 it is sound only with the extended master secret, of which nobody
+    tells us.
+    """
+    handle = transport.getHandle() if ISSLTransport.providedBy(transport) else None
+    if not isinstance(handle, SSL.Connection):
+        return {}
+    bindings: dict[str, bytes] = {}
+    certificate = handle.get_certificate()
+    if certificate is not None:
+        bindings["tls-server-end-point"] = _end_point(certificate.to_cryptography())
+    if handle.get_protocol_version() == SSL.TLS1_3_VERSION:
+        bindings["tls-exporter"] = handle.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    return bindings
+
+
+def _end_point(certificate: x509.Certificate) -> bytes:
+    """The certificate's digest, by its signature's hash; SHA-256 for MD5, SHA-1, none. RFC 5929 §4.1."""
+    signed_with = certificate.signature_hash_algorithm
+    if signed_with is None or isinstance(signed_with, (hashes.MD5, hashes.SHA1)):
+        signed_with = hashes.SHA256()
+    return certificate.fingerprint(signed_with)
 
 
 def days_left(chain: bytes, now: float) -> float:

@@ -70,16 +70,18 @@ class SourcePasswordCheck:
         self._directory = directory
         self._local_domains = frozenset(domain.lower() for domain in local_domains)
         self._good = GoodLogins(remember, clock)
+        self.after_login: list[Callable[[Credential, bytes], None]] = []  # what a right password is good for
 
     def verify(self, name: str, password: bytes) -> Account | None:
         """See `PasswordCheck.verify`."""
-        credential = self._credential(name)
+        credential = self.credential(name)
         if credential is None or not credential.stored or not credential.account.may_login:
             self._waste_as_much_time(name, password)
             return None
         return credential.account if self._is_right(credential, password) else None
 
-    def _credential(self, name: str) -> Credential | None:
+    def credential(self, name: str) -> Credential | None:
+        """The account that somebody means who logs in with that name. Raises TemporaryAccountFailure."""
         lowered = login_name(name)
         if lowered is None:
             return None
@@ -99,13 +101,18 @@ class SourcePasswordCheck:
             raise TemporaryAccountFailure(f"the password of {credential.account.name}: {error}") from error
         if is_right:
             self._good.add(digest)
+            for follow in self.after_login:
+                follow(credential, password)
         return is_right
 
-    def _waste_as_much_time(self, name: str, password: bytes) -> None:
+    def borrowed(self, name: str) -> str:
+        """Somebody's stored password, always the same for a name that has none."""
         choices = [stored for source in self._directory.sources for stored in source.stored_passwords()]
         seed = self._good.digest(name.encode("utf-8", "replace"))
-        borrowed = choices[int.from_bytes(seed[:8], "big") % len(choices)] if choices else _NOBODY
+        return choices[int.from_bytes(seed[:8], "big") % len(choices)] if choices else _NOBODY
+
+    def _waste_as_much_time(self, name: str, password: bytes) -> None:
         try:
-            hashing.verify(borrowed, password)
+            hashing.verify(self.borrowed(name), password)
         except hashing.UnknownScheme:
             hashing.verify(_NOBODY, password)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Peer, Refused
+from mailserver.accounts.scram import Challenge, Proof
 from mailserver.rights.messages import Message, to_octets, to_text
 
 
@@ -24,14 +25,21 @@ def account_from(message: Message) -> Account:
 
 def attempt_message(attempt: Attempt) -> Message:
     """The attempt as plain values, password included: for the channel to the helper only."""
-    return {**asdict(attempt), "password": to_text(attempt.password)}
+    proof = attempt.proof
+    return {
+        **asdict(attempt),
+        "password": to_text(attempt.password),
+        "proof": proof and {"message": to_text(proof.message), "client_proof": to_text(proof.client_proof)},
+    }
 
 
 def attempt_from(message: Message) -> Attempt:
     """The inverse of `attempt_message`, every field checked for its type. Raises ValueError."""
     try:
         peer = Peer(**message["peer"])
-        attempt = Attempt(**{**message, "password": to_octets(message["password"]), "peer": peer})
+        password, said = to_octets(message["password"]), message["proof"]
+        proof = said and Proof(to_octets(said["message"]), to_octets(said["client_proof"]))
+        attempt = Attempt(**{**message, "password": password, "peer": peer, "proof": proof or None})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("no attempt") from error
     texts = (attempt.service, attempt.mechanism, attempt.name, attempt.session, peer.address)
@@ -48,3 +56,16 @@ def refused_message(refused: Refused) -> Message:
 def refused_from(message: Message) -> Refused:
     """The inverse of `refused_message`."""
     return Refused(message.get("temporary") is True, str(message.get("reason", "")))
+
+
+def challenge_message(challenge: Challenge) -> Message:
+    """The challenge as plain values."""
+    return {"salt": to_text(challenge.salt), "iterations": challenge.iterations}
+
+
+def challenge_from(message: Message) -> Challenge:
+    """The inverse of `challenge_message`. Raises ValueError."""
+    try:
+        return Challenge(to_octets(message["salt"]), int(message["iterations"]))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("no challenge") from error

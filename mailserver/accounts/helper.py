@@ -1,6 +1,7 @@
 """The helper: root's part of a login, and the secrets that a front may ask for.
 
-Requests, over a `ChannelService`: `{"attempt": …}` gives `{"account": …}` or `{"refused": …}`; for POP3
+Requests, over a `ChannelService`: `{"challenge": name}` gives what SCRAM shows a client of that name, and
+`{"attempt": …}` gives `{"account": …}` or `{"refused": …}`; for POP3
 and IMAP a granted one brings a stream whose other end is at the account's session host already, so that a
 front gets to a mailbox only with a right password. `{"secret": path}` gives the file's content and
 `{"stamp": path}` a mark that changes with it, for the paths named at construction and no others (TLS
@@ -18,7 +19,12 @@ from collections.abc import Callable, Container
 from typing import Final
 
 from mailserver.accounts.account import Account, AccountDirectory, TemporaryAccountFailure
-from mailserver.accounts.codec import account_message, attempt_from, refused_message
+from mailserver.accounts.codec import (
+    account_message,
+    attempt_from,
+    challenge_message,
+    refused_message,
+)
 from mailserver.accounts.login import Refused
 from mailserver.accounts.verdict import Judge
 from mailserver.maillog import MailLog
@@ -59,6 +65,8 @@ class Helper:
             return Answer({"penalties": self._judge.throttle.penalties()})
         if "forgive" in message:
             return Answer({"forgiven": self._judge.throttle.forgive(str(message["forgive"]))})
+        if "challenge" in message:
+            return self._challenge(str(message["challenge"]))
         attempt = attempt_from(message.get("attempt", {}))
         verdict = self._judge.judge(attempt)
         if isinstance(verdict.answer, Refused):
@@ -67,7 +75,15 @@ class Helper:
         if attached is None:
             return Answer({"refused": refused_message(Refused(True, "no session host"))})
         streams, pid = attached
-        return Answer({"account": account_message(verdict.answer), "pid": pid}, streams, verdict.delay)
+        signature = to_text(verdict.signature)
+        granted = {"account": account_message(verdict.answer), "pid": pid, "signature": signature}
+        return Answer(granted, streams, verdict.delay)
+
+    def _challenge(self, name: str) -> Answer:
+        challenge = self._judge.challenge(name)
+        if isinstance(challenge, Refused):
+            return Answer({"refused": refused_message(challenge)})
+        return Answer({"challenge": challenge_message(challenge)})
 
     def _streams(self, service: str, account: Account) -> tuple[tuple[int, ...], int] | None:
         """The front's end of a stream to the host and the host's pid; none for SMTP, None without a host."""

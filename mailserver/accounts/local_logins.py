@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.accounts.scram import Challenge
 from mailserver.accounts.verdict import Judge
 from mailserver.threads import Threads
 
@@ -28,9 +29,13 @@ class LocalLogins:
         """See `Logins.login`."""
         return Deferred.fromCoroutine(self._login(attempt))
 
+    def challenge(self, name: str) -> Deferred[Challenge | Refused]:
+        """See `Logins.challenge`."""
+        return self._threads.run(self._judge.challenge, name)
+
     async def _login(self, attempt: Attempt) -> Granted | Refused:
         verdict = await self._threads.run(self._judge.judge, attempt)
         if verdict.delay > 0:
             await deferLater(self._clock, verdict.delay, lambda: None)
         answer = verdict.answer
-        return Granted(answer) if isinstance(answer, Account) else answer
+        return Granted(answer, signature=verdict.signature) if isinstance(answer, Account) else answer

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 
 from mailserver.accounts.account import Account, PasswordCheck, TemporaryAccountFailure
 from mailserver.accounts.login import Attempt, Refused
+from mailserver.accounts.scram import Challenge
+from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.throttle import Throttle
 from mailserver.maillog import MailLog, printable
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to answer, and after how many seconds."""
+    """What to answer, and after how many seconds; `signature` is our part of SCRAM."""
 
     answer: Account | Refused
     delay: float
+    signature: bytes = b""
 
 
 def is_allowed_from(account: Account, address: str) -> bool:
@@ -41,12 +44,25 @@ def is_allowed_from(account: Account, address: str) -> bool:
 
 
 class Judge:
-    """Answers attempts. Safe to use from any thread."""
+    """Answers attempts. Safe to use from any thread. Without `scram` no proof is right."""
 
-    def __init__(self, check: PasswordCheck, throttle: Throttle, log: MailLog) -> None:
+    def __init__(
+        self, check: PasswordCheck, throttle: Throttle, log: MailLog, scram: ScramCheck | None = None
+    ) -> None:
         self._check = check
         self.throttle = throttle
         self._log = log
+        self._scram = scram
+
+    def challenge(self, name: str) -> Challenge | Refused:
+        """What a SCRAM client of that name is told. Blocking; never raises."""
+        if self._scram is None:
+            return Refused(temporary=True, reason="SCRAM is not configured")
+        try:
+            return self._scram.challenge(name)
+        except Exception as error:  # as in `judge`
+            self._log.write("auth", f"Error: scram({printable(name, 64)}): {error}")
+            return Refused(temporary=True, reason=str(error))
 
     def judge(self, attempt: Attempt) -> Verdict:
         """The verdict. Blocking; never raises: an unexpected fault is temporary, and logged."""
@@ -55,7 +71,7 @@ class Judge:
         if not self.throttle.may_check(address, name):
             return Verdict(Refused(temporary=True, reason="too many attempts of this place wait"), 0.0)
         try:
-            account = self._check.verify(attempt.name, attempt.password)
+            account, signature = self._verify(attempt)
         except TemporaryAccountFailure as failure:
             return self._temporary(attempt, str(failure))
         except Exception as error:  # P5: our own bug is a temporary answer, with its cause in the log
@@ -64,10 +80,18 @@ class Judge:
             return self._wrong(attempt, name, "wrong password or unknown user")
         if not is_allowed_from(account, address):
             return self._wrong(attempt, name, "allow_nets does not admit this address")
-        return Verdict(account, self.throttle.succeeded(address, name))
+        return Verdict(account, self.throttle.succeeded(address, name), signature)
+
+    def _verify(self, attempt: Attempt) -> tuple[Account | None, bytes]:
+        if attempt.proof is None:
+            return self._check.verify(attempt.name, attempt.password), b""
+        verified = None if self._scram is None else self._scram.verify(attempt.name, attempt.proof)
+        return verified or (None, b"")
 
     def _wrong(self, attempt: Attempt, name: str, reason: str) -> Verdict:
-        delay = self.throttle.failed(attempt.peer.address, name, attempt.password)
+        # Each proof differs, so a repeated wrong password counts as several here: on the safe side.
+        guess = attempt.password if attempt.proof is None else attempt.proof.client_proof
+        delay = self.throttle.failed(attempt.peer.address, name, guess)
         return Verdict(Refused(reason=reason), delay)
 
     def _temporary(self, attempt: Attempt, cause: str) -> Verdict:

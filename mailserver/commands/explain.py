@@ -142,7 +142,7 @@ def _verdict(arguments: argparse.Namespace, config: Config, parts: Parts) -> Exp
 
     from mailserver.accounts.local_logins import LocalLogins
     from mailserver.dns import Resolver
-    from mailserver.roles.one_owner import judge
+    from mailserver.roles.logins import judge
     from mailserver.roles.smtp import SmtpListeners
     from mailserver.smtpd.verdict import Request, Stage
 

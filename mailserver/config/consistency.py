@@ -21,6 +21,7 @@ from mailserver.config.syntax import Setting, referenced_names
 OUR_COMMANDS: Final = frozenset({"smtpd", "pop3d", "imapd"})
 RETRIEVAL: Final = frozenset({"imap", "imaps", "pop3", "pop3s", "none"})
 # Dovecot's protocols that are other services than retrieval.
+MECHANISMS: Final = ("plain", "login", "scram-sha-256", "scram-sha-256-plus")
 OTHER_PROTOCOLS: Final = frozenset({"lmtp", "submission", "sieve"})
 
 
@@ -33,7 +34,7 @@ def check(config: Config) -> list[str]:
             warnings += _check_settings(view, {name: view.settings[name] for name in row.overrides})
     _check_protocols(config)
     check_mail_location(config)
-    return warnings + list(_second_certificate(config))
+    return warnings + list(_second_certificate(config)) + list(_mechanisms(config))
 
 
 def _check_settings(config: Config, settings: Mapping[str, Setting]) -> Iterator[str]:
@@ -109,6 +110,15 @@ def _second_certificate(config: Config) -> Iterator[str]:
             f"{config.where('ssl_cert')}: ssl_cert: smtpd_tls_cert_file of"
             f" {config.where('smtpd_tls_cert_file')} is the certificate of all services: remove one"
         )
+
+
+def _mechanisms(config: Config) -> Iterator[str]:
+    for word in config.words("auth_mechanisms"):
+        if word.lower() not in MECHANISMS:
+            yield (
+                f"{config.where('auth_mechanisms')}: auth_mechanisms: {word} is not offered here:"
+                f" write some of {', '.join(MECHANISMS)}"
+            )
 
 
 def _check_protocols(config: Config) -> None:

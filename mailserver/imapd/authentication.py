@@ -1,7 +1,7 @@
-"""From LOGIN or AUTHENTICATE to a name and a password.
+"""From LOGIN or AUTHENTICATE to a name and a password, or to a proof of one.
 
 Who may log in is `accounts.login.Logins`' question. RFC 3501 §6.2, RFC 4616 (PLAIN),
-RFC 4959 (initial responses); the LOGIN mechanism as old clients speak it.
+RFC 4959 (initial responses), RFC 5802 (SCRAM); the LOGIN mechanism as old clients speak it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from mailserver.accounts.login import Granted, Refused
+from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.wire.imap_arguments import ImapSyntaxError
 from mailserver.wire.imap_commands import Authenticate, Login, decode_base64
+from mailserver.wire.scram import ScramSyntaxError
 
 LONGEST_NAME: Final = 255
 
@@ -48,6 +51,23 @@ async def from_authenticate(command: Authenticate, ask: Ask) -> Credentials:
         name = command.initial or await _ask(ask, b"Username:")
         return Credentials(_name(name), await _ask(ask, b"Password:"), "LOGIN")
     raise Refusal("Unsupported authentication mechanism.", b"CANNOT")
+
+
+async def by_scram(
+    dialogue: ScramDialogue, command: Authenticate, ask: Ask, attempted: Callable[[str], None]
+) -> Granted | Refused:
+    """The answer to AUTHENTICATE SCRAM-…; `attempted` is told the name. Raises Rejection."""
+    response = command.initial
+    try:
+        answer = await dialogue.step(await _ask(ask, b"") if response is None else response)
+        attempted(dialogue.attempt.name)
+        while isinstance(answer, bytes):
+            answer = await dialogue.step(await _ask(ask, answer))
+        return answer
+    except ScramSyntaxError as problem:
+        raise Rejection(str(problem)) from None
+    finally:
+        dialogue.close()
 
 
 async def _ask(ask: Ask, challenge: bytes) -> bytes:

@@ -6,6 +6,7 @@ to log in; the rest comes in the tagged OK of its login (RFC 3501 §7.2.1, RFC 9
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 _ALWAYS: Final = ("IMAP4rev1", "IMAP4rev2", "SASL-IR", "ID", "ENABLE", "IDLE", "LITERAL+")
@@ -17,15 +18,18 @@ _AFTER_LOGIN: Final = (
     "PARTIAL", "NOTIFY", "METADATA", "LIST-METADATA", "PREVIEW", "REPLACE", "CATENATE", "QUOTA",
     "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "SAVEDATE", "INPROGRESS",
 )  # fmt: skip
-MECHANISMS: Final = ("PLAIN", "LOGIN")
 
 
-def before_login(may_log_in: bool, may_start_tls: bool) -> bytes:
-    """The list for a client that has not logged in. `may_log_in`: passwords are taken now."""
+def before_login(mechanisms: Sequence[str], may_start_tls: bool) -> bytes:
+    """The list for a client that has not logged in; `mechanisms` are those that it may use now.
+
+    LOGIN shows the password as PLAIN does, and goes with it.
+    """
     words = [*_ALWAYS]
     if may_start_tls:
         words.append("STARTTLS")
-    words += [f"AUTH={name}" for name in MECHANISMS] if may_log_in else ["LOGINDISABLED"]
+    words += [f"AUTH={name}" for name in mechanisms]
+    words += [] if "PLAIN" in mechanisms else ["LOGINDISABLED"]
     return " ".join(words).encode("ascii")
 
 

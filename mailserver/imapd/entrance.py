@@ -8,13 +8,16 @@ will; then the protocol hands the connection over. RFC 3501 §6.2.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mailserver.accounts.account import Account
-from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
+from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
+from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.imapd import capability
-from mailserver.imapd.authentication import Ask, Credentials, from_authenticate, from_login
+from mailserver.imapd.authentication import Ask, Credentials, by_scram, from_authenticate, from_login
 from mailserver.imapd.journal import Journal
 from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Reply, refusal_of
 from mailserver.imapd.session import Service
@@ -27,16 +30,31 @@ Preamble = Mapping[str, Any]
 class Entrance:
     """One connection's way in. `is_open` is false once the client has left."""
 
-    def __init__(self, service: Service, logins: Logins, registry: StoreRegistry, journal: Journal) -> None:
+    def __init__(
+        self,
+        service: Service,
+        logins: Logins,
+        registry: StoreRegistry,
+        journal: Journal,
+        bindings: Callable[[], Mapping[str, bytes]],
+    ) -> None:
+        """`bindings` are those of the connection's TLS at the moment."""
         self.is_open = True
         self._service = service
         self._logins = logins
         self._registry = registry
         self._journal = journal
+        self._bindings = bindings
 
     def capabilities(self, has_tls: bool) -> bytes:
         """What is announced to this client now."""
-        return capability.before_login(self._may_log_in, has_tls and not self._journal.peer.is_tls)
+        return capability.before_login(self._mechanisms, has_tls and not self._journal.peer.is_tls)
+
+    @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        """Those that this client may use now."""
+        settings = self._service.settings
+        return offered(settings.mechanisms, self._journal.peer.is_tls) if self._may_log_in else ()
 
     @property
     def _may_log_in(self) -> bool:
@@ -53,9 +71,10 @@ class Entrance:
                 Reply(b"NO", b"Plaintext authentication disallowed without TLS.", b"PRIVACYREQUIRED"),
                 "Please use TLS.",
             )
-        credentials = await _credentials(command, ask)
-        self._journal.attempted(credentials)
-        answer = await self._logins.login(self._attempt(credentials))
+        mechanism = "PLAIN" if command.name == "LOGIN" else command.arguments.mechanism
+        if mechanism not in self._mechanisms:
+            raise Refusal("Unsupported authentication mechanism.", b"CANNOT")
+        answer = await self._answer(mechanism, command, ask)
         if isinstance(answer, Refused):
             raise self._refusal(answer)
         if not self.is_open:
@@ -64,9 +83,17 @@ class Entrance:
             raise ClientGone
         return answer
 
-    def _attempt(self, said: Credentials) -> Attempt:
-        journal = self._journal
-        return Attempt("imap", said.mechanism, said.name, said.password, journal.peer, journal.id)
+    async def _answer(self, mechanism: str, command: Command, ask: Ask) -> Granted | Refused:
+        if mechanism in SCRAM:
+            dialogue = ScramDialogue(self._logins, self._attempt(mechanism), self._bindings())
+            attempted = partial(self._journal.attempted, mechanism=mechanism)
+            return await by_scram(dialogue, command.arguments, ask, attempted)
+        said = await _credentials(command, ask)
+        self._journal.attempted(said.name, mechanism)
+        return await self._logins.login(self._attempt(mechanism, said.name, said.password))
+
+    def _attempt(self, mechanism: str, name: str = "", password: bytes = b"") -> Attempt:
+        return Attempt("imap", mechanism, name, password, self._journal.peer, self._journal.id)
 
     def _refusal(self, refused: Refused) -> Exception:
         if refused.temporary:

@@ -13,7 +13,6 @@ from typing import Any
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Peer
-from mailserver.imapd.authentication import Credentials
 from mailserver.imapd.session import Session
 from mailserver.maillog import MailLog
 
@@ -39,10 +38,10 @@ class Journal:
         self._started = clock.seconds()
         self._was_turned_away = False
 
-    def attempted(self, credentials: Credentials) -> None:
+    def attempted(self, name: str, mechanism: str) -> None:
         """Somebody tries to log in."""
         self.attempts += 1
-        self._name, self.method = credentials.name, credentials.mechanism
+        self._name, self.method = name, mechanism
 
     def logged_in(self, account: Account, pid: int = 0) -> None:
         """The line of a login; the process `pid` serves it, 0 is this one."""

@@ -16,7 +16,7 @@ RFC 3501, RFC 9051; RFC 3501 §6.2.1 for STARTTLS.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -41,6 +41,7 @@ from mailserver.imapd.session import Service, Session
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
+from mailserver.tls import channel_bindings
 from mailserver.wire.imap_commands import BadCommand, Command, parse_command
 from mailserver.wire.imap_framing import CommandText, Continue, Event, Fatal, Limits, Refused
 from mailserver.wire.imap_mailbox import InvalidMailboxName
@@ -79,7 +80,7 @@ class ImapServer(IMAP4Server):
         self._sessions = sessions
         self._logged_in = logged_in or LoggedIn()
         self._journal = Journal(log, service.reactor)
-        self._entrance = Entrance(service, logins, registry, self._journal)
+        self._entrance = Entrance(service, logins, registry, self._journal, self._bindings)
         self._session: Session | None = None
         self._resumed: tuple[Account, Preamble] | None = None
         self._bad_commands = 0
@@ -474,6 +475,9 @@ class ImapServer(IMAP4Server):
         )
         journal.turned_away(text)
         raise Barred(Reply(b"NO", public_text(text), b"LIMIT"), "Too many connections.")
+
+    def _bindings(self) -> Mapping[str, bytes]:
+        return channel_bindings(self.transport)
 
     async def _ask(self, challenge: bytes) -> bytes:
         self._output.line(b"+ " + challenge)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailserver.accounts.login import PASSWORD_MECHANISMS
+
 
 @dataclass(frozen=True, slots=True)
 class ImapSettings:
@@ -16,6 +18,7 @@ class ImapSettings:
     greeting: str = "Mail server ready."
     message_size_limit: int = 10_240_000
     allow_plaintext: bool = False
+    mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
     login_timeout: float = 180
     idle_timeout: float = 1800
     idle_notify_interval: float = 120

@@ -1,7 +1,7 @@
-"""From USER and PASS, or AUTH, to a name and a password.
+"""From USER and PASS, or AUTH, to a name and a password, or to a proof of one.
 
 Who may log in is `accounts.login.Logins`' question. RFC 1939 §7, RFC 5034 (AUTH),
-RFC 4616 (PLAIN); LOGIN as old clients speak it.
+RFC 4616 (PLAIN), RFC 5802 (SCRAM); LOGIN as old clients speak it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-MECHANISMS: Final = (b"PLAIN", b"LOGIN")
+from mailserver.accounts.login import Granted, Refused
+from mailserver.accounts.scram_dialogue import ScramDialogue
+from mailserver.wire.scram import ScramSyntaxError
+
 LONGEST_NAME: Final = 255
 
 Ask = Callable[[bytes], Awaitable[bytes]]  # the client's line after `+ ` and this challenge
@@ -32,14 +35,28 @@ class Credentials:
     mechanism: str = "PLAIN"
 
 
-async def from_auth(mechanism: bytes, initial: bytes | None, ask: Ask) -> Credentials:
+async def from_auth(mechanism: str, initial: bytes | None, ask: Ask) -> Credentials:
     """The credentials that AUTH's dialogue gives. Raises AuthenticationAborted. RFC 5034 §4."""
-    if mechanism == b"PLAIN":
+    if mechanism == "PLAIN":
         return _plain(_decoded(await ask(b"") if initial is None else initial))
-    if mechanism == b"LOGIN":
-        name = _decoded(await ask(b"Username:") if initial is None else initial)
-        return Credentials(name_of(name), _decoded(await ask(b"Password:")), "LOGIN")
-    raise AuthenticationAborted("Unsupported authentication mechanism.")
+    name = _decoded(await ask(b"Username:") if initial is None else initial)
+    return Credentials(name_of(name), _decoded(await ask(b"Password:")), "LOGIN")
+
+
+async def by_scram(
+    dialogue: ScramDialogue, initial: bytes | None, ask: Ask, attempted: Callable[[str], None]
+) -> Granted | Refused:
+    """The answer to AUTH SCRAM-…; `attempted` is told the name. Raises AuthenticationAborted."""
+    try:
+        answer = await dialogue.step(_decoded(await ask(b"") if initial is None else initial))
+        attempted(dialogue.attempt.name)
+        while isinstance(answer, bytes):
+            answer = await dialogue.step(_decoded(await ask(answer)))
+        return answer
+    except ScramSyntaxError as problem:
+        raise AuthenticationAborted(str(problem)) from None
+    finally:
+        dialogue.close()
 
 
 def challenge_line(challenge: bytes) -> bytes:

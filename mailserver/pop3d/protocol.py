@@ -19,6 +19,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -31,13 +32,15 @@ from zope.interface import implementer
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn, Login
-from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
+from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
+from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.authentication import (
-    MECHANISMS,
     AuthenticationAborted,
     Credentials,
+    by_scram,
     challenge_line,
     from_auth,
     is_loopback,
@@ -50,6 +53,7 @@ from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.transaction import BadCommand, Transaction
 from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
 from mailserver.threads import Threads
+from mailserver.tls import channel_bindings
 
 Preamble = Mapping[str, Any]
 Handover = Callable[["Pop3Server", Granted, Preamble, bytes], None]
@@ -334,7 +338,8 @@ class Pop3Server(POP3):
             if self._offers_tls:
                 lines.append(b"STLS")
             if self._may_log_in:
-                lines += [b"USER", b"SASL " + b" ".join(MECHANISMS)]
+                lines += [b"USER"] if "PLAIN" in self._mechanisms else []
+                lines.append(b"SASL " + " ".join(self._mechanisms).encode("ascii"))
         else:
             lines.append(b"IMPLEMENTATION mailserver")
         return [*lines, b"UTF8 USER", b"LANG"]
@@ -346,6 +351,10 @@ class Pop3Server(POP3):
     @property
     def _may_log_in(self) -> bool:
         return self._record.peer.is_secure or self._settings.allow_plaintext
+
+    @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        return offered(self._settings.mechanisms, self._record.peer.is_tls)
 
     async def _quit(self, argument: bytes) -> None:
         self._record.reason = "Logged out"
@@ -394,6 +403,8 @@ class Pop3Server(POP3):
             return
         if not argument:
             raise BadCommand("Missing user name.")
+        if "PLAIN" not in self._mechanisms:
+            raise BadCommand("Unsupported authentication mechanism.")
         self._user = argument
         self._write(b"+OK\r\n")
 
@@ -408,17 +419,23 @@ class Pop3Server(POP3):
 
     async def _authenticate(self, argument: bytes) -> None:
         if not argument:
-            self._write(b"+OK\r\n" + b"".join([name + b"\r\n" for name in MECHANISMS]) + b".\r\n")
+            names = [name.encode("ascii") + b"\r\n" for name in self._mechanisms]
+            self._write(b"+OK\r\n" + b"".join(names) + b".\r\n")
             return
         if not self._check_may_log_in():
             self._close()
             return
-        mechanism, space, initial = argument.partition(b" ")
+        word, space, rest = argument.partition(b" ")
+        mechanism, initial = word.upper().decode("ascii", "replace"), rest if space else None
+        if mechanism not in self._mechanisms:
+            raise BadCommand("Unsupported authentication mechanism.")
         try:
-            credentials = await from_auth(mechanism.upper(), initial if space else None, self._ask)
+            if mechanism in SCRAM:
+                await self._log_in_by_scram(mechanism, initial)
+            else:
+                await self._log_in(await from_auth(mechanism, initial, self._ask))
         except AuthenticationAborted as problem:
             raise BadCommand(str(problem)) from None
-        await self._log_in(credentials)
 
     def _check_may_log_in(self) -> bool:
         """Whether passwords may travel here; else the client is told, and none is checked."""
@@ -438,17 +455,20 @@ class Pop3Server(POP3):
     # Login.
 
     async def _log_in(self, credentials: Credentials) -> None:
-        self._record.name, self._record.method = credentials.name, credentials.mechanism
-        answer = await self._logins.login(
-            Attempt(
-                "pop3",
-                credentials.mechanism,
-                credentials.name,
-                credentials.password,
-                self._record.peer,
-                self._record.session,
-            )
-        )
+        self._record.attempted(credentials.name, credentials.mechanism)
+        attempt = self._attempt(credentials.mechanism, credentials.name, credentials.password)
+        await self._answered(await self._logins.login(attempt))
+
+    async def _log_in_by_scram(self, mechanism: str, initial: bytes | None) -> None:
+        bindings = channel_bindings(self.transport)
+        dialogue = ScramDialogue(self._logins, self._attempt(mechanism), bindings)
+        attempted = partial(self._record.attempted, mechanism=mechanism)
+        await self._answered(await by_scram(dialogue, initial, self._ask, attempted))
+
+    def _attempt(self, mechanism: str, name: str = "", password: bytes = b"") -> Attempt:
+        return Attempt("pop3", mechanism, name, password, self._record.peer, self._record.session)
+
+    async def _answered(self, answer: Granted | Refused) -> None:
         if isinstance(answer, Refused):
             self._refuse_login(answer)
         elif self._is_lost or not self._is_admitted(answer):

@@ -29,6 +29,10 @@ class ConnectionRecord:
         self.turned_away = ""  # why a login that was right is not taken
         self.reason = "Connection closed"
 
+    def attempted(self, name: str, mechanism: str) -> None:
+        """Somebody tries to log in."""
+        self.name, self.method = name, mechanism
+
     def login(self, pid: int = 0) -> None:
         """The account is logged in; the process `pid` serves it, 0 is this one."""
         fields = connection_fields(self.peer, self.session, self.account, self.method, pid or os.getpid())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.pop3d.uidl import DEFAULT_FORMAT, uidl_maker
 
 
@@ -19,6 +20,7 @@ class Pop3Settings:
     greeting: str = "Mail server ready."
     uidl_format: str = DEFAULT_FORMAT
     allow_plaintext: bool = False
+    mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
     marks_seen: bool = True
     login_timeout: float = 180
     idle_timeout: float = 600  # RFC 1939 §3: at least ten minutes

@@ -10,16 +10,12 @@ from __future__ import annotations
 import gc
 import math
 import os
-import time
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
-from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.local_logins import LocalLogins
-from mailserver.accounts.throttle import Throttle
-from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
 from mailserver.dns import Resolver
 from mailserver.maillog import FileLog, MailLog
@@ -29,6 +25,7 @@ from mailserver.roles.hangup import reopen_log_on_hangup
 from mailserver.roles.instance import lock_queue
 from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
 from mailserver.roles.local_side import LocalSide
+from mailserver.roles.logins import judge
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.queueing import local_agents, make_runner
@@ -135,15 +132,3 @@ class OneOwnerServer(Service):
         await self._threads.run(self._registry.shut)
         self._threads.stop()
         os.close(self._lock)
-
-
-def judge(parts: Parts) -> Judge:
-    """Whoever decides on passwords in this process."""
-    config = parts.config
-    domains = {config.string("mydomain"), config.string("myhostname"), config.string("myorigin")}
-    check = SourcePasswordCheck(
-        parts.account_sources,
-        domains | {word for word in config.words("mydestination") if ":" not in word and "/" not in word},
-        remember=config.seconds("auth_cache_ttl"),
-    )
-    return Judge(check, Throttle(time.monotonic), parts.log)

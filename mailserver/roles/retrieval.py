@@ -12,6 +12,7 @@ from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
 from mailserver.pop3d.factory import Pop3Factory
 from mailserver.pop3d.settings import Pop3Settings
+from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
 from mailserver.store.contract import StoreRegistry
 from mailserver.store.format import MailboxFormat
@@ -27,6 +28,7 @@ def imap_settings(config: Config) -> ImapSettings:
         greeting=config.string("login_greeting"),
         message_size_limit=config.octets("message_size_limit"),
         allow_plaintext=allows_plaintext(config),
+        mechanisms=mechanisms(config),
         login_timeout=config.seconds("login_timeout"),
         idle_timeout=config.seconds("imap_timeout"),
         idle_notify_interval=config.seconds("imap_idle_notify_interval"),
@@ -41,6 +43,7 @@ def pop3_settings(config: Config) -> Pop3Settings:
             greeting=config.string("login_greeting"),
             uidl_format=config.string("pop3_uidl_format"),
             allow_plaintext=allows_plaintext(config),
+            mechanisms=mechanisms(config),
             marks_seen=True,
             login_timeout=config.seconds("login_timeout"),
             idle_timeout=config.seconds("pop3_timeout"),

@@ -183,7 +183,7 @@ class _Server:
     # Root's roles.
 
     def _helper(self) -> None:
-        from mailserver.roles.one_owner import judge
+        from mailserver.roles.logins import judge
 
         parts = Parts(self._config, self._log)
         views = [listener.config for listener, _ in self._bound]

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mailserver.accounts.login import Logins
+from mailserver.accounts.login import PASSWORD_MECHANISMS, Logins
 from mailserver.config.config import Config
 from mailserver.config.syntax import Setting
 from mailserver.dns import Resolver
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
+from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
@@ -26,8 +27,9 @@ from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 from mailserver.wire.lines import BareNewline
 
-# Mechanisms that show the password are excluded by each of these.
+# Mechanisms that show the password are excluded by each of these, SCRAM by the second ones.
 _NO_PASSWORD: Final = frozenset({"noplaintext", "noactive", "nodictionary", "forward_secrecy", "mutual_auth"})
+_NO_SCRAM: Final = frozenset({"nodictionary", "forward_secrecy"})
 _CODES: Final = (
     "access_map_reject_code",
     "access_map_defer_code",
@@ -77,8 +79,8 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         disable_vrfy_command=config.boolean("disable_vrfy_command"),
         sasl_auth_enable=config.boolean("smtpd_sasl_auth_enable"),
         allow_plaintext_auth=not config.boolean("smtpd_tls_auth_only"),
-        offers_passwords_in_clear=_NO_PASSWORD.isdisjoint(config.words("smtpd_sasl_security_options")),
-        offers_passwords_under_tls=_NO_PASSWORD.isdisjoint(config.words("smtpd_sasl_tls_security_options")),
+        mechanisms_in_clear=_mechanisms(config, "smtpd_sasl_security_options"),
+        mechanisms_under_tls=_mechanisms(config, "smtpd_sasl_tls_security_options"),
         tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
         sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
         soft_bounce=config.boolean("soft_bounce"),
@@ -93,6 +95,17 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         stress_connections=_CONNECTIONS_FOR_A_PROCESS * config.integer("default_process_limit"),
         timeout_under_stress=_under_stress(config).seconds("smtpd_timeout"),
     )
+
+
+def _mechanisms(config: Config, options: str) -> tuple[str, ...]:
+    """Those of auth_mechanisms that the options leave."""
+    words = config.words(options)
+    left = (
+        name
+        for name in mechanisms(config)
+        if (_NO_PASSWORD if name in PASSWORD_MECHANISMS else _NO_SCRAM).isdisjoint(words)
+    )
+    return tuple(left)
 
 
 def _under_stress(config: Config) -> Config:

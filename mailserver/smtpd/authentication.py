@@ -12,9 +12,13 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from mailserver.accounts.logged_in import Login
-from mailserver.accounts.login import Attempt, Granted, Peer
+from mailserver.accounts.login import Attempt, Granted, Peer, Refused, offered
+from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
+from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.smtpd import sasl
-from mailserver.smtpd.connection import Work
+from mailserver.smtpd.connection import Command, Work
+from mailserver.tls import channel_bindings
+from mailserver.wire.scram import ScramSyntaxError
 from mailserver.wire.smtp import SmtpError
 
 if TYPE_CHECKING:
@@ -32,20 +36,21 @@ class Authentication:
         self._session = session
         self._failures = 0
         self._mechanism: sasl.Mechanism | None = None
+        self._dialogue: ScramDialogue | None = None
         self._name = ""
 
     @property
-    def is_offered(self) -> bool:
-        """Whether EHLO shows AUTH: where a password is safe, and nobody logged in yet."""
-        return self._is_enabled() and self._may_send_password()
+    def offered(self) -> tuple[str, ...]:
+        """The mechanisms that EHLO shows: where a password is safe."""
+        return self._mechanisms() if self._may_send_password() else ()
 
-    def _is_enabled(self) -> bool:
-        """Whether there is a mechanism for this client; all that we have show a password."""
+    def _mechanisms(self) -> tuple[str, ...]:
+        """The mechanisms that there are for this client."""
         session, settings = self._session, self._session.settings
         if not settings.sasl_auth_enable or session.is_among(session.services.are_offered_no_login):
-            return False
+            return ()
         is_tls = session.wire.is_tls
-        return settings.offers_passwords_under_tls if is_tls else settings.offers_passwords_in_clear
+        return offered(settings.mechanisms_under_tls if is_tls else settings.mechanisms_in_clear, is_tls)
 
     def _may_send_password(self) -> bool:
         session = self._session
@@ -56,7 +61,8 @@ class Authentication:
     def auth(self, argument: bytes) -> Work:
         """The AUTH command, to its end or to its first challenge."""
         session = self._session
-        if not self._is_enabled() or not session.is_esmtp:
+        mechanisms = self._mechanisms()
+        if not mechanisms or not session.is_esmtp:
             raise SmtpError(503, "5.5.1", "Error: authentication not enabled")
         if session.mail.is_open:
             raise SmtpError(503, "5.5.1", "Error: MAIL transaction in progress")
@@ -71,8 +77,14 @@ class Authentication:
         if limit and session.services.limits.count("auth", session.peer_address) > limit:
             raise SmtpError(450, "4.7.1", f"Error: too many AUTH commands from {session.peer_address}")
         self._name = words[0].decode("ascii", "replace").upper()
-        self._mechanism = sasl.start(self._name)
+        if self._name not in mechanisms:
+            raise SmtpError(504, "5.5.4", "Error: unrecognized authentication mechanism")
         response = sasl.decode_response(words[1]) if len(words) == 2 else None
+        if self._name in SCRAM:
+            bindings = channel_bindings(session.wire.transport)
+            self._dialogue = ScramDialogue(session.services.logins, self._attempt(), bindings)
+            return self._prove(response)
+        self._mechanism = sasl.start(self._name)
         return self._step(response)
 
     def _answered(self, line: bytes) -> Work:
@@ -89,9 +101,32 @@ class Authentication:
             return self._fail(error)
         if isinstance(result, sasl.Credentials):
             return self._check(result)
-        self._session.wire.reply(334, "", base64.b64encode(result).decode("ascii"))
-        self._session.expect_line(self._answered)
+        self._challenge(result, self._answered)
         return None
+
+    def _challenge(self, octets: bytes, continuation: Command) -> None:
+        self._session.wire.reply(334, "", base64.b64encode(octets).decode("ascii"))
+        self._session.expect_line(continuation)
+
+    def _proved(self, line: bytes) -> Work:
+        try:
+            return self._prove(sasl.decode_response(line))
+        except SmtpError as error:
+            return self._fail(error)
+
+    async def _prove(self, response: bytes | None) -> None:
+        """One step of SCRAM's dialogue."""
+        dialogue = self._dialogue
+        assert dialogue is not None
+        try:
+            answer = b"" if response is None else await dialogue.step(response)
+        except ScramSyntaxError as problem:
+            await self._fail(SmtpError(501, "5.5.2", f"Error: {problem}"))
+            return
+        if isinstance(answer, bytes):
+            self._challenge(answer, self._proved)
+        else:
+            self._conclude(answer, dialogue.attempt)
 
     async def _fail(self, error: SmtpError) -> None:
         if error.code == 535:
@@ -100,9 +135,11 @@ class Authentication:
         self._perhaps_send_away()
 
     async def _check(self, credentials: sasl.Credentials) -> None:
-        session = self._session
         attempt = self._attempt(credentials)
-        result = await session.services.logins.login(attempt)
+        self._conclude(await self._session.services.logins.login(attempt), attempt)
+
+    def _conclude(self, result: Granted | Refused, attempt: Attempt) -> None:
+        session = self._session
         if isinstance(result, Granted):
             session.login = result.account.name
             login = Login(session.login, "smtp", session.peer_address, 0, attempt.session)
@@ -115,11 +152,11 @@ class Authentication:
             )
             session.reply(454, "4.7.0", "Temporary authentication failure: try again later")
         else:
-            self._count_failure(credentials.name)
+            self._count_failure(attempt.name)
             session.reply(535, "5.7.8", "Error: authentication failed: (reason unavailable)")
             self._perhaps_send_away()
 
-    def _attempt(self, credentials: sasl.Credentials) -> Attempt:
+    def _attempt(self, credentials: sasl.Credentials = sasl.NOBODY) -> Attempt:
         session = self._session
         transport = session.wire.transport
         here, there = transport.getHost(), transport.getPeer()

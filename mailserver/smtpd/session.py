@@ -23,7 +23,6 @@ from mailserver.smtpd.authentication import Authentication
 from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.lookups import Networks
 from mailserver.smtpd.policy import Decision
-from mailserver.smtpd.sasl import MECHANISMS
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.transaction import MailTransactions
 from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
@@ -370,8 +369,8 @@ class Session:
             lines.append("VRFY")
         if self.services.tls is not None and not self.wire.is_tls:
             lines.append("STARTTLS")
-        if self.authentication.is_offered:
-            lines += [f"AUTH {' '.join(MECHANISMS)}", f"AUTH={' '.join(MECHANISMS)}"]
+        mechanisms = " ".join(self.authentication.offered)
+        lines += [f"AUTH {mechanisms}", f"AUTH={mechanisms}"] if mechanisms else []
         lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"]
         lines += self._override.extensions()
         return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.wire.lines import BareNewline
 
 
@@ -37,8 +38,8 @@ class SmtpdSettings:
     disable_vrfy_command: bool = False
     sasl_auth_enable: bool = True
     allow_plaintext_auth: bool = False  # AUTH without TLS from elsewhere than this host
-    offers_passwords_in_clear: bool = True  # smtpd_sasl_security_options without noplaintext
-    offers_passwords_under_tls: bool = True  # the same, smtpd_sasl_tls_security_options
+    mechanisms_in_clear: tuple[str, ...] = PASSWORD_MECHANISMS  # those that smtpd_sasl_security_options leave
+    mechanisms_under_tls: tuple[str, ...] = PASSWORD_MECHANISMS  # the same, smtpd_sasl_tls_security_options
     tls_required: bool = False  # smtpd_tls_security_level = encrypt
     sasl_authenticated_header: bool = False
     always_add_missing_headers: bool = False

@@ -25,10 +25,12 @@ from zope.interface import implementer
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.accounts.scram import Challenge
 from mailserver.imapd.factory import ImapFactory, ImapServer, ImapSettings
 from mailserver.maillog import ListLog
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Inline, Threads
+from tests.accounts.scram_client import SECRET, answer_to_proof
 from tests.store_memory import MemoryRegistry
 
 ALICE = Account("alice", 1000, 1000, "/home/alice")
@@ -133,9 +135,15 @@ class PasswordIsSecret:
         self.attempts.append(attempt)
         if self.answer is not None:
             return self.answer
+        if attempt.proof is not None:
+            return succeed(answer_to_proof(attempt, ALICE))
         if attempt.password == b"secret":
             return succeed(Granted(ALICE))
         return succeed(Refused(reason="wrong password"))
+
+    def challenge(self, name: str) -> Deferred[Challenge | Refused]:
+        """See `Logins.challenge`."""
+        return succeed(SECRET.challenge)
 
 
 class Server:

@@ -1,5 +1,6 @@
 """What a hostile, broken or silent client meets, and what the log says. RFC 3501, RFC 7888, RFC 5530."""
 
+import base64
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Refused
 from mailserver.imapd.factory import ImapSettings
 from mailserver.store.contract import NewMessage, StoreFailure
+from tests.accounts.scram_client import ScramClient, log_in
 from tests.imapd.harness import ALICE, Client, Server, Transport, message
 
 
@@ -458,3 +460,32 @@ def test_wild_patterns_are_cheap(server: Server) -> None:
     client = server.log_in()
     client.send(b"c CREATE " + b"a" * 240)
     assert client.ask(b'd LIST "" "' + b"*a" * 200 + b'b"') == b"d OK List completed.\r\n"
+
+
+SCRAM = ImapSettings(mechanisms=("SCRAM-SHA-256",))
+
+
+def test_scram() -> None:
+    """RFC 5802 over AUTHENTICATE; where it is all that is offered, LOGIN is not (RFC 3501 §6.2.3)."""
+    server = Server(SCRAM)
+    client = server.connect()
+    assert b"AUTH=SCRAM-SHA-256 LOGINDISABLED]" in client.read()
+    assert client.ask(b"a LOGIN alice secret").startswith(b"a NO [CANNOT]")
+    start = b"b AUTHENTICATE SCRAM-SHA-256"
+    wrong = log_in(ScramClient("alice", "wrong"), client.ask, start)
+    assert wrong == b"b NO [AUTHENTICATIONFAILED] Authentication failed.\r\n"
+    assert log_in(ScramClient("alice", "secret"), client.ask, start).startswith(b"b OK [CAPABILITY ")
+    lines = [text for service, text in server.log.lines if service == "imap-login"]
+    assert len(lines) == 1 and "user=<alice>, method=SCRAM-SHA-256, " in lines[0]
+
+
+def test_scram_that_is_malformed() -> None:
+    """BAD, as for base64 that is none; and a client that leaves in the middle leaves nothing."""
+    server = Server(SCRAM)
+    client = server.connect()
+    assert client.ask(b"a AUTHENTICATE SCRAM-SHA-256") == b"+ \r\n"
+    assert client.ask(b"*").startswith(b"a BAD ")
+    assert client.ask(b"a AUTHENTICATE SCRAM-SHA-256 AAAA") == b"a BAD Invalid SCRAM message.\r\n"
+    client.ask(b"a AUTHENTICATE SCRAM-SHA-256 " + base64.b64encode(ScramClient("alice", "x").first))
+    client.protocol.connectionLost()
+    assert not server.logins.attempts

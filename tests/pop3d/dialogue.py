@@ -12,9 +12,11 @@ from twisted.internet.testing import StringTransport
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.accounts.scram import Challenge
 from mailserver.maillog import ListLog
 from mailserver.pop3d.factory import Pop3Factory, Pop3Settings
 from mailserver.threads import Inline
+from tests.accounts.scram_client import SECRET, answer_to_proof
 from tests.store_memory import MemoryAccountStore, MemoryRegistry
 
 ALICE = Account("alice", 1000, 1000, "/home/alice")
@@ -34,11 +36,17 @@ class FixedLogins:
     def login(self, attempt: Attempt) -> Deferred[Granted | Refused]:
         """See `Logins.login`."""
         self.attempts.append(attempt)
+        if attempt.proof is not None:
+            return succeed(answer_to_proof(attempt, ALICE))
         is_right = attempt.name == "alice" and attempt.password == b"secret"
         answer = self.answer or (Granted(ALICE) if is_right else Refused())
         if self.held is not None:
             return self.held.addCallback(lambda _: answer)
         return succeed(answer)
+
+    def challenge(self, name: str) -> Deferred[Challenge | Refused]:
+        """See `Logins.challenge`."""
+        return succeed(SECRET.challenge)
 
 
 class HeldThreads:

@@ -13,6 +13,7 @@ from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Granted, Refused
 from mailserver.pop3d.factory import Pop3Settings
 from mailserver.store.contract import MailboxBusy, StoreFailure
+from tests.accounts.scram_client import ScramClient, log_in
 from tests.pop3d.dialogue import ALICE, ELSEWHERE, Dialogue, HeldThreads
 
 PLAIN = base64.b64encode(b"\0alice\0secret")
@@ -340,3 +341,34 @@ def test_a_client_that_leaves_while_the_maildrop_opens_leaves_no_lock() -> None:
     threads.work()
     assert not dialogue.store.maildrop_is_locked
     assert dialogue.store.users == dialogue.store.inbox.users == 0
+
+
+SCRAM = Pop3Settings(mechanisms=("SCRAM-SHA-256",))
+
+
+def test_scram() -> None:
+    """RFC 5802 over AUTH; where it is all that is offered, USER is neither shown nor taken."""
+    dialogue = Dialogue(settings=SCRAM)
+    dialogue.connect()
+    capabilities = dialogue.ask(b"CAPA")
+    assert b"\r\nSASL SCRAM-SHA-256\r\n" in capabilities and b"USER\r\n" not in capabilities.replace(
+        b"UTF8 USER", b""
+    )
+    assert dialogue.ask(b"USER alice").startswith(b"-ERR")
+    assert dialogue.ask(b"AUTH PLAIN " + PLAIN).startswith(b"-ERR")
+    start = b"AUTH SCRAM-SHA-256"
+    assert (
+        log_in(ScramClient("alice", "wrong"), dialogue.ask, start)
+        == b"-ERR [AUTH] Authentication failed.\r\n"
+    )
+    assert log_in(ScramClient("alice", "secret"), dialogue.ask, start) == b"+OK Logged in.\r\n"
+    assert {attempt.mechanism for attempt in dialogue.logins.attempts} == {"SCRAM-SHA-256"}
+
+
+def test_scram_that_is_malformed() -> None:
+    """It is a bad command, as a PLAIN that is none."""
+    dialogue = Dialogue(settings=SCRAM)
+    dialogue.connect()
+    assert dialogue.ask(b"AUTH SCRAM-SHA-256") == b"+ \r\n"
+    assert dialogue.ask(b"*") == b"-ERR Authentication aborted by client.\r\n"
+    assert dialogue.ask(b"AUTH SCRAM-SHA-256 AAAA").startswith(b"-ERR Invalid SCRAM")

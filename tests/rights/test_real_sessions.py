@@ -18,6 +18,7 @@ from mailserver.accounts.account import Account
 from mailserver.accounts.codec import account_from, account_message
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.accounts.scram import Challenge
 from mailserver.imapd.factory import ImapFactory, ImapSettings
 from mailserver.maillog import ListLog
 from mailserver.pop3d.factory import Pop3Factory, Pop3Settings
@@ -42,6 +43,9 @@ class StreamLogins:
         with host:
             messages.send(self._control, {"account": account_message(ALICE)}, (host.fileno(),))
         return succeed(Granted(ALICE, front.detach()))
+
+    def challenge(self, name: str) -> Deferred[Challenge | Refused]:
+        return succeed(Refused())
 
 
 class Sessions(TestCase):

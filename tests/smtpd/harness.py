@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
+from mailserver.accounts.scram import Challenge
 from mailserver.delivery.routing import Routing
 from mailserver.dns import TemporaryLookupFailure
 from mailserver.maillog import ListLog
@@ -34,6 +35,7 @@ from mailserver.tables.lists import NetworkList, read_items
 from mailserver.tables.open import open_table
 from mailserver.tables.table import Table
 from mailserver.threads import Inline, Threads
+from tests.accounts.scram_client import SECRET, answer_to_proof
 
 STRANGER = "192.0.2.7"
 NEIGHBOUR = "10.1.1.1"
@@ -65,9 +67,15 @@ class Passwords:
         if self.answer is not None:
             return self.answer
         account = Accounts().lookup(attempt.name)
+        if account is not None and attempt.proof is not None:
+            return succeed(answer_to_proof(attempt, account))
         if account is not None and attempt.password == b"secret":
             return succeed(Granted(account))
         return succeed(Refused())
+
+    def challenge(self, name: str) -> Deferred[Challenge | Refused]:
+        """See `Logins.challenge`."""
+        return succeed(SECRET.challenge)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from mailserver.accounts.login import Refused
+from tests.accounts.scram_client import ScramClient, log_in
 from tests.smtpd.harness import STRANGER, Connection, House, read_content
 
 LOCAL = "127.0.0.1"
@@ -187,7 +188,7 @@ def test_the_password_is_nowhere_in_the_log(tmp_path: Path) -> None:
 
 def test_noplaintext_offers_nothing_where_it_counts(tmp_path: Path) -> None:
     """smtpd_sasl_security_options = noplaintext, noanonymous: our mechanisms need TLS, even from this host."""
-    house = House(tmp_path, offers_passwords_in_clear=False)
+    house = House(tmp_path, mechanisms_in_clear=())
     client = house.connect(LOCAL)
     assert "AUTH" not in client.say("EHLO x")
     assert client.say("AUTH PLAIN " + plain("alice", "secret")).startswith("503 5.5.1 ")
@@ -199,3 +200,39 @@ def test_some_networks_are_offered_no_login(tmp_path: Path) -> None:
     house = House(tmp_path, allow_plaintext_auth=True, clients={"are_offered_no_login": STRANGER})
     assert "AUTH" not in house.connect(STRANGER).say("EHLO x")
     assert "AUTH PLAIN" in house.connect("192.0.2.8").say("EHLO x")
+
+
+def scram_house(tmp_path: Path) -> House:
+    """A house that knows SCRAM."""
+    return House(tmp_path, mechanisms_in_clear=("PLAIN", "SCRAM-SHA-256"))
+
+
+def log_in_by_scram(client: Connection, name: str, password: str) -> str:
+    """The last reply to AUTH SCRAM-SHA-256."""
+
+    def ask(line: bytes) -> bytes:
+        return client.say(line.decode()).strip().encode()
+
+    return log_in(ScramClient(name, password), ask, b"AUTH SCRAM-SHA-256").decode()
+
+
+def test_scram(tmp_path: Path) -> None:
+    """RFC 5802 over AUTH: the last challenge is the server's signature, and an empty line answers it."""
+    house = scram_house(tmp_path)
+    client = hello(house)
+    assert "AUTH PLAIN SCRAM-SHA-256\n" in client.say("EHLO x")
+    assert log_in_by_scram(client, "alice", "wrong") == BAD.strip()
+    assert log_in_by_scram(client, "nobody", "secret") == BAD.strip()
+    assert log_in_by_scram(client, "alice", "secret") == GOOD.strip()
+    assert [attempt.mechanism for attempt in house.passwords.attempts] == ["SCRAM-SHA-256"] * 3
+
+
+def test_scram_that_is_none(tmp_path: Path) -> None:
+    """Cancelled, malformed, not offered: RFC 4954 §4."""
+    client = hello(scram_house(tmp_path))
+    assert client.say("AUTH SCRAM-SHA-256") == "334 \n"
+    assert client.say("*") == "501 5.7.0 Authentication aborted\n"
+    assert client.say("AUTH SCRAM-SHA-256 " + encoded("n,,x")).startswith("501 5.5.2 ")
+    assert client.say("AUTH SCRAM-SHA-256-PLUS").startswith("504 5.5.4 ")
+    assert client.say("AUTH LOGIN").startswith("504 5.5.4 ")
+    assert client.say("NOOP").startswith("250 ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, harmless, honoured, inert, refused
+from mailserver.config.declaration import Type, harmless, honoured, refused
 
 # fmt: off
 PARAMETERS: Final = (
@@ -31,8 +31,9 @@ PARAMETERS: Final = (
              "The clients whose passwords are taken without TLS.", "dovecot"),
     honoured("login_greeting", Type.STRING, "Dovecot ready.",
              "The text of the greeting.", "dovecot"),
-    inert("auth_mechanisms", Type.LIST, "plain login",
-             "The SASL mechanisms that are offered.", "dovecot"),
+    honoured("auth_mechanisms", Type.LIST, "plain login",
+             "The SASL mechanisms that are offered: plain, login, scram-sha-256 (under TLS -PLUS too).",
+             "dovecot"),
     refused("auth_username_format", Type.STRING, "%Lu",
              "How a login name becomes an account's; lower case always.", "dovecot"),
     harmless("auth_failure_delay", Type.SECONDS, "2s",

@@ -1,0 +1,52 @@
+"""Who decides on logins in a process, and by which mechanisms, from the configuration."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from mailserver.accounts.check import SourcePasswordCheck
+from mailserver.accounts.login import PASSWORD_MECHANISMS
+from mailserver.accounts.login_database import LoginDatabase
+from mailserver.accounts.scram_check import ScramCheck
+from mailserver.accounts.scram_dialogue import MECHANISM as SCRAM
+from mailserver.accounts.throttle import Throttle
+from mailserver.accounts.verdict import Judge
+from mailserver.config.config import Config
+from mailserver.roles.parts import Parts, has_system_accounts
+
+_KNOWN: Final = (*PASSWORD_MECHANISMS, SCRAM)
+
+
+def mechanisms(config: Config) -> tuple[str, ...]:
+    """Those of `auth_mechanisms` that there are here, in that order."""
+    words = (word.upper().removesuffix("-PLUS") for word in config.words("auth_mechanisms"))
+    return tuple(dict.fromkeys(word for word in words if word in _KNOWN))
+
+
+def local_domains(config: Config) -> frozenset[str]:
+    """The domains in which `name@domain` may log in as `name`."""
+    own = {config.string(name) for name in ("mydomain", "myhostname", "myorigin")}
+    words = {word for word in config.words("mydestination") if ":" not in word and "/" not in word}
+    return frozenset(domain.lower() for domain in own | words)
+
+
+def login_database(parts: Parts) -> LoginDatabase:
+    """Where logins leave what they know: root's with system accounts, else the mail owner's."""
+    config = parts.config
+    is_for_another = os.geteuid() == 0 and not has_system_accounts(config)
+    owner = (parts.mail_owner.uid, parts.mail_owner.gid) if is_for_another else None
+    return LoginDatabase(os.path.join(config.string("state_directory"), "auth", "logins.db"), owner)
+
+
+def judge(parts: Parts) -> Judge:
+    """Whoever decides on passwords in this process."""
+    config = parts.config
+    domains = local_domains(config)
+    check = SourcePasswordCheck(parts.account_sources, domains, remember=config.seconds("auth_cache_ttl"))
+    scram: ScramCheck | None = None
+    if SCRAM in mechanisms(config):
+        scram = ScramCheck(check, login_database(parts), parts.warn("auth"), domains)
+        check.after_login.append(scram.enrol)
+    return Judge(check, Throttle(time.monotonic), parts.log, scram)
