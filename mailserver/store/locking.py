@@ -44,6 +44,7 @@ Identity = tuple[int, int]  # device and inode
 
 _LONGEST_PAUSE: Final = 0.03  # seconds
 _SHORTEST_PAUSE: Final = 0.003
+_PAUSES_OF_A_DELIVERY: Final = (0.002, 0.003, 0.005, 0.01)  # the usual lock is held for one fsync
 _TOUCH_EVERY: Final = 30.0
 _MAY_NOT: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -210,14 +211,22 @@ def _turn(path: str, rules: LockRules) -> Iterator[float]:
 
 def _until(deadline: float, path: str, attempt: Callable[[], T | None]) -> T:
     """The first answer of `attempt` that is not None."""
-    pause = _LONGEST_PAUSE
-    while True:
+    for pause in _pauses():
         answer = attempt()
         if answer is not None:
             return answer
         if time.monotonic() + pause > deadline:
-            raise MailboxBusy(f"unable to lock {path} for exclusive access")
+            break
         time.sleep(random.uniform(pause / 2, pause))
+    raise MailboxBusy(f"unable to lock {path} for exclusive access")
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between tries: short while it may be a delivery, then long, and shorter with each try."""
+    yield from _PAUSES_OF_A_DELIVERY
+    pause = _LONGEST_PAUSE
+    while True:
+        yield pause
         pause = max(_SHORTEST_PAUSE, pause * 0.9)
 
 
