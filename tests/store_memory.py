@@ -64,6 +64,7 @@ class MemoryMailbox(Mailbox):
         self._quota = quota
         self._contents: dict[Uid, bytes] = {}
         self._saved: dict[Uid, int] = {}
+        self._gone: dict[Uid, Message] = {}
         self._expunged: list[tuple[Modseq, Uid]] = []
         self._forgotten = Modseq(0)
         self._facts: dict[tuple[str, Uid], bytes] = {}
@@ -139,6 +140,9 @@ class MemoryMailbox(Mailbox):
             return self._contents[uid]
         except KeyError:
             raise MessageGone(f"message {uid} is gone") from None
+
+    def expunged_message(self, uid: Uid) -> Message | None:
+        return self._gone.get(uid)
 
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         self._check()
@@ -282,7 +286,7 @@ class MemoryMailbox(Mailbox):
         self.uids = [uid for uid in self.uids if uid not in leaving]
         for uid in gone:
             self._contents.pop(uid, None)
-            del self.messages[uid]
+            self._gone[uid] = self.messages.pop(uid)
             self._expunged.append((self.highest_modseq, uid))
         while len(self._expunged) > self.expunge_memory:
             self._forgotten = self._expunged.pop(0)[0]

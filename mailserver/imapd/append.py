@@ -53,6 +53,8 @@ async def replace(session: Session, command: Replace) -> Reply:
 
 async def _append(session: Session, command: Append) -> bytes:
     """The APPENDUID code."""
+    if any(message.parts for message in command.messages):
+        await _check_target(session, command.mailbox)
     messages = [_stored(message, await _content(session, message)) for message in command.messages]
     try:
         uids, uidvalidity = await session.run(_append_all, session.store, command.mailbox, messages)
@@ -60,6 +62,14 @@ async def _append(session: Session, command: Append) -> bytes:
         raise refusal_of(fault, is_target=True)
     session.made(command.mailbox, uids)
     return b"APPENDUID %d %b" % (uidvalidity, render_set(uids))
+
+
+async def _check_target(session: Session, name: str) -> None:
+    """The mailbox is there; else TRYCREATE, whatever is wrong with URLs."""
+    try:
+        await session.run(session.store.status, name)
+    except StoreError as fault:
+        raise refusal_of(fault, is_target=True)
 
 
 def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) -> tuple[Sequence[Uid], int]:
@@ -124,4 +134,5 @@ def _read(mailbox: Mailbox, wanted: MessageUrl) -> bytes:
     octets = octets_of(mailbox.read(Uid(wanted.uid)), wanted.section)
     if octets is None:
         raise BadUrl("The message has no such part")
-    return octets
+    end = None if wanted.octets is None else wanted.origin + wanted.octets
+    return octets[wanted.origin : end]

@@ -107,7 +107,7 @@ def octets_of(content: bytes, section: Section) -> bytes | None:
 def _octets(content: bytes, section: Section, tree: Part | None) -> bytes | None:
     if tree is None:
         return _whole_message_section(content, section)
-    if section.kind.startswith("BINARY"):
+    if section.kind.startswith("BINARY") and not section.text:
         try:
             return binary(content, tree, section.part)
         except UnknownEncoding as fault:

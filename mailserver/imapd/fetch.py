@@ -2,8 +2,9 @@ r"""FETCH and UID FETCH.
 
 The index gives flags, dates and modseqs at once; sizes, facts and content come from the store
 in batches, one call in a thread each. \Seen is set for a batch in one transaction, before its
-rows are written, and told in the same rows. What was expunged meanwhile is left out, and the
-command then ends with NO [EXPUNGEISSUED] (RFC 2180 §4.1).
+rows are written, and told in the same rows. Of what was expunged meanwhile, and the client still
+counts, only what the index knew is told; else it is left out, and the command ends with NO
+[EXPUNGEISSUED] (RFC 2180 §4.1).
 
 RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474, RFC 8514.
 """
@@ -166,8 +167,13 @@ class _Fetching:
 
     def _rows(self, uids: Sequence[Uid], sources: Sequence[Rendered]) -> list[Row]:
         known = self._selected.mailbox.messages
+        gone = self._selected.mailbox.expunged_message
         numbered = zip(self._selected.numbers(uids), uids, strict=True)
-        rows = [(number, uid, found) for number, uid in numbered if (found := known.get(uid)) is not None]
+        rows = [
+            (number, uid, found)
+            for number, uid in numbered
+            if (found := known.get(uid) or gone(uid)) is not None
+        ]
         if any(len(source) < len(uids) for source in sources):
             rows = [row for row in rows if all(row[1] in source for source in sources)]
         return rows

@@ -80,8 +80,9 @@ def _matching(chosen: Sequence[Folder], above: set[str], command: List) -> Itera
         if is_match(folder.name):
             yield folder
     if "RECURSIVEMATCH" in command.selection:
+        hidden = _ancestors(folder for folder in chosen if not is_match(folder.name))
         for name in sorted(above - {folder.name for folder in chosen}):
-            if is_match(name):
+            if is_match(name) and name in hidden:  # RFC 5258 §3.5: not where all children are told
                 yield Folder(name, selectable=True, has_children=True)
 
 

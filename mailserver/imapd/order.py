@@ -20,7 +20,14 @@ from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.message.dates import sent_date
 from mailserver.message.header import first, header_end
-from mailserver.message.sort_keys import base_subject, display_key, mailbox_key, message_ids, references
+from mailserver.message.sort_keys import (
+    base_subject,
+    display_key,
+    in_order,
+    mailbox_key,
+    message_ids,
+    references,
+)
 from mailserver.message.threading import Threadable, by_references, by_refs, ordered_subject, render
 from mailserver.store.contract import Mailbox, Uid
 from mailserver.wire.imap_responses import string
@@ -103,7 +110,7 @@ def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str, progress: Progress) 
         return mailbox.sizes(uids)
     if name == "DATE":
         return _sent(mailbox, uids, progress)
-    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.1 {name}")
+    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.2 {name}")
 
 
 def _sent(mailbox: Mailbox, uids: Sequence[Uid], progress: Progress) -> dict[Uid, int]:
@@ -127,15 +134,15 @@ def _date_fact(content: bytes) -> bytes:
 
 
 def _subject_fact(content: bytes) -> bytes:
-    return base_subject(_field(b"subject", content))[0].encode("utf-8", "replace")
+    return in_order(base_subject(_field(b"subject", content))[0]).encode("utf-8", "replace")
 
 
 def _mailbox_fact(name: bytes, content: bytes) -> bytes:
-    return mailbox_key(_field(name, content)).encode("utf-8", "replace")
+    return in_order(mailbox_key(_field(name, content))).encode("utf-8", "replace")
 
 
 def _display_fact(name: bytes, content: bytes) -> bytes:
-    return display_key(_field(name, content)).encode("utf-8", "replace")
+    return in_order(display_key(_field(name, content))).encode("utf-8", "replace")
 
 
 _TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {

@@ -23,15 +23,17 @@ from mailserver.imapd.flag_column import flag_column
 from mailserver.imapd.progress import Progress
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
+from mailserver.message.addresses import parse_addresses
 from mailserver.message.dates import sent_date
-from mailserver.message.header import header_end, scan
+from mailserver.message.header import header_end, scan, unfold
 from mailserver.message.mime import parse
-from mailserver.message.text import body_text, field_text, fold, header_text
+from mailserver.message.text import body_text, field_text, fold, from_raw, header_text
 from mailserver.store.contract import Flags, Mailbox, Message, MessageGone, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_fetch import Attribute
 
 _BATCH: Final = 200  # messages in one call in a thread
+_ADDRESS_FIELDS: Final = frozenset({b"bcc", b"cc", b"from", b"reply-to", b"sender", b"to"})
 _INDEX_BATCH: Final = 5000  # a few milliseconds
 
 
@@ -266,14 +268,20 @@ def _sized(is_larger: bool, octets: int, mailbox: Mailbox, uids: Sequence[Uid]) 
 
 
 def field_fact(name: bytes, content: bytes) -> bytes:
-    """The folded values of all fields of that name, each after a line feed; b"" where there is none."""
-    pairs = scan(content[: header_end(content)])
-    values = [fold(field_text(body)) for spelt, body in pairs if spelt.strip().lower() == name]
+    """The folded values of all fields of that name, each after a line feed; b"" where there is none.
+
+    Addresses that are written with comments or spaces inside stand there once more, without.
+    """
+    bodies = [body for spelt, body in scan(content[: header_end(content)]) if spelt.strip().lower() == name]
+    values = [fold(field_text(body)) for body in bodies]
+    if name in _ADDRESS_FIELDS:
+        specs = [fold(from_raw(each.spec)) for body in bodies for each in parse_addresses(unfold(body))]
+        values += [spec for spec in specs if not any(spec in value for value in values)]
     return "".join("\n" + value for value in values).encode("utf-8", "replace")
 
 
 def _in_field(name: bytes, text: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
-    values = mailbox.facts(uids, partial(field_fact, name), "field.1 " + name[:100].decode("latin-1"))
+    values = mailbox.facts(uids, partial(field_fact, name), "field.2 " + name[:100].decode("latin-1"))
     return [uid for uid, value in values.items() if value and text in value]
 
 

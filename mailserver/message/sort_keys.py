@@ -58,6 +58,11 @@ def _without_leaders(text: str) -> tuple[str, bool]:
             return text, is_reply
 
 
+def in_order(text: str) -> str:
+    """The folded text in capital letters: `[` and `_` come after them. RFC 5051 §2 (i;unicode-casemap)."""
+    return text.upper()
+
+
 def mailbox_key(value: bytes) -> str:
     """The folded mailbox of the first address: SORT FROM, TO, CC. RFC 5256 §3."""
     for address in parse_addresses(value):

@@ -180,6 +180,10 @@ class Mailbox(abc.ABC):
     def read(self, uid: Uid) -> bytes:
         """The whole message, CRLF line ends. *Blocking.* Raises MessageGone, StoreFailure."""
 
+    def expunged_message(self, uid: Uid) -> Message | None:
+        """What was known of a message that was expunged lately; None where it is not remembered."""
+        return None
+
     @abc.abstractmethod
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """Octets of each message as `read` gives it; gone ones are left out. *Blocking*, cached."""

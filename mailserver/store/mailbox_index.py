@@ -41,6 +41,7 @@ from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags
 from mailserver.store.text_builder import TextBuilder
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
+_REMEMBERED_MESSAGES: Final = 1000  # expunged ones, for sessions that still count them
 _FEW: Final = 50  # removals that are cheaper one by one
 _Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expunged
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
@@ -97,6 +98,7 @@ class MailboxIndex(Mailbox):
         self._moved: dict[Uid, str] = {}  # places that wait for a token
         self._token: str | None = None
         self._counted: tuple[Modseq, int, int] | None = None
+        self._expunged: dict[Uid, Message] = {}  # the last few
         self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
         self._empty()
         with self.lock, self._faults():
@@ -340,6 +342,11 @@ class MailboxIndex(Mailbox):
         if not uids:
             return
         self.uids = _without(self.uids, uids)
+        self._expunged |= {
+            uid: self.messages[uid] for uid in uids[-_REMEMBERED_MESSAGES:] if uid in self.messages
+        }
+        while len(self._expunged) > _REMEMBERED_MESSAGES:
+            del self._expunged[next(iter(self._expunged))]
         for uid in uids:
             self.messages.pop(uid, None)
             self._uid_of.pop(self._keys.pop(uid, ""), None)
@@ -348,6 +355,10 @@ class MailboxIndex(Mailbox):
         self._cache.forget(self.mailbox_id, uids)
         if self._texts is not None:
             self._texts.index.forget(self.mailbox_id, uids)
+
+    def expunged_message(self, uid: Uid) -> Message | None:
+        """See `Mailbox.expunged_message`."""
+        return self._expunged.get(uid)
 
     def _catch_up(self) -> None:
         """What other processes committed to state.db is in memory. Raises MailboxReplaced."""

@@ -2,6 +2,7 @@
 
 RFC 3501 §6.3.11, RFC 3502 (MULTIAPPEND), RFC 4469 (CATENATE), RFC 6855 §4 (UTF8), RFC 8508 (REPLACE).
 Message URLs are RFC 5092's, the relative ones only: what an absolute one names is not ours to fetch.
+They may name a range of octets (RFC 5550 §3.6, URL-PARTIAL).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ LONGEST_URL: Final = 2000
 
 _URL: Final = re.compile(
     rb"(?:/(?P<mailbox>[^;]+?)(?:;UIDVALIDITY=(?P<uidvalidity>[1-9][0-9]{0,9}))?/)?"
-    rb";UID=(?P<uid>[1-9][0-9]{0,9})(?:/;SECTION=(?P<section>[^;/]+))?/?",
+    rb";UID=(?P<uid>[1-9][0-9]{0,9})(?:/;SECTION=(?P<section>[^;/]+))?"
+    rb"(?:/;PARTIAL=(?P<origin>[0-9]{1,10})(?:\.(?P<octets>[1-9][0-9]{0,9}))?)?/?",
     re.IGNORECASE,
 )
 
@@ -66,12 +68,14 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class MessageUrl:
-    """A message, or a part of one. `mailbox` None: the selected one. RFC 4469 §3."""
+    """A message, or some octets of a part of one. `mailbox` None: the selected one. RFC 4469 §3."""
 
     mailbox: str | None
     uidvalidity: int | None
     uid: int
     section: Section
+    origin: int = 0
+    octets: int | None = None  # None: all from `origin`
 
 
 class BadUrl(ValueError):
@@ -152,7 +156,14 @@ def parse_message_url(url: Url) -> MessageUrl:
     try:
         name, section = found["mailbox"], unquote_to_bytes(found["section"] or b"")
         mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), takes_utf8=True)
-        return MessageUrl(mailbox, _number(found["uidvalidity"]), int(found["uid"]), parse_section(section))
+        return MessageUrl(
+            mailbox,
+            _number(found["uidvalidity"]),
+            int(found["uid"]),
+            parse_section(section),
+            int(found["origin"] or 0),
+            _number(found["octets"]),
+        )
     except ImapSyntaxError as fault:
         raise BadUrl(str(fault)) from fault
 

@@ -37,6 +37,7 @@ class Attribute:
 class Section:
     """BODY[…], its BINARY[…] and RFC822… relatives.
 
+    BINARY[HEADER] and the like, which RFC 3516 does not have and Dovecot does, are not decoded.
     `part` counts from 1 (RFC 3501 §6.4.5); `text` is "", HEADER, HEADER.FIELDS,
     HEADER.FIELDS.NOT, TEXT or MIME; `fields` as the client spelt them. `partial` is origin
     and octets. `kind` is BODY, BINARY, BINARY.SIZE, or RFC822, RFC822.HEADER, RFC822.TEXT.
@@ -198,7 +199,7 @@ def _section(reader: ArgumentReader, kind: str) -> Section:
 def _text_section(reader: ArgumentReader, kind: str, part: tuple[int, ...]) -> Section:
     text = reader.word()
     allowed = {"HEADER", "HEADER.FIELDS", "HEADER.FIELDS.NOT", "TEXT"} | ({"MIME"} if part else set())
-    if text not in allowed or kind.startswith("BINARY"):
+    if text not in allowed:
         raise ImapSyntaxError("Invalid body section")
     fields: tuple[bytes, ...] = ()
     if text.startswith("HEADER.FIELDS"):
@@ -213,9 +214,9 @@ def _finish(
     reader.expect(b"]")
     partial = None
     if kind != "BINARY.SIZE" and reader.skip(b"<"):
-        origin = reader.number()
-        reader.expect(b".")
-        octets = reader.number()
+        origin, octets = reader.number(), LARGEST_MODSEQ
+        if reader.skip(b"."):  # without: all from there, as Dovecot takes it
+            octets = reader.number()
         if not octets:
             raise ImapSyntaxError("Invalid partial range")
         reader.expect(b">")

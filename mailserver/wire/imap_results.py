@@ -20,19 +20,19 @@ _ANSWERED: Final = frozenset({"MIN", "MAX", "ALL", "COUNT", "PARTIAL"})
 
 @dataclass(frozen=True, slots=True)
 class PartialRange:
-    """Results counted from 1, or from -1 backwards, as the client wrote them. RFC 9394 §3.1."""
+    """Results counted from 1, or from -1 backwards, the nearer end first. RFC 9394 §3.1."""
 
     start: int
     end: int
 
     @property
     def label(self) -> bytes:
-        """The range as it is told again."""
+        """The range as it is told."""
         return b"%d:%d" % (self.start, self.end)
 
     def of(self, results: Sequence[T]) -> Sequence[T]:
         """Those of the results that the range names, in their order."""
-        low, high = sorted((abs(self.start), abs(self.end)))
+        low, high = abs(self.start), abs(self.end)
         if self.start > 0:
             return results[low - 1 : high]
         count = len(results)
@@ -96,4 +96,4 @@ def read_partial_range(reader: ArgumentReader) -> PartialRange:
         ends.append(sign * reader.number())
     if not all(ends):
         raise ImapSyntaxError("Invalid partial range")
-    return PartialRange(*ends)
+    return PartialRange(*sorted(ends, key=abs))

@@ -317,6 +317,7 @@ def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
     reader.space()
     charset = _charset(reader.astring())
     reader.space()
+    returns = returns or read_returns(reader)  # imaptest has it there
     program = _ProgramReader(reader, charset)
     return Order(program.program(), criteria, by_uid=by_uid, returns=returns, uses_modseq=program.uses_modseq)
 

@@ -27,6 +27,8 @@ WHOLE = Section(is_peek=True)
     ("text", "url"),
     [
         (b"/INBOX/;UID=1", MessageUrl("INBOX", None, 1, WHOLE)),
+        (b";UID=1/;PARTIAL=1.2", MessageUrl(None, None, 1, WHOLE, 1, 2)),
+        (b"/INBOX/;UID=1/;PARTIAL=0", MessageUrl("INBOX", None, 1, WHOLE)),
         (b"/inbox;UIDVALIDITY=7/;uid=20", MessageUrl("INBOX", 7, 20, WHOLE)),
         (
             b";UID=3/;SECTION=1.2.MIME",
@@ -49,7 +51,8 @@ def test_message_urls(text: bytes, url: MessageUrl) -> None:
     [b"", b"x", b"/INBOX", b"/INBOX/;UID=0", b"imap://a@b/INBOX/;UID=1", b"//host/INBOX/;UID=1",
         b"/../x/;UID=1",
      b"/%2E%2E/x/;UID=1", b"/a%00/;UID=1", b"/%ff/;UID=1", b";UID=1/;SECTION=0", b";UID=1/;SECTION=1%5D<0.1>",
-     b"/a;UIDVALIDITY=0/;UID=1", b";UID=1/;PARTIAL=1.2", b"/" + b"a" * 3000 + b"/;UID=1"],
+     b"/a;UIDVALIDITY=0/;UID=1", b";UID=1/;PARTIAL=1.0", b";UID=1/;PARTIAL=", b";UID=1/;PARTIAL=1.",
+     b"/" + b"a" * 3000 + b"/;UID=1"],
 )  # fmt: skip
 def test_bad_urls(text: bytes) -> None:
     """RFC 4469 §4.1: only messages of this account, by a name that can be one."""

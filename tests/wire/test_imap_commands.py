@@ -130,7 +130,7 @@ def test_append() -> None:
      b"STORE 1 GARBAGE (\\Deleted)", b"STORE 1 FLAGS (\\Foo)", b"STORE x FLAGS (a)", b"FETCH 1",
      b"FETCH 1 ()",
      b"FETCH 1 BODY[0]", b"FETCH 1 BODY[MIME]", b"FETCH 1 BODY[1.HEADER.FIELDS ()]", b"FETCH 1 BODY[]<0.0>",
-     b"FETCH 1 BODY[]<0>", b"FETCH 1 FOO", b"FETCH 1 (FLAGS", b"FETCH 1 FLAGS (VANISHED)", b"STATUS x ()",
+     b"FETCH 1 BODY[]<0.>", b"FETCH 1 FOO", b"FETCH 1 (FLAGS", b"FETCH 1 FLAGS (VANISHED)", b"STATUS x ()",
      b"STATUS x (FOO)", b"SEARCH", b"SEARCH FOO", b"SEARCH NOT", b"SEARCH OR ALL", b"SEARCH SINCE x",
      b"SEARCH (ALL", b"APPEND x y", b"AUTHENTICATE PLAIN !", b"LOGIN {-5}", b"ID (a)", b"ENABLE",
      b"LIST (FOO) a b", b"LIST a b RETURN", b"CREATE x (USE)", b"EXPUNGE 1", b"SEARCH YOUNGER 0"],
