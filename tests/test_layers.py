@@ -14,7 +14,7 @@ ROOT = Path(mailserver.__file__).parent
 # From the bottom up; the parts of one row may import each other only where SIBLINGS says so.
 LAYERS = [
     {"envelope", "wire", "message"},
-    {"rights", "threads", "maillog", "tls", "dns", "prompt", "open_sessions"},
+    {"rights", "threads", "maillog", "tls", "dns", "prompt", "open_sessions", "rawlog"},
     {"accounts", "tables", "store"},
     {"delivery"},
     {"queue"},
@@ -29,6 +29,7 @@ SIBLINGS = {
     ("accounts", "tables"),
     ("rights", "threads"),
     ("rights", "maillog"),
+    ("rawlog", "maillog"),
     ("commands", "tap"),
     ("tap", "roles"),
     ("roles", "tap"),

@@ -95,9 +95,9 @@ class Work:
         return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.lock_rules)
 
 
-def warn(text: str) -> None:
+def warn(text: str, subcommand: str = "mailbox") -> None:
     """Whoever runs the command reads it."""
-    print(f"mailserver mailbox: {text}", file=sys.stderr)
+    print(f"mailserver {subcommand}: {text}", file=sys.stderr)
 
 
 def for_accounts(arguments: argparse.Namespace, act: Callable[[Work], int]) -> int:
@@ -172,7 +172,7 @@ def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
         sys.stdout.flush()
         work.output.flush()
     except CommandError as error:
-        warn(str(error))
+        warn(str(error), work.arguments.subcommand)
         status = error.status
     except BaseException:
         traceback.print_exc()

@@ -31,6 +31,7 @@ SUBCOMMANDS: Final = (
     "who",
     "kick",
     "penalty",
+    "rawlog",
     "check",
 )
 

@@ -21,6 +21,7 @@ from mailserver.imapd.authentication import Ask, Credentials, by_scram, from_aut
 from mailserver.imapd.journal import Journal
 from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Reply, refusal_of
 from mailserver.imapd.session import Service
+from mailserver.rawlog import Transcript
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
 from mailserver.wire.imap_commands import Command
 
@@ -45,6 +46,7 @@ class Entrance:
         self._registry = registry
         self._journal = journal
         self._bindings = bindings
+        self.transcript: Transcript | None = None  # of the session, where an administrator wants one
 
     def capabilities(self, has_tls: bool) -> bytes:
         """What is announced to this client now."""
@@ -106,7 +108,7 @@ class Entrance:
     async def open_store(self, account: Account) -> AccountStore:
         """The account's store. Raises Refusal; ClientGone, with nothing kept, for who has left."""
         try:
-            store = await self._service.threads.run(self._registry.open, account)
+            store = await self._service.threads.run(self._open, account)
         except StoreError as fault:
             raise refusal_of(fault)
         if not self.is_open:
@@ -114,8 +116,19 @@ class Entrance:
             raise ClientGone
         return store
 
+    def _open(self, account: Account) -> AccountStore:
+        store = self._registry.open(account)
+        if self._service.rawlog is not None:
+            journal = self._journal
+            address = journal.peer.address
+            self.transcript = self._service.rawlog.begin(account.name, "imap", journal.id, address)
+        return store
+
     async def close_store(self, store: AccountStore) -> None:
         """The registry has the store back."""
+        if self.transcript is not None:
+            self.transcript.close()
+            self.transcript = None
         await self._service.threads.run(self._registry.close, store)
 
 

@@ -21,6 +21,7 @@ from mailserver.imapd.session import Service
 from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
+from mailserver.rawlog import RawLog
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Threads
 
@@ -48,8 +49,9 @@ class ImapFactory(ServerFactory):
         tls: Any = None,
         handover: Handover | None = None,
         logged_in: LoggedIn | None = None,
+        rawlog: RawLog | None = None,
     ) -> None:
-        self._service = Service(settings, threads, reactor)
+        self._service = Service(settings, threads, reactor, rawlog=rawlog)
         self._logins = logins
         self._registry = registry
         self._log = log

@@ -6,6 +6,8 @@ acted on; a stream that cannot be followed is a Fatal event like any other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mailserver.wire.imap_deflate import DeflateError, Inflater
 from mailserver.wire.imap_framing import CommandReader, Event, Fatal, Limits
 
@@ -16,6 +18,7 @@ class Input:
     def __init__(self, limits: Limits) -> None:
         self._reader = CommandReader(limits)
         self._inflater: Inflater | None = None
+        self._tap: Callable[[bytes], None] | None = None
 
     @property
     def limits(self) -> Limits:
@@ -38,7 +41,22 @@ class Input:
 
     def feed(self, data: bytes) -> None:
         """The octets are kept until events take them."""
-        (self._inflater or self._reader).feed(data)
+        if self._inflater is not None:
+            self._inflater.feed(data)
+        else:
+            self._heard(data)
+
+    def _heard(self, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(data)
+        self._reader.feed(data)
+
+    def tap(self, listener: Callable[[bytes], None] | None) -> None:
+        """The listener hears what the client says from here on, and what waits already, not compressed."""
+        self._tap = listener
+        if listener is not None:
+            pending = self._reader.take_pending()
+            self._heard(pending)
 
     def take_pending(self) -> bytes:
         """The octets that no event has taken yet, now the caller's."""
@@ -71,5 +89,5 @@ class Input:
     def _inflate(self) -> bool:
         """Whether more came out of the compressed stream."""
         piece = self._inflater.read() if self._inflater is not None else b""
-        self._reader.feed(piece)
+        self._heard(piece)
         return bool(piece)

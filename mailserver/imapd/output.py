@@ -37,6 +37,7 @@ class Output:
         self._waiting: Deferred[None] | None = None
         self._slice_start = 0.0
         self._deflater: Deflater | None = None
+        self.tap: Callable[[bytes], None] | None = None  # hears all that is said, not compressed
 
     def attach(self, transport: Any) -> None:
         """What is said from now on goes to `transport`."""
@@ -67,6 +68,8 @@ class Output:
             self._pieces = []
             self._held = 0
             self.octets += len(data)
+            if self.tap is not None:
+                self.tap(data)
             if self._deflater is not None:
                 data = self._deflater.deflate(data)
             if self._transport is not None:

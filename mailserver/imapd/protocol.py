@@ -414,6 +414,8 @@ class ImapServer(IMAP4Server):
         if not self._may_leave:
             raise Rejection("UNAUTHENTICATE is not available.")
         await self._give_back()
+        self._input.tap(None)
+        self._output.tap = None
         self._logged_in.leave(self)
         self._journal.left(self._output.octets)
         self._input.limits = self._limits(is_strict=True)
@@ -530,6 +532,9 @@ class ImapServer(IMAP4Server):
         self._session.wants_turn = self._want_turn
         self._journal.session = self._session
         self._input.limits = self._limits(is_strict=False)
+        if self._entrance.transcript is not None:
+            self._input.tap(self._entrance.transcript.client)
+            self._output.tap = self._entrance.transcript.server
         self._bad_commands = 0
         self._time_out_after(self._service.settings.idle_timeout)
         return ok("Logged in", b"CAPABILITY " + self._capabilities())

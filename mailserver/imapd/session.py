@@ -19,6 +19,7 @@ from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags
 from mailserver.imapd.settings import ImapSettings
+from mailserver.rawlog import RawLog
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
@@ -37,6 +38,7 @@ class Service:
     threads: Threads
     reactor: Any
     now: Callable[[], float] = time.time
+    rawlog: RawLog | None = None
 
 
 @dataclass(slots=True)

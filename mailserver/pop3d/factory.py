@@ -19,6 +19,7 @@ from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.protocol import Handover, Pop3Server, Preamble
 from mailserver.pop3d.settings import Pop3Settings
+from mailserver.rawlog import RawLog
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Threads
 
@@ -47,6 +48,7 @@ class Pop3Factory(ServerFactory):
         tls: Any = None,
         handover: Handover | None = None,
         logged_in: LoggedIn | None = None,
+        rawlog: RawLog | None = None,
     ) -> None:
         self._settings = settings
         self._logins = logins
@@ -57,6 +59,7 @@ class Pop3Factory(ServerFactory):
         self._tls = tls
         self._handover = handover
         self._logged_in = logged_in or LoggedIn()
+        self._rawlog = rawlog
         self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -72,6 +75,7 @@ class Pop3Factory(ServerFactory):
             self._tls,
             self._handover,
             self._logged_in,
+            self._rawlog,
         )
         protocol.factory = self
         return protocol

@@ -51,6 +51,7 @@ from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
 from mailserver.pop3d.record import LOGGED_OUT_EARLY, ConnectionRecord
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.transaction import BadCommand, Transaction
+from mailserver.rawlog import RawLog, Transcript
 from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
 from mailserver.threads import Threads
 from mailserver.tls import channel_bindings
@@ -88,8 +89,11 @@ class Pop3Server(POP3):
         tls: Any = None,
         handover: Handover | None = None,
         logged_in: LoggedIn | None = None,
+        rawlog: RawLog | None = None,
     ) -> None:
         self._settings = settings
+        self._rawlog = rawlog
+        self._transcript: Transcript | None = None
         self._logged_in = logged_in or LoggedIn()
         self._logins = logins
         self._registry = registry
@@ -205,8 +209,10 @@ class Pop3Server(POP3):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def _write(self, octets: bytes) -> None:
+    def _write(self, octets: bytes, is_content: bool = False) -> None:
         if octets and not self._is_lost:
+            if self._transcript is not None:
+                (self._transcript.content if is_content else self._transcript.server)(octets)
             self.transport.write(octets)
 
     # Back-pressure: see IPushProducer.
@@ -269,11 +275,13 @@ class Pop3Server(POP3):
 
     def _take(self, line: bytes) -> None:
         self.resetTimeout()
+        if self._transcript is not None:
+            self._transcript.client(line + b"\r\n")
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             wanted.callback(line)
         elif self._transaction is not None and (answer := self._transaction.at_hand(line)) is not None:
-            self._write(answer)
+            self._write(answer, is_content=True)
         else:
             self._start(self._command(line))
 
@@ -310,7 +318,8 @@ class Pop3Server(POP3):
             if name in _ANY_STATE:
                 await _ANY_STATE[name](self, argument)
             elif self._transaction is not None:
-                self._write(await self._transaction.answer(name, argument))
+                answer = await self._transaction.answer(name, argument)
+                self._write(answer, is_content=name in (b"RETR", b"TOP"))
             elif name in _BEFORE_LOGIN:
                 await _BEFORE_LOGIN[name](self, argument)
             else:
@@ -522,9 +531,7 @@ class Pop3Server(POP3):
         """The session is in the TRANSACTION state, or ends."""
         self._record.account = account.name
         try:
-            maildrop = await self._threads.run(
-                open_maildrop, self._registry, account, self._settings.marks_seen
-            )
+            maildrop = await self._threads.run(self._open, account)
         except MaildropInUse:
             self._end_login("Mailbox in use", _IN_USE + b"\r\n")
             return
@@ -539,6 +546,14 @@ class Pop3Server(POP3):
         self.setTimeout(None if self._is_lost else self._settings.idle_timeout)
         self._write(b"+OK Logged in.\r\n")
 
+    def _open(self, account: Account) -> Maildrop:
+        """*Blocking.*"""
+        if self._rawlog is not None:
+            record = self._record
+            address = record.peer.address
+            self._transcript = self._rawlog.begin(account.name, "pop3", record.session, address)
+        return open_maildrop(self._registry, account, self._settings.marks_seen)
+
     def _end_login(self, reason: str, last_words: bytes) -> None:
         self._record.no_maildrop(reason)
         self._close(last_words)
@@ -546,6 +561,8 @@ class Pop3Server(POP3):
     def _let_go(self) -> Deferred[None]:
         """The maildrop goes back to the store, and the log has the session's line."""
         maildrop, self._maildrop = self._maildrop, None
+        if self._is_lost and self._transcript is not None:
+            self._transcript.close()
         if maildrop is None or self._transaction is None:
             if not self._record.account:
                 self._record.no_login(int(self._clock.seconds() - self._started))

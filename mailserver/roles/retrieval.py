@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.config.config import Config
 from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
 from mailserver.pop3d.factory import Pop3Factory
 from mailserver.pop3d.settings import Pop3Settings
+from mailserver.rawlog import RawLog
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
 from mailserver.store.contract import StoreRegistry
@@ -68,7 +70,7 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
 
     registry = FileStoreRegistry(
         parts.layout_for,
-        os.path.join(config.string("state_directory"), "accounts"),
+        _accounts_directory(config),
         config.string("myhostname"),
         notices,
         parts.log,
@@ -77,6 +79,10 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
     )
     notices.chores.append(registry.sweep)
     return registry, notices
+
+
+def _accounts_directory(config: Config) -> str:
+    return os.path.join(config.string("state_directory"), "accounts")
 
 
 class RetrievalListeners:
@@ -98,27 +104,31 @@ class RetrievalListeners:
         self._logins: Any = logins
         self._registry: Any = registry
         self._handovers = handovers or {}
+        self._rawlog = RawLog(_accounts_directory(parts.config), parts.log)
 
     def imap(self, config: Config) -> ImapFactory:
         """The factory of one IMAP listener. Raises ConfigError."""
-        tls, handover = self._tls("imap", config), self._handovers.get("imap")
-        return ImapFactory(imap_settings(config), *self._common(), tls, handover, self._parts.logged_in)
+        return ImapFactory(imap_settings(config), *self._common(), *self._for_clients("imap", config))
 
     def pop3(self, config: Config) -> Pop3Factory:
         """The factory of one POP3 listener. Raises ConfigError."""
-        tls, handover = self._tls("pop3", config), self._handovers.get("pop3")
-        return Pop3Factory(pop3_settings(config), *self._common(), tls, handover, self._parts.logged_in)
+        return Pop3Factory(pop3_settings(config), *self._common(), *self._for_clients("pop3", config))
 
     def imap_host(self, config: Config) -> ImapFactory:
         """The factory of the IMAP sessions that fronts hand over: TLS stays in the front."""
-        return ImapFactory(imap_settings(config), *self._common())
+        return ImapFactory(imap_settings(config), *self._common(), rawlog=self._rawlog)
 
     def pop3_host(self, config: Config) -> Pop3Factory:
         """The same for POP3."""
-        return Pop3Factory(pop3_settings(config), *self._common())
+        return Pop3Factory(pop3_settings(config), *self._common(), rawlog=self._rawlog)
 
     def _common(self) -> tuple[Any, Any, Any, Any, Any]:
         return self._logins, self._registry, self._threads, self._reactor, self._parts.log
+
+    def _for_clients(self, service: str, config: Config) -> tuple[Any, Any, LoggedIn, RawLog]:
+        """What the factory of a listener has besides, whom clients reach directly."""
+        handover = self._handovers.get(service)
+        return self._tls(service, config), handover, self._parts.logged_in, self._rawlog
 
     def _tls(self, service: str, config: Config) -> Any:
         return self._parts.tls(service, config) if config.string("ssl") != "no" else None

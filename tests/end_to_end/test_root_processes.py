@@ -17,7 +17,7 @@ import pytest
 from mailserver.config.read import read_config
 from mailserver.roles.instance import runtime_directory
 from tests.end_to_end.root_mail import arrived, found, imap, logged, send
-from tests.end_to_end.root_server import MAIL_OWNER, USERS, RootServer, interpreter, status
+from tests.end_to_end.root_server import MAIL_OWNER, PASSWORD, USERS, RootServer, interpreter, status
 from tests.end_to_end.server import wait_for
 
 pytestmark = pytest.mark.needs("root")
@@ -99,8 +99,19 @@ def test_a_session_host_is_its_account_and_sees_no_other(server: RootServer) -> 
 def command(server: RootServer, *words: str) -> str:
     """What a `mailserver` subcommand prints, typed by root."""
     program, environment = interpreter()
+    assert server.process is not None
     done = subprocess.run(
-        [program, "-m", "mailserver.commands.main", "-c", f"{server.directory}/config", *words],
+        [
+            "nsenter",
+            "--mount",
+            f"--target={server.process.pid}",
+            program,
+            "-m",
+            "mailserver.commands.main",
+            "-c",
+            f"{server.directory}/config",
+            *words,
+        ],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -127,6 +138,18 @@ def test_who_and_kick_reach_the_session_hosts(server: RootServer) -> None:
     assert "127.0.0.1 1" in command(server, "penalty")
     assert command(server, "penalty", "--clear", "127.0.0.1") == "cleared 127.0.0.1\n"
     assert len(command(server, "penalty").splitlines()) == 1
+
+
+def test_a_transcript_is_the_accounts(server: RootServer) -> None:
+    """`mailserver rawlog`, typed by root, touches the account's directory as the account does."""
+    assert "transcripts of new sessions" in command(server, "rawlog", "ursula", "--start")
+    imap(server, "ursula").logout()
+    kept = server.directory / "state" / "accounts" / "ursula" / "rawlog"
+    assert {path.stat().st_uid for path in (kept, *kept.iterdir())} == {USERS["ursula"]}
+    shown = command(server, "rawlog", "ursula", "--show")
+    assert "C: " in shown and "LOGOUT" in shown and PASSWORD not in shown
+    command(server, "rawlog", "ursula", "--stop")
+    assert not kept.exists()
 
 
 def kill(server: RootServer, role: str) -> int:

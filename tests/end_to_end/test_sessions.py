@@ -1,12 +1,16 @@
-"""`mailserver who`, `kick` and `penalty` against a running server."""
+"""`mailserver who`, `kick`, `penalty` and `rawlog` against a running server."""
 
 from __future__ import annotations
 
 import imaplib
 import json
 import poplib
+import re
+import signal
 import smtplib
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +107,37 @@ def test_no_server(tmp_path: Path) -> None:
     """The error says what to do."""
     server = Server(tmp_path / "home")
     assert "mailserver run" in server.command("who", status=69)
+
+
+def test_rawlog_live(server: Server) -> None:
+    """What a session says is shown as it is said; after Ctrl-C nothing is left, and nothing more written."""
+    follow = subprocess.Popen(
+        [sys.executable, "-m", "mailserver.commands.main", "-c", str(server.directory), "rawlog", "alice"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert follow.stdout is not None and "waiting for sessions of alice" in follow.stdout.readline()
+    client = imap(server)
+    client.select()
+    client.logout()
+    lines = iter(follow.stdout.readline, "")
+    shown = next(line for line in lines if " SELECT INBOX" in line)
+    assert re.fullmatch(r"\S+ \d\d:\d\d:\d\d\.\d{3} C: \S+ SELECT INBOX\n", shown)
+    assert any("S: " in line and "OK Logout completed." in line for line in lines)
+    follow.send_signal(signal.SIGINT)
+    assert follow.wait(30) == 0
+    follow.stdout.close()
+    assert list(server.directory.rglob("rawlog")) == []
+    server.logged(r"rawlog: the session <\S+> of alice from 127.0.0.1 goes to ")
+
+
+def test_rawlog_in_files(server: Server) -> None:
+    """--start, --show, --stop."""
+    assert "transcripts of new sessions: " in server.command("rawlog", "bob", "--start", "--for", "2h")
+    pop3(server, "bob").quit()
+    assert "on already" in server.command("rawlog", "bob", status=None)
+    shown = server.command("rawlog", "bob", "--show")
+    assert re.search(r"C: QUIT\n.* S: \+OK Logging out", shown) and "on for another" in shown
+    server.command("rawlog", "bob", "--stop")
+    assert server.command("rawlog", "bob", "--show") == "off\n"
+    assert "no such account" in server.command("rawlog", "nobody", status=67)

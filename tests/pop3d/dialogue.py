@@ -97,6 +97,7 @@ class Dialogue:
         handover: Any = None,
         registry: Any = None,
         logged_in: Any = None,
+        rawlog: Any = None,
     ) -> None:
         self.clock = Clock()
         self.log = ListLog()
@@ -115,6 +116,7 @@ class Dialogue:
             tls,
             handover,
             logged_in,
+            rawlog,
         )
         self.address = address
         self.wire = Wire()
