@@ -74,7 +74,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Sender, recipients and SMTP parameters of one message. `sender` None is the null sender `<>`."""
+    """Sender, recipients and SMTP parameters of one message. `sender` None is the null sender `<>`.
+
+    `content_filter` is `transport:nexthop`: all of the message goes there, and is expanded when it comes
+    back as a new one. "" where there is no filter.
+    """
 
     sender: Address | None
     recipients: tuple[Recipient, ...] = ()
@@ -83,6 +87,7 @@ class Envelope:
     smtputf8: bool = False
     ret: str = ""  # "", "FULL" or "HDRS"
     envid: str = ""
+    content_filter: str = ""
 
 
 class Status(Enum):

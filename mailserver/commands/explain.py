@@ -27,6 +27,7 @@ from mailserver.config.read import ConfigError, read_config
 from mailserver.delivery.explain import Explanation as Plan
 from mailserver.delivery.explain import as_lines, as_values, explain
 from mailserver.delivery.lookups import LiveLookups
+from mailserver.delivery.plan import Step
 from mailserver.dns import TemporaryLookupFailure
 from mailserver.envelope import Address
 from mailserver.maillog import ListLog
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         verdict = _verdict(arguments, config, parts) if arguments.client else None
         lookups = LiveLookups(parts.routing, parts.local_rules, local_agents(parts))
         plan = explain(_address(arguments.address), parts.routing, parts.local_rules, lookups)
-        plan = _with_lines(plan, config)
+        plan = _with_filter(_with_lines(plan, config), config, arguments.port)
     except ConfigError as error:
         raise CommandError(str(error)) from error
     if arguments.json:
@@ -126,6 +127,18 @@ def _with_lines(explanation: Plan, config: Config) -> Plan:
         for step in plan.steps
     )
     return replace(explanation, plan=replace(plan, steps=steps))
+
+
+def _with_filter(explanation: Plan, config: Config, port: int) -> Plan:
+    """The content_filter that mail over SMTP goes through before is the first step."""
+    plan = explanation.plan
+    rows = [row.config for row in listeners(config) if row.service == "smtpd" and port in (0, row.port)]
+    view = rows[0] if rows else config
+    name = view.string("content_filter")
+    if plan is None or not name:
+        return explanation
+    step = Step(0, f"first through the filter {name}", f"content_filter, {view.where('content_filter')}")
+    return replace(explanation, plan=replace(plan, steps=(step, *plan.steps)))
 
 
 def _address(text: str) -> Address:

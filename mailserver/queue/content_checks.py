@@ -72,6 +72,7 @@ class Findings:
     hold: bool = False
     discard: bool = False
     redirect: Address | None = None
+    content_filter: str = ""
     bcc: list[Address] = field(default_factory=list)
     notes: list[tuple[str, str, str, str]] = field(default_factory=list)
 
@@ -245,6 +246,10 @@ class ContentChecks:
                 self.findings.hold = True
             case "DISCARD":
                 self.findings.discard = True
+            case "FILTER":
+                if ":" not in text:
+                    raise TableError(f"{entry.source}: FILTER {text!r}: write FILTER transport:destination")
+                self.findings.content_filter = text
             case "REDIRECT":
                 self.findings.redirect = _address(entry, text)
             case "BCC":

@@ -61,8 +61,12 @@ class Copies:
             self.warn(f"{source}: no copy is sent: {text!r}: {error}")
 
 
-def affected(envelope: Envelope, redirect: Address | None, bcc: Sequence[Address]) -> Envelope:
-    """The envelope with REDIRECT and BCC carried out."""
+def affected(
+    envelope: Envelope, redirect: Address | None, bcc: Sequence[Address], content_filter: str = ""
+) -> Envelope:
+    """The envelope with REDIRECT, BCC and FILTER carried out."""
+    if content_filter:
+        envelope = replace(envelope, content_filter=content_filter)
     recipients = envelope.recipients
     if redirect is not None:
         recipients = (Recipient(redirect, str(redirect)),)

@@ -133,13 +133,20 @@ class QueueDirectory:
 
     # ------------------------------------------------------------ messages coming in
 
-    def create(self, envelope: Envelope, arrival: float | None = None, origin: str = "") -> IncomingMessage:
+    def create(
+        self,
+        envelope: Envelope,
+        arrival: float | None = None,
+        origin: str = "",
+        adds_copies: bool = True,
+    ) -> IncomingMessage:
         """A message with its queue id, still in memory only. Does not block.
 
-        `arrival` is wall-clock seconds, now where not given; for `origin` see `Accepted`.
+        `arrival` is wall-clock seconds, now where not given; for `origin` see `Accepted`. Copies
+        (`queue.copies`) are for mail from outside, unless told otherwise.
         """
         accepted = Accepted(envelope, self._clock() if arrival is None else arrival, origin)
-        complete = None if origin else self._complete
+        complete = self._complete if adds_copies and not origin else None
         return IncomingMessage(self._ids.next(), accepted, self._create_file, complete)
 
     def _create_file(self, queue_id: str, is_held: bool) -> tuple[str, int]:

@@ -48,6 +48,13 @@ def delivered_to(message: QueueFile) -> frozenset[str]:
     )
 
 
+def filtered(leaf: Leaf, content_filter: str) -> Leaf:
+    """The leaf's mail goes to the filter as it came. FILTER_README."""
+    transport, _, nexthop = content_filter.partition(":")
+    kind = LeafKind.DISCARD if transport == "discard" else LeafKind.REMOTE
+    return replace(leaf, kind=kind, transport=transport, target=nexthop or leaf.recipient.domain)
+
+
 class LocalWork:
     """The blocking half of one attempt."""
 
@@ -65,6 +72,10 @@ class LocalWork:
         A leaf that becomes exactly one other is not journaled: should that one be deferred, the next
         attempt looks again, and a corrected alias counts.
         """
+        if content_filter := self._progress.accepted.envelope.content_filter:
+            for number in pending:
+                self._progress.leaves[number] = filtered(self._progress.leaves[number], content_filter)
+            return
         already = delivered_to(self._message)
         if not self._rewrite_sender(pending):
             return

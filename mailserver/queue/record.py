@@ -118,6 +118,7 @@ def accepted_record(accepted: Accepted) -> Record:
     """The envelope record of a message."""
     envelope = accepted.envelope
     sender = envelope.sender
+    content_filter = {"filter": envelope.content_filter} if envelope.content_filter else {}
     return [
         "envelope",
         1,
@@ -131,6 +132,7 @@ def accepted_record(accepted: Accepted) -> Record:
             "envid": envelope.envid,
             "arrival": accepted.arrival,
             "origin": accepted.origin,
+            **content_filter,
         },
     ]
 
@@ -150,6 +152,7 @@ def read_accepted(record: Record) -> Accepted:
             smtputf8=value["smtputf8"],
             ret=value["ret"],
             envid=value["envid"],
+            content_filter=value.get("filter", ""),
         )
         return Accepted(envelope, value["arrival"], value["origin"])
     except (ValueError, KeyError, TypeError, IndexError) as error:

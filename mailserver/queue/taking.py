@@ -15,7 +15,7 @@ import pwd
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
 
@@ -47,13 +47,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PickupRules:
-    """Parameters: myhostname, mail_name, myorigin. `may_submit` may block."""
+    """Parameters: myhostname, mail_name, myorigin, content_filter. `may_submit` may block."""
 
     host: str
     mail_name: str = "Postfix"
     my_origin: str = ""
     cleanup: CleanupRules = field(default_factory=CleanupRules)
     may_submit: Callable[[int], bool] = lambda uid: True
+    content_filter: str = ""
+    adds_copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +222,11 @@ class Taking:
         """The message in the queue; None where header_checks had it discarded."""
         fields, owner = drop_file.decode_envelope(drop.envelope), _user_name(drop.uid)
         submission = Submission(fields, drop.uid, owner, self._rules.my_origin)
-        envelope = submission.envelope(drop.head)
+        envelope = replace(submission.envelope(drop.head), content_filter=self._rules.content_filter)
         if not envelope.recipients:
             raise Refused("it names no recipient")
         arrival = self._clock()
-        message = self._queue.create(envelope, arrival)
+        message = self._queue.create(envelope, arrival, adds_copies=self._rules.adds_copies)
         received = self._received(message.queue_id, drop.uid, arrival)
         missing = self._missing(submission.full_name, envelope, message.queue_id, arrival)
         cleanup = Cleanup(self._rules.cleanup, received, missing, is_local=True)
@@ -239,7 +241,9 @@ class Taking:
         if findings.discard:
             message.discard()
             return None
-        message.envelope = affected(message.envelope, findings.redirect, findings.bcc)
+        message.envelope = affected(
+            message.envelope, findings.redirect, findings.bcc, findings.content_filter
+        )
         message.is_held = findings.hold
         committed = message.commit()
         self._log.write("pickup", f"{message.queue_id}: uid={drop.uid} from=<{submission.sender_text}>")

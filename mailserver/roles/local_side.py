@@ -13,6 +13,7 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.taking import PickupRules, prepare
 from mailserver.rights.listeners import CannotListen
 from mailserver.roles.command_door import PLACE, CommandDoor, Permissions
+from mailserver.roles.input_options import NO_ADDRESS_MAPPINGS, cleanup_rules, input_options, pickup_view
 from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
 from mailserver.threads import Threads
@@ -28,12 +29,16 @@ class LocalSide:
         config, queue = parts.config, parts.queue
         may_list = allowed_users(parts, "authorized_mailq_users")
         may_flush = allowed_users(parts, "authorized_flush_users")
+        pickup = pickup_view(config)
+        options = input_options(pickup)
         rules = PickupRules(
             host=config.string("myhostname"),
             mail_name=config.string("mail_name"),
             my_origin=config.string("myorigin"),
-            cleanup=parts.cleanup_rules,
+            cleanup=cleanup_rules(parts.cleanup_rules, options),
             may_submit=allowed_users(parts, "authorized_submit_users"),
+            content_filter=pickup.string("content_filter"),
+            adds_copies=NO_ADDRESS_MAPPINGS not in options,
         )
         try:
             prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)

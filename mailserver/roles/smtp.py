@@ -13,6 +13,12 @@ from mailserver.config.syntax import Setting
 from mailserver.dns import Resolver
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
+from mailserver.roles.input_options import (
+    NO_ADDRESS_MAPPINGS,
+    NO_UNKNOWN_RECIPIENT_CHECKS,
+    cleanup_rules,
+    input_options,
+)
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
 from mailserver.smtpd.address_restrictions import RecipientDirectory
@@ -86,6 +92,8 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         soft_bounce=config.boolean("soft_bounce"),
         always_add_missing_headers=config.boolean("always_add_missing_headers"),
         discard_ehlo_keywords=_discarded_keywords(config),
+        content_filter=config.string("content_filter"),
+        adds_copies=NO_ADDRESS_MAPPINGS not in input_options(config),
         client_connection_count_limit=config.integer("smtpd_client_connection_count_limit"),
         client_connection_rate_limit=config.integer("smtpd_client_connection_rate_limit"),
         client_message_rate_limit=config.integer("smtpd_client_message_rate_limit"),
@@ -178,7 +186,8 @@ class SmtpListeners:
                 RestrictionTexts(**texts),
                 tools,
                 delay_reject=config.boolean("smtpd_delay_reject"),
-                reject_unlisted_recipient=config.boolean("smtpd_reject_unlisted_recipient"),
+                reject_unlisted_recipient=config.boolean("smtpd_reject_unlisted_recipient")
+                and NO_UNKNOWN_RECIPIENT_CHECKS not in input_options(config),
                 reject_unlisted_sender=config.boolean("smtpd_reject_unlisted_sender"),
                 sources=_sources(config),
             )
@@ -188,7 +197,7 @@ class SmtpListeners:
     def factory(self, config: Config, is_tls: bool) -> SmtpFactory:
         """The factory of one listener. Raises ConfigError."""
         parts = self._parts
-        rules = parts.cleanup_rules
+        rules = cleanup_rules(parts.cleanup_rules, input_options(config))
 
         def make_filter(received: bytes, missing: Mapping[str, str], is_local: bool) -> Cleanup:
             return Cleanup(rules, received, missing, is_local)

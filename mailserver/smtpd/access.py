@@ -2,8 +2,7 @@
 
 A result refuses, permits, leaves the decision to the next restriction, or is itself a list
 of restrictions. Results that change the message (HOLD, REDIRECT, …) gather in the
-evaluation's `Effects`. FILTER is not supported: a table that uses it makes 451 4.3.5 of the
-mail it concerns, since letting that mail pass unfiltered would be worse.
+evaluation's `Effects`.
 """
 
 from __future__ import annotations
@@ -105,8 +104,6 @@ class AccessCheck:
         if effect is not None:
             effect(evaluation, self._about(evaluation), text, entry.source)
             return None
-        if upper == "FILTER":
-            raise TableError(f"{entry.source}: the FILTER action is not supported")
         return await self._run_list(evaluation, entry.value, entry.source)
 
     def _about(self, evaluation: Evaluation) -> str:
@@ -154,6 +151,13 @@ def _redirect(evaluation: Evaluation, about: str, text: str, source: str) -> Non
     evaluation.notes.append(f"redirect: {about} triggers REDIRECT {text}")
 
 
+def _filter(evaluation: Evaluation, about: str, text: str, source: str) -> None:
+    if ":" not in text:
+        raise TableError(f"{source}: FILTER {text}: write FILTER transport:destination")
+    evaluation.effects.content_filter = text
+    evaluation.notes.append(f"filter: {about} triggers FILTER {text}")
+
+
 def _bcc(evaluation: Evaluation, about: str, text: str, source: str) -> None:
     try:
         evaluation.effects.bcc = [parse_lenient(text)]
@@ -180,6 +184,7 @@ def _warn(evaluation: Evaluation, about: str, text: str, source: str) -> None:
 _EFFECTS: Final[dict[str, Callable[[Evaluation, str, str, str], None]]] = {
     "HOLD": _hold,
     "DISCARD": _discard,
+    "FILTER": _filter,
     "REDIRECT": _redirect,
     "BCC": _bcc,
     "PREPEND": _prepend,

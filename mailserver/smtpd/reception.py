@@ -45,9 +45,16 @@ MakeFilter = Callable[[bytes, Mapping[str, str], bool], ContentFilter]
 class Reception:
     """A message being received. `add` never blocks; the others are awaited, one at a time."""
 
-    def __init__(self, queue: QueueDirectory, envelope: Envelope, arrival: float, threads: Threads) -> None:
+    def __init__(
+        self,
+        queue: QueueDirectory,
+        envelope: Envelope,
+        arrival: float,
+        threads: Threads,
+        adds_copies: bool = True,
+    ) -> None:
         self.arrival = arrival
-        self._message = queue.create(envelope, arrival)
+        self._message = queue.create(envelope, arrival, adds_copies=adds_copies)
         self._threads = threads
         self._filter: ContentFilter | None = None
         self._failure: OSError | None = None
@@ -120,7 +127,8 @@ class Reception:
             self._message.discard()
             return None
         redirect, bcc = findings.redirect or effects.redirect, (*effects.bcc, *findings.bcc)
-        self._message.envelope = affected(self._message.envelope, redirect, bcc)
+        content_filter = findings.content_filter or effects.content_filter
+        self._message.envelope = affected(self._message.envelope, redirect, bcc, content_filter)
         self._message.is_held = self._message.is_held or bool(effects.hold) or findings.hold
         return self._message.commit()
 

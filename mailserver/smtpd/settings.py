@@ -45,6 +45,8 @@ class SmtpdSettings:
     always_add_missing_headers: bool = False
     soft_bounce: bool = False  # every 5xx is said as 4xx
     discard_ehlo_keywords: frozenset[str] = frozenset()  # lower case
+    content_filter: str = ""  # transport:nexthop
+    adds_copies: bool = True  # receive_override_options without no_address_mappings
     client_connection_count_limit: int = 50
     client_connection_rate_limit: int = 0
     client_message_rate_limit: int = 0

@@ -241,7 +241,9 @@ class MailTransactions:
         session, services = self._session, self._session.services
         envelope = self._envelope(transaction)
         arrival = services.now()
-        reception = Reception(services.queue, envelope, arrival, services.threads)
+        reception = Reception(
+            services.queue, envelope, arrival, services.threads, session.settings.adds_copies
+        )
         host, queue_id = session.settings.myhostname, reception.queue_id
         received = received_field(
             envelope,
@@ -272,7 +274,16 @@ class MailTransactions:
             session.wire.tls_description(),
         )
         recipients = tuple(transaction.recipients)
-        return Envelope(mail.sender, recipients, client, mail.body, mail.smtputf8, mail.ret, mail.envid)
+        return Envelope(
+            mail.sender,
+            recipients,
+            client,
+            mail.body,
+            mail.smtputf8,
+            mail.ret,
+            mail.envid,
+            session.settings.content_filter,
+        )
 
     def _data_arrived(self, data: bytes) -> Work:
         """The octets are content, up to its end."""

@@ -72,6 +72,7 @@ class Effects:
     redirect: Address | None = None
     bcc: list[Address] = field(default_factory=list)
     prepend: list[str] = field(default_factory=list)
+    content_filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,24 +151,24 @@ def test_restriction_classes_and_transports_may_have_any_name(tmp_path: Path) ->
 
 
 def test_a_refused_parameter_stops_the_start(tmp_path: Path) -> None:
-    """content_filter would send mail elsewhere: refused with its line, unless it is allowed by name."""
-    with pytest.raises(ConfigError, match=r"main\.cf:1: content_filter: .*allow_unsupported"):
-        written(tmp_path, "content_filter = scan:[127.0.0.1]:10024\n")
-    allowed = written(tmp_path, "content_filter = scan:x\nallow_unsupported = content_filter\n")
-    assert "content_filter" in allowed.warnings[0]
+    """smtpd_proxy_filter would send mail elsewhere: refused with its line, unless it is allowed by name."""
+    with pytest.raises(ConfigError, match=r"main\.cf:1: smtpd_proxy_filter: .*allow_unsupported"):
+        written(tmp_path, "smtpd_proxy_filter = 127.0.0.1:10024\n")
+    allowed = written(tmp_path, "smtpd_proxy_filter = 127.0.0.1:1\nallow_unsupported = smtpd_proxy_filter\n")
+    assert "smtpd_proxy_filter" in allowed.warnings[0]
 
 
 def test_a_refused_parameter_in_a_row_stops_the_start(tmp_path: Path) -> None:
     """-o of our own services counts as main.cf does; Postfix's rows may have what they like."""
-    with pytest.raises(ConfigError, match=r"master\.cf:1: content_filter"):
-        written(tmp_path, "", "25 inet n - n - - smtpd -o content_filter=scan:x\n")
+    with pytest.raises(ConfigError, match=r"master\.cf:1: smtpd_proxy_filter"):
+        written(tmp_path, "", "25 inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:1\n")
     quiet = written(tmp_path, "", "relay unix - - n - - smtp -o smtp_header_checks=pcre:/x\n")
     assert quiet.warnings == ()
 
 
 def test_the_default_of_a_refused_parameter_is_fine(tmp_path: Path) -> None:
-    """`content_filter =` says nothing."""
-    assert written(tmp_path, "content_filter =\nsmtpd_milters = $non_smtpd_milters\n").warnings == ()
+    """`smtpd_proxy_filter =` says nothing."""
+    assert written(tmp_path, "smtpd_proxy_filter =\nsmtpd_milters = $non_smtpd_milters\n").warnings == ()
 
 
 def test_a_harmless_parameter_is_warned_of(tmp_path: Path) -> None:

@@ -562,6 +562,29 @@ def test_forwarded_mail_has_a_sender_of_ours(tmp_path: Path) -> None:
     assert not world.routing.is_known(Address("SRS0=aaaaaa=aa=far.test=x", ORIGIN))
 
 
+def test_filtered_mail_is_expanded_when_it_comes_back(tmp_path: Path) -> None:
+    """content_filter: all recipients to the filter as they came, now and after a restart; no alias."""
+    world = World(tmp_path, {"staff": "alice, bob"})
+    taken: list[Outgoing] = []
+    answers = [Outcome.deferred("not now", "4.3.0", "f[192.0.2.1]:25"), Outcome.delivered("250 ok")]
+
+    class Filter:
+        async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
+            taken.append(mail)
+            return [answers[len(taken) - 1]] * len(mail.recipients)
+
+        def service(self, transport: str) -> str:
+            return "smtp"
+
+    world.restart(transport=Filter())
+    world.send(f"staff@{ORIGIN}", "x@far.test", content_filter="scan:[127.0.0.1]:10025")
+    world.restart(transport=Filter())
+    world.runner.flush()
+    assert [(mail.transport, mail.nexthop) for mail in taken] == [("scan", "[127.0.0.1]:10025")] * 2
+    assert [str(each.address) for each in taken[1].recipients] == [f"staff@{ORIGIN}", "x@far.test"]
+    assert world.queued() == [] and world.mailbox("alice") == []
+
+
 def test_the_original_recipient_need_not_be_shown(tmp_path: Path) -> None:
     """enable_original_recipient = no: no X-Original-To."""
     world = World(tmp_path)

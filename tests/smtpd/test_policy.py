@@ -222,7 +222,8 @@ ACTIONS = [
     ("reject_unknown_sender_domain", "450 4.1.8 <s@example.com>: Sender address rejected: Domain not found"),
     ("permit", "250 2.1.5 Ok"),
     ("strict", "554 5.7.1 <s@example.com>: Sender address rejected: Access denied"),
-    ("FILTER smtp:x", "451 4.3.5 Server configuration error"),
+    ("FILTER scan:x", "250 2.1.5 Ok"),
+    ("FILTER nowhere", "451 4.3.5 Server configuration error"),
     ("nonsense", "451 4.3.5 Server configuration error"),
     ("REDIRECT a@b@c", "451 4.3.5 Server configuration error"),
 ]

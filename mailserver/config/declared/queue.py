@@ -67,6 +67,13 @@ PARAMETERS: Final = (
              "The same for lines of the body."),
     honoured("body_checks_size_limit", Type.OCTETS, "51200",
              "How much of each part body_checks look at."),
+    honoured("content_filter", Type.STRING, "",
+             "The filter, as `transport:destination`, that new mail goes to before it is delivered; it comes "
+             "back through a listener with `-o content_filter=`."),
+    honoured("receive_override_options", Type.LIST, "",
+             "What is left out for mail that comes in: no_unknown_recipient_checks, no_address_mappings "
+             "(copies and header rewriting; aliases are looked up once, at delivery), "
+             "no_header_body_checks, no_milters."),
     inert("undisclosed_recipients_header", Type.STRING, "",
              "The header field for mail that names no recipient."),
     honoured("enable_long_queue_ids", Type.BOOLEAN, "no",

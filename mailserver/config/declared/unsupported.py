@@ -12,13 +12,11 @@ from mailserver.config.declaration import Kind, group
 PARAMETERS: Final = (
     *group(
         Kind.REFUSED,
-        "Sends mail through a content filter, which this program does not do: unfiltered mail would be delivered.",
+        "Filters mail in a way that this program does not do: unfiltered mail would be delivered.",
         """
-        content_filter =
         internal_mail_filter_classes =
         milter_header_checks =
         non_smtpd_milters =
-        receive_override_options =
         smtpd_milter_maps =
         smtpd_milters =
         smtpd_proxy_filter =
