@@ -164,6 +164,11 @@ class MemoryMailbox(Mailbox):
             found[uid] = self._facts[kind, uid]
         return found
 
+    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
+        self._check()
+        known = {uid: self._facts.get((kind, uid)) for uid in uids if uid in self._contents}
+        return {uid: fact for uid, fact in known.items() if fact is not None}
+
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         with self._lock:
             self._check()

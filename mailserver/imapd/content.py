@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from mailserver.message.header import header_end, selected
+from mailserver.message.header import first, header_end, selected
 from mailserver.message.imap_envelope import render_envelope
 from mailserver.message.mime import Part, parse
 from mailserver.message.preview import preview
 from mailserver.message.section import UnknownEncoding, binary, section_bytes
+from mailserver.message.sort_keys import message_ids, references
 from mailserver.message.structure import render_body, render_bodystructure
 from mailserver.wire.imap_fetch import Attribute, Item, Section
 from mailserver.wire.imap_responses import literal, string
@@ -37,6 +38,18 @@ class CannotDecode(Exception):
 
 def _email_id(content: bytes) -> bytes:
     return b"E" + hashlib.sha256(content).hexdigest()[:40].encode("ascii")
+
+
+def _thread_id(content: bytes) -> bytes:
+    """The same for all messages of a thread: by the oldest reference, or what the message itself is.
+
+    It depends on the message alone, so it never changes and is the same in all mailboxes. A reply that
+    names only its parent is a thread of its own where the parent is a reply too. RFC 8474 §5.2.
+    """
+    header = content[: header_end(content)]
+    older = references(first(header, b"references") or b"", first(header, b"in-reply-to") or b"")
+    root = (*older, *message_ids(first(header, b"message-id") or b""), content)[0]
+    return b"T" + hashlib.sha256(root).hexdigest()[:40].encode("ascii")
 
 
 def _preview(content: bytes) -> bytes:
@@ -61,6 +74,8 @@ def fact(item: Item) -> tuple[str, Make] | None:
     if isinstance(item, Attribute):
         if item.name == "EMAILID":
             return "emailid.1", _email_id
+        if item.name == "THREADID":
+            return "threadid.1", _thread_id
         if item.name == "PREVIEW":
             return "preview.1", _preview
         return _ATTRIBUTES.get(item.name)

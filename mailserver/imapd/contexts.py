@@ -1,8 +1,10 @@
-"""CONTEXT=SEARCH: searches whose results are kept up to date for the client. RFC 5267.
+"""CONTEXT=SEARCH and CONTEXT=SORT: searches whose results are kept up to date for the client. RFC 5267.
 
 A context remembers which UIDs it has told. When the session tells of changes, the messages that
 changed are asked again, only they, and what came or went is told in ADDTO and REMOVEFROM. What
 was expunged leaves a context just before its EXPUNGE is told (§4.3.4).
+
+Where results are sorted, each change names its position; what a message is sorted by never changes.
 
 Time alone (OLDER, YOUNGER) changes nothing that is told.
 """
@@ -15,15 +17,17 @@ from typing import Final
 from mailserver.imapd.replies import Rejection, Reply, ok
 from mailserver.imapd.results import Results
 from mailserver.imapd.search_keys import Searcher
-from mailserver.imapd.selected import Selected
+from mailserver.imapd.selected import KeptSearch, Selected
 from mailserver.imapd.session import Session
-from mailserver.store.contract import Uid
+from mailserver.imapd.sorting import Criteria, in_order
+from mailserver.store.contract import Mailbox, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_commands import CancelUpdate
 from mailserver.wire.imap_responses import string
 from mailserver.wire.imap_sequence import SequenceSet, render_set, runs
 
 MOST_CONTEXTS: Final = 10
+Pair = tuple[int, list[Uid]]  # the position of the first, from 1, and what comes or goes there
 
 
 class Context:
@@ -60,19 +64,89 @@ class Context:
             self._session.output.line(line)
 
 
+class SortedContext:
+    """One SORT that is kept up to date. See `selected.KeptSearch`."""
+
+    def __init__(self, session: Session, program: keys.Key, results: Results, criteria: Criteria) -> None:
+        self.tag = session.current_tag
+        self._session = session
+        self._program = program
+        self._results = results
+        self._criteria = criteria
+        self._uids = list(results.uids)
+
+    def remove(self, uids: Collection[int]) -> None:
+        """Those of the messages that were results are none any more, and the client knows.
+
+        From the last position to the first, so that none moves before its turn.
+        """
+        gone = [position for position, uid in enumerate(self._uids) if uid in uids]
+        pairs = []
+        for first, last in reversed(list(runs(gone))):
+            pairs.append((first + 1, self._uids[first : last + 1]))
+            del self._uids[first : last + 1]
+        self._tell(b"REMOVEFROM", pairs)
+
+    async def update(self, changed: Sequence[Uid]) -> None:
+        """The messages came or changed; the client knows which are results now, and where."""
+        session, selected = self._session, self._results.selected
+        searcher = Searcher(session, selected, session.service.now())
+        found = set(await searcher.among(self._program, [*changed]))
+        self.remove(set(changed) - found)
+        fresh = sorted(found - set(self._uids))
+        if fresh:
+            mailbox = selected.mailbox
+            self._uids, pairs = await session.run(inserted, mailbox, self._uids, fresh, self._criteria)
+            self._tell(b"ADDTO", pairs)
+
+    def _tell(self, what: bytes, pairs: Sequence[Pair]) -> None:
+        if pairs:
+            kind = b" UID" if self._results.by_uid else b""
+            words = [b"%d %b" % (at, render_set(self._results.numbers(uids))) for at, uids in pairs]
+            line = b"* ESEARCH (TAG %b)%b %b (%b)" % (string(self.tag), kind, what, b" ".join(words))
+            self._session.output.line(line)
+
+
+def inserted(
+    mailbox: Mailbox, ordered: Sequence[Uid], fresh: Sequence[Uid], criteria: Criteria
+) -> tuple[list[Uid], list[Pair]]:
+    """The sorted messages with the fresh ones among them, and what was put where. Blocking.
+
+    Each place is found by comparing with few of the others, whose keys the store remembers.
+    """
+    result, pairs = list(ordered), list[Pair]()
+    for uid in in_order(mailbox, fresh, criteria):
+        living = [index for index, other in enumerate(result) if other in mailbox.messages]
+        low, high = 0, len(living)
+        while low < high:
+            middle = (low + high) // 2
+            other = result[living[middle]]
+            if in_order(mailbox, sorted((uid, other)), criteria)[:1] == [uid]:
+                high = middle
+            else:
+                low = middle + 1
+        place = living[low] if low < len(living) else len(result)
+        result.insert(place, uid)
+        if pairs and pairs[-1][0] + len(pairs[-1][1]) == place + 1:
+            pairs[-1][1].append(uid)
+        else:
+            pairs.append((place + 1, [uid]))
+    return result, pairs
+
+
 def check_tag(session: Session) -> None:
     """The tag names no context yet; else a Rejection. RFC 5267 §4.3."""
     if any(context.tag == session.current_tag for context in session.mailbox_in_use.contexts):
         raise Rejection("Tag reuse")
 
 
-def keep(session: Session, program: keys.Key, results: Results) -> None:
+def keep(session: Session, context: KeptSearch) -> None:
     """The search is kept up to date from now on, or NOUPDATE is told. RFC 5267 §4.3.1."""
-    contexts = results.selected.contexts
+    contexts = session.mailbox_in_use.contexts
     if len(contexts) >= MOST_CONTEXTS:
         session.output.line(b"* NO [NOUPDATE %b] Too many contexts." % string(session.current_tag))
         return
-    contexts.append(Context(session, program, results))
+    contexts.append(context)
 
 
 async def cancel(session: Session, command: CancelUpdate) -> Reply:

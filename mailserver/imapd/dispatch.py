@@ -68,6 +68,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "SETMETADATA": metadata.set_metadata,
     "NOTIFY": notify.notify,
     "GETQUOTA": quota.get_quota,
+    "SETQUOTA": quota.set_quota,
     "GETQUOTAROOT": quota.get_quota_root,
 }
 NEEDS_SELECTED: Final = frozenset(_ON_SELECTED)

@@ -225,7 +225,12 @@ def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
     for item in plan.facts:
         source = fact(item)
         assert source is not None
-        texts[item] = mailbox.facts(uids, source[1], source[0])
+        kind, make = source
+        if isinstance(item, Attribute) and item.is_lazy:
+            known = mailbox.known_facts(uids, kind)
+            texts[item] = {uid: known.get(uid, b"NIL") for uid in uids if uid in mailbox.messages}
+        else:
+            texts[item] = mailbox.facts(uids, make, kind)
     return _Gathered(len(uids), texts, _see(mailbox, uids) if plan.sets_seen else frozenset())
 
 

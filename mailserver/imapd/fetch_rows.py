@@ -27,7 +27,6 @@ _FIXED: Final = {
     "UID": (b"UID %d", "u"),
     "INTERNALDATE": (b"INTERNALDATE %b", "date(m.internal_date)"),
     "MODSEQ": (b"MODSEQ (%d)", "m.modseq"),
-    "THREADID": (b"THREADID NIL", ""),
 }
 
 
@@ -98,7 +97,7 @@ def _piece(item: Item, source: int) -> tuple[bytes, str]:
     if item == Attribute("SAVEDATE"):
         return b"SAVEDATE %b", f"date(s[{source}][u])"
     if isinstance(item, Attribute):
-        form = {"RFC822.SIZE": b" %d", "EMAILID": b" (%b)"}.get(item.name, b" %b")
+        form = {"RFC822.SIZE": b" %d", "EMAILID": b" (%b)", "THREADID": b" (%b)"}.get(item.name, b" %b")
         return item.name.encode("ascii") + form, f"s[{source}][u]"
     return item.label.replace(b"%", b"%%") + b" %b", f"s[{source}][u]"
 

@@ -1,44 +1,36 @@
-"""SORT and THREAD. RFC 5256, RFC 5957 (SORT=DISPLAY), RFC 5267 §3 (ESORT); THREAD=REFS as Dovecot has it.
+"""SORT and THREAD; THREAD=REFS as Dovecot has it.
 
-What a message is sorted by is a fact that the store remembers; sorting itself is done on
-the facts, in a thread.
+RFC 5256, RFC 5957 (SORT=DISPLAY), RFC 5267 (ESORT, CONTEXT=SORT).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 from weakref import WeakKeyDictionary
 
+from mailserver.imapd import contexts
 from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
-from mailserver.message.dates import sent_date
+from mailserver.imapd.sorting import in_order, sent_times
 from mailserver.message.header import first, header_end
-from mailserver.message.sort_keys import (
-    base_subject,
-    display_key,
-    in_order,
-    mailbox_key,
-    message_ids,
-    references,
-)
+from mailserver.message.sort_keys import base_subject, message_ids, references
 from mailserver.message.threading import Threadable, by_references, by_refs, ordered_subject, render
 from mailserver.store.contract import Mailbox, Uid
-from mailserver.wire.imap_responses import string
 from mailserver.wire.imap_search import Order
-
-Keys = Mapping[Uid, Any]
 
 
 async def order(session: Session, command: Order) -> Reply:
     """The messages that match are told in order, or as threads."""
     selected = session.mailbox_in_use
+    if command.returns is not None and "UPDATE" in command.returns:
+        contexts.check_tag(session)
+        command = replace(command, program=contexts.frozen(command.program, selected))
     if command.uses_modseq:
         session.enable_condstore()
     with reporting(session) as progress:
@@ -47,7 +39,7 @@ async def order(session: Session, command: Order) -> Reply:
         if command.algorithm:
             threads = await _threads(session, selected, uids, command, progress)
         else:
-            uids = await session.run(_sorted, selected.mailbox, uids, command, progress)
+            uids = await session.run(in_order, selected.mailbox, uids, command.criteria, progress)
     if command.algorithm:
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
@@ -89,70 +81,8 @@ def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid]) -> None:
         return
     tell(session, results, command.returns)
     if "UPDATE" in command.returns:
-        session.output.line(b"* NO [NOUPDATE %b] Sorted results are not kept." % string(session.current_tag))
-
-
-def _sorted(mailbox: Mailbox, uids: Sequence[Uid], command: Order, progress: Progress) -> list[Uid]:
-    """Blocking. Equal messages keep the mailbox's order; the last criterion is applied first."""
-    ordered = list(uids)
-    for name, is_reverse in reversed(command.criteria):
-        found = _keys(mailbox, uids, name, progress)
-        ordered = [uid for uid in ordered if uid in found]
-        ordered.sort(key=found.__getitem__, reverse=is_reverse)
-    return ordered
-
-
-def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str, progress: Progress) -> Keys:
-    known = mailbox.messages
-    if name == "ARRIVAL":
-        return {uid: found.internal_date for uid in uids if (found := known.get(uid)) is not None}
-    if name == "SIZE":
-        return mailbox.sizes(uids)
-    if name == "DATE":
-        return _sent(mailbox, uids, progress)
-    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.2 {name}")
-
-
-def _sent(mailbox: Mailbox, uids: Sequence[Uid], progress: Progress) -> dict[Uid, int]:
-    """The sent date, or the internal date of messages without. RFC 5256 §2.2."""
-    known = mailbox.messages
-    dates = mailbox.facts(uids, progress.counting(_date_fact), "sort.1 DATE").items()
-    return {
-        uid: int(sent) if sent else found.internal_date
-        for uid, sent in dates
-        if (found := known.get(uid)) is not None
-    }
-
-
-def _field(name: bytes, content: bytes) -> bytes:
-    return first(content[: header_end(content)], name) or b""
-
-
-def _date_fact(content: bytes) -> bytes:
-    sent = sent_date(_field(b"date", content))
-    return b"" if sent is None else b"%d" % sent.posix
-
-
-def _subject_fact(content: bytes) -> bytes:
-    return in_order(base_subject(_field(b"subject", content))[0]).encode("utf-8", "replace")
-
-
-def _mailbox_fact(name: bytes, content: bytes) -> bytes:
-    return in_order(mailbox_key(_field(name, content))).encode("utf-8", "replace")
-
-
-def _display_fact(name: bytes, content: bytes) -> bytes:
-    return in_order(display_key(_field(name, content))).encode("utf-8", "replace")
-
-
-_TEXT_KEYS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "SUBJECT": _subject_fact,
-    "FROM": partial(_mailbox_fact, b"from"),
-    "TO": partial(_mailbox_fact, b"to"),
-    "CC": partial(_mailbox_fact, b"cc"),
-    "DISPLAYFROM": partial(_display_fact, b"from"),  # RFC 5957
-    "DISPLAYTO": partial(_display_fact, b"to"),
-}
+        context = contexts.SortedContext(session, command.program, results, command.criteria)
+        contexts.keep(session, context)
 
 
 def _threaded(
@@ -160,7 +90,7 @@ def _threaded(
 ) -> bytes:
     """Blocking."""
     facts = mailbox.facts(uids, progress.counting(_thread_fact), "thread.1")
-    dates = _sent(mailbox, uids, Progress())
+    dates = sent_times(mailbox, uids, Progress())
     messages = [
         _threadable(number, facts[uid], dates[uid])
         for number, uid in zip(numbers, uids, strict=True)

@@ -1,6 +1,7 @@
-"""GETQUOTA and GETQUOTAROOT: one quota root for the whole account. RFC 9208.
+"""GETQUOTA, GETQUOTAROOT and SETQUOTA: one quota root for the whole account. RFC 9208.
 
-The store counts and limits; SETQUOTA is the administrator's (`userdb_quota_rule`), not the client's.
+The store counts and limits. Limits stand in the passwd-file (`userdb_quota_rule`), which no session may
+write: SETQUOTA is always refused, and QUOTASET not announced.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ async def get_quota(session: Session, command: Named) -> Reply:
         raise Refusal("There is no such quota root.", b"NONEXISTENT")
     await _tell(session)
     return ok("Getquota completed.")
+
+
+async def set_quota(session: Session, command: Named) -> Reply:
+    """Refused: limits are the administrator's, in the passwd-file. RFC 9208 §4.1.3."""
+    if command.mailbox.encode("utf-8") != ROOT:
+        raise Refusal("There is no such quota root.", b"NONEXISTENT")
+    raise Refusal("The administrator sets quota, with userdb_quota_rule in the passwd-file.", b"NOPERM")
 
 
 async def get_quota_root(session: Session, command: Named) -> Reply:

@@ -40,6 +40,6 @@ async def search(session: Session, command: Search) -> Reply:
     else:
         tell(session, results, returns)
         if "UPDATE" in returns:
-            contexts.keep(session, program, results)
+            contexts.keep(session, contexts.Context(session, program, results))
     await session.sync(may_expunge=command.by_uid)
     return ok("Search completed.")

@@ -140,7 +140,7 @@ class Searcher:
                 return lambda message: message.internal_date <= self._now - seconds
             case keys.ModifiedSince(modseq):
                 return lambda message: message.modseq >= modseq
-        return lambda message: False  # THREADID: no message has one
+        raise AssertionError(key)
 
     def _spelt(self, flag: bytes) -> Flags:
         """The spellings of a flag that are in use."""
@@ -209,13 +209,7 @@ def _cost(key: keys.Key) -> int:
             return max(_cost(first), _cost(second))
         case keys.InText():
             return 2
-        case (
-            keys.InField()
-            | keys.Saved()
-            | keys.Sized()
-            | keys.Dated(_, _, True)
-            | keys.HasObject("EMAILID", _)
-        ):
+        case keys.InField() | keys.Saved() | keys.Sized() | keys.Dated(_, _, True) | keys.HasObject():
             return 1
     return 0
 
@@ -253,8 +247,8 @@ def _batch_test(key: keys.Key) -> BatchTest:
             return partial(_sized, relation == "LARGER", octets)
         case keys.Dated(relation, day, _):
             return partial(_sent, relation, day.isoformat().encode("ascii"))
-        case keys.HasObject(_, identifier):
-            return partial(_has_email_id, identifier)
+        case keys.HasObject(kind, identifier):
+            return partial(_has_object, kind, identifier)
     raise AssertionError(key)
 
 
@@ -303,8 +297,8 @@ def _sent(relation: str, day: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> I
     return [uid for uid, sent in days if sent and sent >= day]
 
 
-def _has_email_id(identifier: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
-    source = fact(Attribute("EMAILID"))
+def _has_object(kind: str, identifier: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
+    source = fact(Attribute(kind))
     assert source is not None
     return [uid for uid, known in mailbox.facts(uids, source[1], source[0]).items() if known == identifier]
 

@@ -58,7 +58,7 @@ def _without_leaders(text: str) -> tuple[str, bool]:
             return text, is_reply
 
 
-def in_order(text: str) -> str:
+def capitals(text: str) -> str:
     """The folded text in capital letters: `[` and `_` come after them. RFC 5051 §2 (i;unicode-casemap)."""
     return text.upper()
 

@@ -211,6 +211,10 @@ class Mailbox(abc.ABC):
         out. *Blocking*; one batch read of the cache, one batch write of what was missing.
         """
 
+    @abc.abstractmethod
+    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
+        """Those of `facts` that are remembered: nothing is read or made. *Blocking*, but not for long."""
+
     def search_text(
         self, uids: Sequence[Uid], needle: str, with_header: bool
     ) -> tuple[Sequence[Uid], Sequence[Uid]]:

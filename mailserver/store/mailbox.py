@@ -125,6 +125,12 @@ class IndexedMailbox(MailboxIndex):
         messages = self.messages
         return {uid: known[uid] for uid in uids if uid in known and uid in messages}
 
+    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
+        """See `Mailbox.known_facts`."""
+        known = self._cache.get(self.mailbox_id, self.uidvalidity, kind, sorted(uids))
+        messages = self.messages
+        return {uid: known[uid] for uid in uids if uid in known and uid in messages}
+
     def search_text(
         self, uids: Sequence[Uid], needle: str, with_header: bool
     ) -> tuple[Sequence[Uid], Sequence[Uid]]:

@@ -265,6 +265,21 @@ def _quota_root(reader: ArgumentReader) -> Named:
     return Named(reader.astring().decode("utf-8", "replace"))
 
 
+def _set_quota(reader: ArgumentReader) -> Named:
+    """The root; the limits are read, since they must be right, and forgotten."""
+    reader.space()
+    root = reader.astring().decode("utf-8", "replace")
+    reader.space()
+
+    def limit() -> None:
+        reader.word()
+        reader.space()
+        reader.number(LARGEST_MODSEQ)
+
+    reader.list_of(limit, may_be_empty=True)
+    return Named(root)
+
+
 def _create(reader: ArgumentReader) -> Create:
     reader.space()
     mailbox = _mailbox(reader)
@@ -450,6 +465,7 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "GETMETADATA": read_get_metadata,
     "SETMETADATA": read_set_metadata,
     "GETQUOTA": _quota_root,
+    "SETQUOTA": _set_quota,
     "GETQUOTAROOT": _named,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),

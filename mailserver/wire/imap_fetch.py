@@ -31,6 +31,7 @@ class Attribute:
     """An item without arguments: FLAGS, UID, ENVELOPE, BODY (the short BODYSTRUCTURE), …"""
 
     name: str
+    is_lazy: bool = False  # PREVIEW (LAZY): only where it is known. RFC 8970 §4.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ def _item(reader: ArgumentReader) -> Item:
         if reader.word() != "LAZY":
             raise ImapSyntaxError("Unknown PREVIEW modifier")
         reader.expect(b")")
+        return Attribute(word, is_lazy=True)
     if word not in _SIMPLE:
         raise ImapSyntaxError("Unknown FETCH item")
     return Attribute(word)
