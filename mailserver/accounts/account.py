@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class TemporaryAccountFailure(Exception):
@@ -37,6 +37,17 @@ class Account:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a login comes from: imap, pop3 or smtp ("" for none of them), and the client's address."""
+
+    service: str = ""
+    address: str = ""
+
+
+NOWHERE: Final = Origin()
+
+
 class AccountDirectory(Protocol):
     """Who exists. Blocking; safe to call from any thread."""
 
@@ -53,9 +64,10 @@ class AccountDirectory(Protocol):
 class PasswordCheck(Protocol):
     """Whether a password is right. Blocking, for tens of milliseconds."""
 
-    def verify(self, name: str, password: bytes) -> Account | None:
+    def verify(self, name: str, password: bytes, origin: Origin = NOWHERE) -> Account | None:
         """The account, where the password is right and it may log in; else None.
 
+        App passwords are right for the protocols that they were made for.
         Takes as long for an unknown user as for a wrong password.
         Raises TemporaryAccountFailure where the data base cannot be read.
         """

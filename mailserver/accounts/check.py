@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from mailserver.accounts import hashing
-from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.account import NOWHERE, Account, Origin, TemporaryAccountFailure
+from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.names import login_name, spellings
 from mailserver.accounts.source import Credential
@@ -66,19 +67,36 @@ class SourcePasswordCheck:
         local_domains: Iterable[str] = (),
         remember: float = LONGEST_MEMORY,
         clock: Callable[[], float] = time.monotonic,
+        app_passwords: AppPasswords | None = None,
+        app_passwords_only: bool = False,
     ) -> None:
+        """`app_passwords_only`: the account's own password lets nobody in."""
         self._directory = directory
         self._local_domains = frozenset(domain.lower() for domain in local_domains)
+        self.app_passwords = app_passwords
+        self.app_passwords_only = app_passwords_only
         self._good = GoodLogins(remember, clock)
         self.after_login: list[Callable[[Credential, bytes], None]] = []  # what a right password is good for
 
-    def verify(self, name: str, password: bytes) -> Account | None:
+    def verify(self, name: str, password: bytes, origin: Origin = NOWHERE) -> Account | None:
         """See `PasswordCheck.verify`."""
         credential = self.credential(name)
-        if credential is None or not credential.stored or not credential.account.may_login:
+        if credential is not None and self._is_app_password(credential, password, origin):
+            return credential.account
+        if credential is None or not self.takes_password_of(credential):
             self._waste_as_much_time(name, password)
             return None
         return credential.account if self._is_right(credential, password) else None
+
+    def takes_password_of(self, credential: Credential) -> bool:
+        """Whether the account's own password counts."""
+        is_usable = bool(credential.stored) and credential.account.may_login
+        return is_usable and not self.app_passwords_only
+
+    def _is_app_password(self, credential: Credential, password: bytes, origin: Origin) -> bool:
+        account, known = credential.account, self.app_passwords
+        may_login = account.may_login and not credential.is_closed
+        return known is not None and may_login and known.is_right(account, password, origin)
 
     def credential(self, name: str) -> Credential | None:
         """The account that somebody means who logs in with that name. Raises TemporaryAccountFailure."""
@@ -105,14 +123,14 @@ class SourcePasswordCheck:
                 follow(credential, password)
         return is_right
 
-    def borrowed(self, name: str) -> str:
-        """Somebody's stored password, always the same for a name that has none."""
+    def borrowed(self, seed: bytes) -> str:
+        """Somebody's stored password, always the same for a seed of eight octets or more."""
         choices = [stored for source in self._directory.sources for stored in source.stored_passwords()]
-        seed = self._good.digest(name.encode("utf-8", "replace"))
         return choices[int.from_bytes(seed[:8], "big") % len(choices)] if choices else _NOBODY
 
     def _waste_as_much_time(self, name: str, password: bytes) -> None:
+        seed = self._good.digest(name.encode("utf-8", "replace"))
         try:
-            hashing.verify(self.borrowed(name), password)
+            hashing.verify(self.borrowed(seed), password)
         except hashing.UnknownScheme:
             hashing.verify(_NOBODY, password)

@@ -1,9 +1,9 @@
-"""What logins leave behind: SCRAM verifiers, in a data base that only whoever checks passwords may read.
+"""SCRAM verifiers and app passwords, in a data base that only whoever checks passwords may read.
 
 SQLite, `state_directory/auth/logins.db`, mode 0600 in a directory of mode 0700. A verifier belongs to a
-stored password and counts for that one only. Losing the file loses no account: verifiers come again
-at the next login with a password. A directory of somebody else's is not used: who can write
-there could log in as anybody.
+stored password and counts for that one only. Losing the file loses the app passwords and no account:
+verifiers come again at the next login with a password. A directory of somebody else's is not used:
+who can write there could log in as anybody.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS verifier (
     name TEXT PRIMARY KEY, password BLOB NOT NULL, verifier TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), secret BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS app_password (
+    name TEXT NOT NULL, device TEXT NOT NULL, uid INTEGER NOT NULL, digest BLOB NOT NULL,
+    protocols TEXT NOT NULL, verifier TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL,
+    used INTEGER NOT NULL, address TEXT NOT NULL, PRIMARY KEY (name, device)) WITHOUT ROWID;
 """
 
 
@@ -42,10 +46,15 @@ class LoginDatabase:
         self._secret = b""
         self._connection: sqlite3.Connection | None = None
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a data base yet; looking for something need not make one."""
+        return self._connection is not None or os.path.exists(self._path)
+
     def secret(self) -> bytes:
         """This server's own secret: always the same octets, random ones."""
         if not self._secret:
-            with self._open() as connection:
+            with self.transaction() as connection:
                 draft = secrets.token_bytes(_SECRET_OCTETS)
                 connection.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (draft,))
                 self._secret = bytes(connection.execute("SELECT secret FROM secret").fetchone()[0])
@@ -53,18 +62,19 @@ class LoginDatabase:
 
     def verifier(self, name: str, password: bytes) -> str | None:
         """The verifier of the account, made when its stored password had this digest."""
-        with self._open() as connection:
+        with self.transaction() as connection:
             query = "SELECT verifier FROM verifier WHERE name = ? AND password = ?"
             row = connection.execute(query, (name, password)).fetchone()
         return None if row is None else str(row[0])
 
     def keep_verifier(self, name: str, password: bytes, verifier: str) -> None:
         """The account's verifier is this one, durably; an older one is gone."""
-        with self._open() as connection:
+        with self.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO verifier VALUES (?, ?, ?)", (name, password, verifier))
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A connection; what is done with it is kept as a whole, durably, or where it raises not at all."""
         with self._guard:
             try:
                 if self._connection is None:

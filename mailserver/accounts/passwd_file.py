@@ -20,7 +20,7 @@ from typing import Final
 
 from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.accounts.snapshot import FileSnapshot
-from mailserver.accounts.source import Credential
+from mailserver.accounts.source import NO_PASSWORD, Credential
 
 LOCKED: Final = ("!", "*")
 
@@ -87,9 +87,10 @@ class PasswdFile:
         account = self._account(entry)
         stored = entry.fields[1].strip()
         if not stored or stored.startswith(LOCKED):
-            return Credential(account, reason="the password is empty or locked")
+            is_locked = stored not in NO_PASSWORD
+            return Credential(account, reason="the password is empty or locked", is_closed=is_locked)
         if not account.may_login:
-            return Credential(account, reason="the account has nologin")
+            return Credential(account, reason="the account has nologin", is_closed=True)
         return Credential(account, stored)
 
     def _account(self, entry: Entry) -> Account:

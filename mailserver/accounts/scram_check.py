@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.account import NOWHERE, Account, Origin, TemporaryAccountFailure
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.login_database import LoginDatabase
 from mailserver.accounts.names import login_name, spellings
@@ -52,6 +52,10 @@ class ScramCheck:
         self._local_domains = frozenset(domain.lower() for domain in local_domains)
         self._iterations = iterations
 
+    def credential(self, name: str) -> Credential | None:
+        """See `SourcePasswordCheck.credential`."""
+        return self._check.credential(name)
+
     def challenge(self, name: str) -> Challenge:
         """What the client of that name is told, whether there is such an account or not.
 
@@ -59,14 +63,27 @@ class ScramCheck:
         """
         return self._verifier(name, self._check.credential(name)).challenge
 
-    def verify(self, name: str, proof: Proof) -> tuple[Account, bytes] | None:
+    def verify(self, name: str, proof: Proof, origin: Origin = NOWHERE) -> tuple[Account, bytes] | None:
         """The account and our signature, where the proof is right and the account may log in; else None.
 
         Raises TemporaryAccountFailure.
         """
         credential = self._check.credential(name)
-        signature = self._verifier(name, credential).signature(proof)
-        return None if credential is None or signature is None else (credential.account, signature)
+        verifier = self._verifier(name, credential)
+        signature = verifier.signature(proof)
+        if credential is None:
+            return None
+        if signature is None or not self._check.takes_password_of(credential):
+            signature = self._by_app_password(credential, verifier.challenge, proof, origin)
+        return None if signature is None else (credential.account, signature)
+
+    def _by_app_password(
+        self, credential: Credential, challenge: Challenge, proof: Proof, origin: Origin
+    ) -> bytes | None:
+        known, account = self._check.app_passwords, credential.account
+        if known is None or credential.is_closed or not account.may_login:
+            return None
+        return known.signature(account, challenge, proof, origin)
 
     def enrol(self, credential: Credential, password: bytes) -> None:
         """The account has a verifier of this password, which was found right; or the log says why not."""
@@ -82,9 +99,16 @@ class ScramCheck:
         except TemporaryAccountFailure as failure:
             self._warn(f"no SCRAM verifier kept for {name}: {failure}")
 
+    def challenge_of(self, credential: Credential) -> Challenge:
+        """What clients of that account are shown."""
+        own = read_verifier(credential.stored)
+        return self._own_challenge(credential.account.name) if own is None else own.challenge
+
     def _verifier(self, name: str, credential: Credential | None) -> Verifier:
         """The account's verifier, else nobody's. It takes the same steps, and as long, for every name."""
         nobodys = self._nobodys(name)
+        if credential is not None:
+            nobodys = Verifier(self.challenge_of(credential), _NO_KEY, _NO_KEY)
         may_login = credential is not None and credential.account.may_login
         known, stored = (credential.account.name, credential.stored) if credential and may_login else ("", "")
         enrolled = self._database.verifier(known, _digest(stored))
@@ -92,7 +116,7 @@ class ScramCheck:
 
     def _nobodys(self, name: str) -> Verifier:
         """One that looks like somebody's; where passwords of accounts are verifiers, like one of those."""
-        borrowed = read_verifier(self._check.borrowed(name))
+        borrowed = read_verifier(self._check.borrowed(self._salt(name)))
         if borrowed is None:
             return Verifier(self._own_challenge(name), _NO_KEY, _NO_KEY)
         like = borrowed.challenge

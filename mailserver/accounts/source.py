@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from mailserver.accounts.account import Account, AccountDirectory
+
+# What stands where there never was a password; behind a `!` or `*` there is one that was locked.
+NO_PASSWORD: Final = frozenset({"", "*", "!", "!!", "!*", "x"})
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An account and its stored password. `stored` "" means that nobody can log in; `reason` says why."""
+    """An account and its stored password. `stored` "" means that nobody can log in with one; `reason` is why.
+
+    `is_closed`: an administrator or its time closed the account, so that no other secret is good either.
+    """
 
     account: Account
     stored: str = field(default="", repr=False)
     reason: str = ""
+    is_closed: bool = False
 
 
 class AccountSource(AccountDirectory, Protocol):

@@ -18,7 +18,7 @@ from typing import Final
 from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.accounts.passwd_database import PasswdEntry, passwd_entry
 from mailserver.accounts.snapshot import FileSnapshot
-from mailserver.accounts.source import Credential
+from mailserver.accounts.source import NO_PASSWORD, Credential
 
 _DAY: Final = 86_400  # seconds
 _LOCKED: Final = ("!", "*", "x")
@@ -43,6 +43,10 @@ class ShadowEntry:
         """
         if not self.stored or self.stored.startswith(_LOCKED):
             return "the password is empty or locked"
+        return self.expiry(today)
+
+    def expiry(self, today: int) -> str:
+        """Why the account or its password is over; "" where it is not."""
         if self.expires is not None and self.expires >= 0 and today >= self.expires:
             return "the account has expired"
         if self.changed == 0:
@@ -111,10 +115,16 @@ class SystemAccounts:
             return None
         account = self._account(entry)
         if not account.may_login:
-            return Credential(account, reason=f"uid {entry.uid} is outside first_valid_uid … last_valid_uid")
+            return Credential(
+                account, reason=f"uid {entry.uid} is outside first_valid_uid … last_valid_uid", is_closed=True
+            )
         shadow = self._shadow_entry(entry)
-        reason = shadow.refusal(int(self._clock()) // _DAY)
-        return Credential(account, reason=reason) if reason else Credential(account, shadow.stored)
+        today = int(self._clock()) // _DAY
+        reason = shadow.refusal(today)
+        if not reason:
+            return Credential(account, shadow.stored)
+        is_locked = shadow.stored.startswith(_LOCKED) and shadow.stored not in NO_PASSWORD
+        return Credential(account, reason=reason, is_closed=is_locked or bool(shadow.expiry(today)))
 
     def _shadow_entry(self, entry: PasswdEntry) -> ShadowEntry:
         if entry.password not in ("x", "*", "!", ""):

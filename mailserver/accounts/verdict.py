@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from mailserver.accounts.account import Account, PasswordCheck, TemporaryAccountFailure
+from mailserver.accounts.account import Account, Origin, PasswordCheck, TemporaryAccountFailure
 from mailserver.accounts.login import Attempt, Refused
 from mailserver.accounts.scram import Challenge
 from mailserver.accounts.scram_check import ScramCheck
@@ -83,9 +83,10 @@ class Judge:
         return Verdict(account, self.throttle.succeeded(address, name), signature)
 
     def _verify(self, attempt: Attempt) -> tuple[Account | None, bytes]:
+        origin = Origin(attempt.service, attempt.peer.address)
         if attempt.proof is None:
-            return self._check.verify(attempt.name, attempt.password), b""
-        verified = None if self._scram is None else self._scram.verify(attempt.name, attempt.proof)
+            return self._check.verify(attempt.name, attempt.password, origin), b""
+        verified = None if self._scram is None else self._scram.verify(attempt.name, attempt.proof, origin)
         return verified or (None, b"")
 
     def _wrong(self, attempt: Attempt, name: str, reason: str) -> Verdict:

@@ -21,6 +21,7 @@ SUBCOMMANDS: Final = (
     "init",
     "run",
     "user",
+    "app-password",
     "explain",
     "mailbox",
     "replay",
@@ -63,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
     subparsers = top.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
     for name in SUBCOMMANDS:
-        importlib.import_module(f"mailserver.commands.{name}").register(subparsers)
+        importlib.import_module(f"mailserver.commands.{name.replace('-', '_')}").register(subparsers)
     return top
 
 

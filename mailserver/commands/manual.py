@@ -44,13 +44,13 @@ _PARAMETERS_HEAD: Final = (
 def pages() -> Iterator[tuple[str, str]]:
     """The path below the man directory and the text of each page."""
     for name in COMMANDS:
-        module = importlib.import_module(f"mailserver.commands.{name}")
+        module = importlib.import_module(f"mailserver.commands.{name.replace('-', '_')}")
         yield f"man1/{name}.1", command_page(name, 1, module, help_text(module.main))
     for name, target in _OTHER_NAMES.items():
         yield f"man1/{name}.1", f".so man1/{target}.1\n"
     yield "man8/mailserver.8", command_page("mailserver", 8, top, help_text(top.main))
     for name in top.SUBCOMMANDS:
-        module = importlib.import_module(f"mailserver.commands.{name}")
+        module = importlib.import_module(f"mailserver.commands.{name.replace('-', '_')}")
         text = help_text(top.main, name)
         yield f"man8/mailserver-{name}.8", command_page(f"mailserver-{name}", 8, module, text)
     yield "man5/postconf.5", parameters_page()

@@ -18,11 +18,17 @@ from collections.abc import Callable
 from typing import Final
 
 from mailserver.accounts import passwd_file_edit
+from mailserver.accounts.account import TemporaryAccountFailure
+from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.hashing import hash_password
 from mailserver.accounts.passwd_file import LOCKED, parse
 from mailserver.accounts.passwd_file_edit import EditError
 from mailserver.commands.errors import CommandError
+from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
+from mailserver.maillog import ListLog
+from mailserver.roles.logins import login_database
+from mailserver.roles.parts import Parts
 
 _EXAMPLES: Final = """\
 examples:
@@ -62,10 +68,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """The action is done. Raises CommandError."""
     try:
-        path = read_config(arguments.config_directory, os.environ).string("passwd_file")
+        config = read_config(arguments.config_directory, os.environ)
     except ConfigError as error:
         raise CommandError(str(error)) from error
-    return run_on(arguments, path)
+    run_on(arguments, config.string("passwd_file"))
+    if arguments.action == "delete":
+        _revoke_app_passwords(config, arguments.name.lower())
+    return 0
+
+
+def _revoke_app_passwords(config: Config, name: str) -> None:
+    """Whoever gets the name next does not get its devices. Raises CommandError."""
+    try:
+        AppPasswords(login_database(Parts(config, ListLog()))).revoke(name)
+    except TemporaryAccountFailure as failure:
+        raise CommandError(
+            f"{failure}: {name} is deleted, its app passwords are not: "
+            f"run `mailserver app-password revoke {name} --all` as root"
+        ) from failure
 
 
 def run_on(arguments: argparse.Namespace, path: str) -> int:

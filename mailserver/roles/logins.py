@@ -6,6 +6,7 @@ import os
 import time
 from typing import Final
 
+from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.accounts.login_database import LoginDatabase
@@ -40,13 +41,23 @@ def login_database(parts: Parts) -> LoginDatabase:
     return LoginDatabase(os.path.join(config.string("state_directory"), "auth", "logins.db"), owner)
 
 
+def checks(parts: Parts) -> tuple[SourcePasswordCheck, ScramCheck]:
+    """Who knows whether a password, or a proof of one, is right."""
+    config, domains, database = parts.config, local_domains(parts.config), login_database(parts)
+    check = SourcePasswordCheck(
+        parts.account_sources,
+        domains,
+        remember=config.seconds("auth_cache_ttl"),
+        app_passwords=AppPasswords(database, lambda text: parts.log.write("auth", text)),
+        app_passwords_only=config.boolean("app_passwords_only"),
+    )
+    return check, ScramCheck(check, database, parts.warn("auth"), domains)
+
+
 def judge(parts: Parts) -> Judge:
     """Whoever decides on passwords in this process."""
-    config = parts.config
-    domains = local_domains(config)
-    check = SourcePasswordCheck(parts.account_sources, domains, remember=config.seconds("auth_cache_ttl"))
-    scram: ScramCheck | None = None
-    if SCRAM in mechanisms(config):
-        scram = ScramCheck(check, login_database(parts), parts.warn("auth"), domains)
+    check, scram = checks(parts)
+    has_scram = SCRAM in mechanisms(parts.config)
+    if has_scram and not check.app_passwords_only:
         check.after_login.append(scram.enrol)
-    return Judge(check, Throttle(time.monotonic), parts.log, scram)
+    return Judge(check, Throttle(time.monotonic), parts.log, scram if has_scram else None)

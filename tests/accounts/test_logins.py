@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.accounts.account import Account
+from mailserver.accounts.account import NOWHERE, Account, Origin
 from mailserver.accounts.local_logins import LocalLogins
 from mailserver.accounts.login import Granted, Refused
 from mailserver.accounts.throttle import Throttle
@@ -75,7 +75,7 @@ def test_our_own_bug_is_temporary(tmp_path: Path) -> None:
     """P5: the answer is "try again", the cause is in the log."""
 
     class Broken:
-        def verify(self, name: str, password: bytes) -> Account | None:
+        def verify(self, name: str, password: bytes, origin: Origin = NOWHERE) -> Account | None:
             raise ZeroDivisionError("oops")
 
     log = ListLog()

@@ -1,11 +1,17 @@
-"""SCRAM-SHA-256 with GNU SASL's and Cyrus SASL's clients, and with system accounts. RFC 5802, RFC 7677."""
+"""SCRAM-SHA-256 with GNU SASL's and Cyrus SASL's clients, and with system accounts. RFC 5802, RFC 7677.
+
+And app passwords, which those accounts have too.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import imaplib
+import json
+import os
 import poplib
 import re
+import shlex
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.accounts.scram_client import ScramClient, log_in
-from tests.end_to_end.root_server import PASSWORD, RootServer
+from tests.end_to_end.root_server import PASSWORD, RootServer, interpreter
 from tests.end_to_end.server import Server, running
 from tests.end_to_end.test_exchange import untrusting
 
@@ -115,6 +121,36 @@ def test_system_accounts() -> None:
         assert (kept.stat().st_uid, kept.stat().st_mode & 0o777) == (0, 0o700)
         assert {path.stat().st_uid for path in kept.iterdir()} == {0}
         assert not re.search(r"(?i)traceback|internal error", server.log_text())
+    finally:
+        server.remove()
+
+
+@pytest.mark.needs("root")
+def test_app_passwords_of_system_accounts() -> None:
+    """Made by root beside the running server, good at once, for their protocols, logged with the device."""
+    server = RootServer()
+    server.start()
+    try:
+        program, environment = interpreter()
+        command = [program, "-m", "mailserver.commands.main", "-c", str(server.directory / "config")]
+        etc = " && ".join(
+            f"mount --bind {server.etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group")
+        )
+        words = shlex.join(
+            [*command, "app-password", "add", "ursula", "phone", "--protocol", "imap", "--json"]
+        )
+        made = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{etc} && exec {words}"],
+            env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        password = json.loads(made.stdout)["password"]
+        log_in_plainly(server.ports["imaps"], "ursula", password)
+        log_in_plainly(server.ports["imaps"], "ursula", PASSWORD)
+        assert "auth: Info: imap(ursula,127.0.0.1): app password phone is right" in server.log_text()
+        with pytest.raises(poplib.error_proto):
+            client = poplib.POP3_SSL("127.0.0.1", server.ports["pop3s"], context=untrusting())
+            client.user("ursula")
+            client.pass_(password)
     finally:
         server.remove()
 

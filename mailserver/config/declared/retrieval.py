@@ -34,6 +34,8 @@ PARAMETERS: Final = (
     honoured("auth_mechanisms", Type.LIST, "plain login",
              "The SASL mechanisms that are offered: plain, login, scram-sha-256 (under TLS -PLUS too).",
              "dovecot"),
+    honoured("app_passwords_only", Type.BOOLEAN, "no",
+             "Whether IMAP, POP3 and SMTP take app passwords only, and no account's own password.", "ours"),
     refused("auth_username_format", Type.STRING, "%Lu",
              "How a login name becomes an account's; lower case always.", "dovecot"),
     harmless("auth_failure_delay", Type.SECONDS, "2s",
