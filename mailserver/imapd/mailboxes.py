@@ -15,7 +15,7 @@ from mailserver.imapd.metadata import tell as tell_metadata
 from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
-from mailserver.store.contract import DELETED, Folder, MailboxStatus, StoreError
+from mailserver.store.contract import DELETED, AccountStore, Folder, MailboxStatus, StoreError
 from mailserver.wire.imap_commands import Create, Named, Nothing, Rename, Status
 from mailserver.wire.imap_list import List
 from mailserver.wire.imap_mailbox import INBOX, SEPARATOR, canonical_pattern, matches
@@ -34,11 +34,13 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
     folders = await session.run(_folders_and_subscriptions, session)
     chosen = [folder for folder in folders if _is_selected(folder, command)]
     above = _ancestors(chosen)
-    for folder in _matching(chosen, above, command):
+    matching = list(_matching(chosen, above, command))
+    figures = await _all_figures(session, matching, command.status_items)
+    for folder in matching:
         session.output.line(_list_line(session, folder, command, folder.name in above))
         await session.output.room()
-        if command.status_items and folder.selectable:
-            await _tell_status(session, folder.name, command.status_items)
+        if folder.name in figures:
+            await _tell_status(session, folder.name, command.status_items, figures[folder.name])
         if command.entries and folder.selectable:
             await _tell_metadata(session, folder.name, command.entries)
     return ok("List completed.")
@@ -175,9 +177,39 @@ async def status(session: Session, command: Status) -> Reply:
     return ok("Status completed.")
 
 
+async def _all_figures(
+    session: Session, folders: Sequence[Folder], items: Sequence[str]
+) -> dict[str, MailboxStatus]:
+    """The figures of all that can be selected; one call in a thread for those that are not at hand."""
+    names = [folder.name for folder in folders if folder.selectable] if items else []
+    figures = {name: session.store.status_at_once(name, "SIZE" in items) for name in names}
+    missing = [name for name, known in figures.items() if known is None]
+    if missing:
+        figures.update(await session.run(_figures, session.store, missing, "SIZE" in items))
+    return {name: known for name, known in figures.items() if known is not None}
+
+
+def _figures(store: AccountStore, names: Sequence[str], with_size: bool) -> dict[str, MailboxStatus]:
+    """A mailbox that cannot be looked at is passed over. RFC 5819 §2. Blocking."""
+    figures = {}
+    for name in names:
+        try:
+            figures[name] = store.status(name, with_size)
+        except StoreError:
+            continue
+    return figures
+
+
 async def tell_status(session: Session, name: str, items: Sequence[str]) -> None:
     """The STATUS response is said. Raises StoreError."""
-    figures = await session.run(session.store.status, name, "SIZE" in items)
+    with_size = "SIZE" in items
+    figures = session.store.status_at_once(name, with_size)
+    if figures is None:
+        figures = await session.run(session.store.status, name, with_size)
+    await _tell_status(session, name, items, figures)
+
+
+async def _tell_status(session: Session, name: str, items: Sequence[str], figures: MailboxStatus) -> None:
     octets = await session.run(_deleted_octets, session, name) if "DELETED-STORAGE" in items else 0
     _say_status(session, name, items, figures, octets)
 
@@ -187,15 +219,6 @@ def _deleted_octets(session: Session, name: str) -> int:
     with session.store.borrow(name) as mailbox:
         deleted = [uid for uid, message in mailbox.messages.items() if DELETED in message.flags]
         return sum(mailbox.sizes(sorted(deleted)).values())
-
-
-async def _tell_status(session: Session, name: str, items: Sequence[str]) -> None:
-    """As STATUS; a mailbox that cannot be looked at is passed over. RFC 5819 §2."""
-    try:
-        await tell_status(session, name, items)
-    except StoreError:
-        return
-    await session.output.room()
 
 
 async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) -> None:

@@ -45,10 +45,27 @@ async def select(session: Session, command: Select) -> Reply:
 
 
 async def _open(session: Session, command: Select) -> Selected:
-    mailbox, recent = await session.run(
-        _opened, session.store, command.mailbox, command.is_read_only, session.is_rev2
-    )
+    mailbox = session.store.open_at_once(command.mailbox)
+    if mailbox is None:
+        opened = await session.run(
+            _opened, session.store, command.mailbox, command.is_read_only, session.is_rev2
+        )
+        return Selected(opened[0], command.is_read_only, opened[1])
+    if session.is_rev2:
+        recent = NEVER_RECENT
+    elif command.is_read_only or mailbox.peek_recent() >= mailbox.uidnext:
+        recent = mailbox.peek_recent()
+    else:
+        recent = await _claimed(session, mailbox)
     return Selected(mailbox, command.is_read_only, recent)
+
+
+async def _claimed(session: Session, mailbox: Mailbox) -> Uid:
+    try:
+        return await session.run(mailbox.claim_recent)
+    except BaseException:
+        await session.give_back(mailbox)
+        raise
 
 
 def _opened(store: AccountStore, name: str, is_read_only: bool, is_rev2: bool) -> tuple[Mailbox, Uid]:

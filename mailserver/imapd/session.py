@@ -148,7 +148,7 @@ class Session:
         selected, self.selected = self.selected, None
         if selected is not None:
             selected.mailbox.unsubscribe(self._hint)
-            await self.run(self.store.close, selected.mailbox)
+            await self.give_back(selected.mailbox)
 
     def _hint(self) -> None:
         """Called in any thread, after any change: many hints become one call in the reactor."""
@@ -221,17 +221,19 @@ class Session:
             self.selected.own.update(uids)
 
     async def refresh(self) -> None:
-        """What other programs did is known; blocks in a thread."""
-        if self.selected is not None:
+        """What other programs did is known."""
+        if self.selected is not None and not self.selected.mailbox.is_current():
             await self.run(self.selected.mailbox.refresh)
 
     async def open(self, name: str) -> Mailbox:
         """The mailbox, to be given back with `give_back`. Raises StoreError."""
-        return await self.run(self.store.open, name)
+        mailbox = self.store.open_at_once(name)
+        return mailbox if mailbox is not None else await self.run(self.store.open, name)
 
     async def give_back(self, mailbox: Mailbox) -> None:
         """The store has the mailbox back."""
-        await self.run(self.store.close, mailbox)
+        if not self.store.close_at_once(mailbox):
+            await self.run(self.store.close, mailbox)
 
     async def close(self) -> None:
         """Nothing is held any more. Called once or more."""

@@ -15,12 +15,10 @@ import errno
 import fcntl
 import os
 import threading
-from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from mailserver.store.adopt import read_subscriptions, subscriptions_mark, write_subscriptions
 from mailserver.store.cache import Cache
@@ -44,8 +42,10 @@ from mailserver.store.layout import Kind, Layout
 from mailserver.store.mailbox import IndexedMailbox
 from mailserver.store.maildir import MaildirFormat, make_maildir
 from mailserver.store.names import INBOX, checked_name
+from mailserver.store.open_mailboxes import OpenMailboxes, Watcher
 from mailserver.store.quota import Limits, QuotaKeeper
 from mailserver.store.state import State
+from mailserver.store.status import is_untouched, remembered_status
 from mailserver.store.text_builder import TextBuilder
 from mailserver.store.text_index import TextIndex
 
@@ -56,28 +56,6 @@ SPECIAL_FOLDERS: Final[Mapping[str, bytes]] = {
     "Junk": b"\\Junk",
     "Archive": b"\\Archive",
 }
-LINGERING_MAILBOXES: Final = 256
-LINGERING_MESSAGES: Final = 50_000
-
-
-class Watcher(Protocol):
-    """Whoever refreshes open mailboxes when other programs change them. Safe from any thread."""
-
-    def watch(self, mailbox: IndexedMailbox) -> None:
-        """The mailbox is refreshed soon after every change of its paths."""
-
-    def unwatch(self, mailbox: IndexedMailbox) -> None:
-        """It is not any more."""
-
-
-class Unwatched:
-    """A watcher that watches nothing: for commands and tests."""
-
-    def watch(self, mailbox: IndexedMailbox) -> None:
-        """Nothing."""
-
-    def unwatch(self, mailbox: IndexedMailbox) -> None:
-        """Nothing."""
 
 
 class FileAccountStore(AccountStore):
@@ -101,10 +79,9 @@ class FileAccountStore(AccountStore):
         self._directory = directory
         self._hostname = hostname
         self._make_mbox = make_mbox
-        self._watcher = watcher
         self._warn = warn
         self._lock = threading.RLock()
-        self._boxes: OrderedDict[str, IndexedMailbox] = OrderedDict()  # least recently used first
+        self._open = OpenMailboxes(self._lock, self._exists, self._make_mailbox, watcher, warn)
         self._folders = folders_of(layout)
         self._state = State(directory, warn)
         self._cache = Cache(directory, warn)
@@ -208,129 +185,74 @@ class FileAccountStore(AccountStore):
         relative = os.path.relpath(directory, self._layout.root)
         return os.path.normpath(os.path.join(self._layout.control, relative))
 
-    def _find(self, name: str) -> IndexedMailbox:
-        """The mailbox, from memory where it is there. Under the lock. Raises NoSuchMailbox."""
-        box = self._boxes.get(name)
-        if not self._exists(name):
-            if box is not None:
-                self._boxes.pop(name).replace()
-            raise NoSuchMailbox("There is no such mailbox")
-        if box is None:
-            box = IndexedMailbox(
-                name,
-                self._make_format(name),
-                self._state,
-                self._cache,
-                self._warn,
-                self._texts,
-                self._keeper if self._keeper.limits else None,
-            )
-            self._boxes[name] = box
-        self._boxes.move_to_end(name)
-        return box
+    def _make_mailbox(self, name: str) -> IndexedMailbox:
+        return IndexedMailbox(
+            name,
+            self._make_format(name),
+            self._state,
+            self._cache,
+            self._warn,
+            self._texts,
+            self._keeper if self._keeper.limits else None,
+        )
 
     def open(self, name: str) -> Mailbox:
         """See `AccountStore.open`."""
-        name = checked_name(name)
-        with self._lock:
-            box = self._find(name)
-            box.users += 1
-            box.is_settled = False
-            if not box.is_watched:
-                box.is_watched = True
-                self._watcher.watch(box)
-        try:
-            box.refresh()
-        except BaseException:
-            self._leave(box)
-            raise
-        return box
+        return self._open.open(checked_name(name))
+
+    def open_at_once(self, name: str) -> Mailbox | None:
+        """See `AccountStore.open_at_once`."""
+        return self._open.open_at_once(name)
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Mailbox]:
         """See `AccountStore.borrow`: not watched, and settled when it leaves memory."""
-        with self._lock:
-            box = self._find(checked_name(name))
-            box.users += 1
-            box.is_settled = False
-        try:
-            box.refresh()
+        with self._open.borrow(checked_name(name)) as box:
             yield box
-        finally:
-            self.close(box)
-
-    def _leave(self, box: IndexedMailbox) -> bool:
-        """One user less; whether the mailbox was watched, and is no more."""
-        with self._lock:
-            box.users -= 1
-            if box.users or not box.is_watched:
-                return False
-            box.is_watched = False
-            self._watcher.unwatch(box)
-            return True
 
     def close(self, mailbox: Mailbox) -> None:
         """See `AccountStore.close`."""
         assert isinstance(mailbox, IndexedMailbox)
-        if self._leave(mailbox):
-            self._settle(mailbox)
-        with self._lock:
-            self._evict()
+        self._open.close(mailbox)
 
-    def _settle(self, box: IndexedMailbox) -> None:
-        """What was put off is done, or warned of."""
-        try:
-            box.settle()
-            box.is_settled = True
-        except StoreError as error:
-            self._warn(f"mailbox {box.name}: {error}")
+    def close_at_once(self, mailbox: Mailbox) -> bool:
+        """See `AccountStore.close_at_once`."""
+        assert isinstance(mailbox, IndexedMailbox)
+        return self._open.close_at_once(mailbox)
 
-    def _export(self, box: IndexedMailbox) -> None:
-        """Nobody needs the mailbox now: Dovecot may."""
-        try:
-            box.export()
-        except StoreError:
-            pass  # another program holds the lock, or the disk is full: warned of, and no loss
-
-    def _evict(self) -> None:
-        idle = [box for box in self._boxes.values() if box.users == 0][:-1]  # the last used one stays
-        messages = sum(len(box.uids) for box in idle)
-        excess = len(idle) + 1 - LINGERING_MAILBOXES
-        for box in idle:
-            if excess <= 0 and messages <= LINGERING_MESSAGES:
-                break
-            del self._boxes[box.name]
-            if not box.is_settled:
-                self._settle(box)
-            self._export(box)
-            excess -= 1
-            messages -= len(box.uids)
+    # Figures.
 
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
-        """See `AccountStore.status`."""
+        """See `AccountStore.status`. A mailbox that is as it was when it left memory is not read again."""
         name = checked_name(name)
         with self._lock:
-            is_new = name not in self._boxes
-            box = self._find(name)
+            box = self._open.boxes.get(name)
+            remembered = self._remembered(name, with_size) if box is None else None
+            if remembered is not None:
+                return remembered
+            is_new = box is None
+            box = self._open.find(name)
         box.refresh()
-        size = sum(box.sizes(box.uids).values()) if with_size else None
-        with box.lock:
-            unseen, deleted = box.counts()
-            status = MailboxStatus(
-                len(box.uids),
-                len(box.uids) - bisect_left(box.uids, box.peek_recent()),
-                box.uidnext,
-                box.uidvalidity,
-                unseen,
-                box.highest_modseq,
-                deleted,
-                size,
-                box.mailbox_id,
-            )
+        if with_size:
+            box.sizes(box.uids)
+        status = box.figures(with_size)
         if is_new:
             with self._lock:
-                self._evict()
+                self._open.evict()
         return status
+
+    def status_at_once(self, name: str, with_size: bool = False) -> MailboxStatus | None:
+        """See `AccountStore.status_at_once`."""
+        return self._open.figures_at_once(name, with_size)
+
+    def _remembered(self, name: str, with_size: bool) -> MailboxStatus | None:
+        """The figures that state.db keeps, where nobody touched the mailbox since."""
+        row, figures = self._state.mailbox(name), self._state.figures(name)
+        if row is None or figures is None or not self._exists(name) or (with_size and figures.size is None):
+            return None
+        with self._faults():
+            is_known = is_untouched(row, figures, self._make_format(name), self._state)
+        return remembered_status(row, figures, self._state) if is_known else None
 
     # Changing folders.
 
@@ -349,7 +271,7 @@ class FileAccountStore(AccountStore):
     @contextmanager
     def _nesting(self, name: str) -> Iterator[None]:
         """Open parents of the name that get their first child, and so a new path, are told it."""
-        parents = [box for parent, box in self._boxes.items() if name.startswith(parent + "/")]
+        parents = self._open.above(name)
         before = {box: self._folders.path(box.name) for box in parents if box.name != INBOX}
         with ExitStack() as stack:
             for box in sorted(before, key=id):
@@ -362,10 +284,7 @@ class FileAccountStore(AccountStore):
                         self._relocate(box, box.name)
 
     def _relocate(self, box: IndexedMailbox, name: str) -> None:
-        self._watcher.unwatch(box)
-        box.renamed(name, self._make_format(name))
-        if box.is_watched:
-            self._watcher.watch(box)
+        self._open.rename(box, name, lambda: box.renamed(name, self._make_format(name)))
 
     def delete(self, name: str) -> None:
         """See `AccountStore.delete`."""
@@ -375,7 +294,7 @@ class FileAccountStore(AccountStore):
         with self._lock, self._faults():
             if not self._exists(name):
                 raise NoSuchMailbox("There is no such mailbox")
-            box = self._boxes.pop(name, None)
+            box = self._open.take(name)
             with box.lock if box else self._lock:
                 if self._graves.grace and self._layout.kind is Kind.MAILDIR:
                     self._graves.bury_all(name, self._folders.path(name))
@@ -414,11 +333,9 @@ class FileAccountStore(AccountStore):
             self.close(target)
 
     def _rename(self, old: str, new: str) -> None:
-        moving = {
-            name: new + name[len(old) :] for name in self._boxes if name == old or name.startswith(old + "/")
-        }
+        moving = self._open.below(old)
         with ExitStack() as stack:
-            for box in sorted((self._boxes[name] for name in moving), key=id):
+            for box in sorted(moving, key=id):
                 stack.enter_context(box.lock)
             with self._state.transaction():
                 self._state.begin_rename(old, new)
@@ -431,9 +348,8 @@ class FileAccountStore(AccountStore):
                 raise
             with self._state.transaction():
                 self._state.finish_rename(old, new)
-            for name, renamed in moving.items():
-                box = self._boxes[renamed] = self._boxes.pop(name)
-                self._relocate(box, renamed)
+            for box in moving:
+                self._relocate(box, new + box.name[len(old) :])
 
     # Quota.
 
@@ -555,14 +471,7 @@ class FileAccountStore(AccountStore):
         """Nothing is open any more; what was put off is done. The last session is gone."""
         self._texts.stop()
         with self._lock:
-            for box in self._boxes.values():
-                if box.is_watched:
-                    self._watcher.unwatch(box)
-                if not box.is_settled:
-                    self._settle(box)
-                self._export(box)
-                box.replace()
-            self._boxes.clear()
+            self._open.shut()
             self._export_subscriptions()
             self._clean_graves()
             self._texts.index.close()

@@ -165,6 +165,13 @@ class Mailbox(abc.ABC):
         *Blocking.* Cheap where nothing changed (a stat or two). Raises MailboxReplaced.
         """
 
+    def is_current(self) -> bool:
+        """Whether `refresh` would find nothing now: a stat or two. False also where that cannot be told.
+
+        Blocks for nothing: for the reactor's thread, which may then spare itself a thread.
+        """
+        return False
+
     @abc.abstractmethod
     def claim_recent(self) -> Uid:
         """Messages with a UID at or above the answer are \\Recent to this caller alone.
@@ -325,6 +332,14 @@ class AccountStore(abc.ABC):
     def close(self, mailbox: Mailbox) -> None:
         """One user of the mailbox less. It may stay in memory for the next."""
 
+    def open_at_once(self, name: str) -> Mailbox | None:
+        """As `open`, where the mailbox is in memory and current; else None. Blocks for nothing."""
+        return None
+
+    def close_at_once(self, mailbox: Mailbox) -> bool:
+        """As `close`, where nothing need be done for it; else false: `close` is due. Blocks for nothing."""
+        return False
+
     @contextmanager
     def borrow(self, name: str) -> Iterator[Mailbox]:
         """The mailbox, refreshed, for one piece of work in this thread.
@@ -363,6 +378,10 @@ class AccountStore(abc.ABC):
     @abc.abstractmethod
     def status(self, name: str, with_size: bool = False) -> MailboxStatus:
         """The figures, refreshed, without opening the mailbox to a client."""
+
+    def status_at_once(self, name: str, with_size: bool = False) -> MailboxStatus | None:
+        """As `status`, where the mailbox is in memory and current; else None. Blocks for nothing."""
+        return None
 
     @abc.abstractmethod
     def annotations(self, name: str) -> Mapping[str, bytes]:

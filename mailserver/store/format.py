@@ -102,6 +102,14 @@ class MailboxFormat(abc.ABC):
         """Whether `poll` may find something: a stat or two, and nothing is read or waited for."""
         return True
 
+    def is_at(self, token: str) -> bool:
+        """Whether the mailbox is as it was when it gave that token (`Delta`): a stat or two."""
+        return False
+
+    def needs_settling(self) -> bool:
+        """Whether `settle` would do anything. Looks at no disk."""
+        return True
+
     def expect_news(self, path: str) -> None:
         """Something came into one of the watched paths: the next `poll` looks, whatever the times say.
 

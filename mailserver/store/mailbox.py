@@ -353,9 +353,7 @@ class IndexedMailbox(MailboxIndex):
             self._learn_sizes({})
             delta = self._format.settle()
             self._absorb(delta)
-            if self._token is not None or self._moved:
-                token = self._token or ""
-                self._change(lambda: Change(token=token))
+            self._keep()
 
     def export(self) -> None:
         """Other servers' own index has our UIDs, unless it changed meanwhile (`_take_over`). *Blocking.*"""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ from mailserver.store.contract import (
     Flags,
     Mailbox,
     MailboxReplaced,
+    MailboxStatus,
     Message,
     Modseq,
     OverQuota,
@@ -37,7 +38,7 @@ from mailserver.store.contract import (
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.quota import QuotaKeeper
-from mailserver.store.state import MailboxRow, MessageTuple, State, decode_flags, encode_flags
+from mailserver.store.state import Figures, MailboxRow, MessageTuple, State, decode_flags, encode_flags
 from mailserver.store.text_builder import TextBuilder
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
@@ -64,8 +65,7 @@ class Change:
 class MailboxIndex(Mailbox):
     """The half of `Mailbox` that knows: what is there, what others changed, who listens.
 
-    `users` counts those that have it open, `is_watched` and `is_settled` say whether it is watched, and
-    whether nothing was put off; the AccountStore keeps them.
+    `users` counts those that have it open, `is_watched` says whether it is watched; see `OpenMailboxes`.
     """
 
     def __init__(
@@ -81,7 +81,6 @@ class MailboxIndex(Mailbox):
         self.name = name
         self.users = 0
         self.is_watched = False
-        self.is_settled = True
         self.lock = threading.RLock()
         self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
         self._format = form
@@ -97,8 +96,10 @@ class MailboxIndex(Mailbox):
         self._unwritten: dict[str, Flags] = {}
         self._moved: dict[Uid, str] = {}  # places that wait for a token
         self._token: str | None = None
-        self._counted: tuple[Modseq, int, int] | None = None
         self._expunged: dict[Uid, Message] = {}  # the last few
+        self._counted: tuple[int, int] | None = None  # unseen and deleted messages, where they were asked for
+        self._kept_token = ""
+        self._kept_figures: tuple[Modseq, int | None] | None = None  # modseq and size of those in state.db
         self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
         self._empty()
         with self.lock, self._faults():
@@ -112,6 +113,7 @@ class MailboxIndex(Mailbox):
         self._places: dict[Uid, str] = {}
         self._sizes: dict[Uid, int] = {}
         self._new_sizes: dict[Uid, int] = {}  # not in state.db yet
+        self._counted = None
 
     # Opening.
 
@@ -214,6 +216,9 @@ class MailboxIndex(Mailbox):
         self.uidnext = row.uidnext
         self.highest_modseq = row.modseq
         self._recent = row.recent
+        self._kept_token = row.token
+        figures = self._state.figures(self.name)
+        self._kept_figures = (figures.modseq, figures.size) if figures is not None else None
 
     def _spell_from(self, keywords: Sequence[bytes]) -> None:
         self.keywords: list[bytes] = list(keywords)
@@ -232,6 +237,7 @@ class MailboxIndex(Mailbox):
         self._places.update(places)
         self.messages.update(messages)
         self.uids.extend(messages)
+        self._count([message.flags for message in messages.values()], 1)
 
     # Faults.
 
@@ -302,14 +308,17 @@ class MailboxIndex(Mailbox):
             self._state.expunge(self._id, modseq, change.expunged)
         if change.token is not None:
             self._state.set_places(self._id, self._moved)
-        count = len(self.uids) + len(change.added) - len(change.expunged)
-        token = None if change.token is None else f"{count}|{change.token}"
+        token = None if change.token is None else self._counted_token(change)
         self._state.update_mailbox(self._id, uidnext, modseq, token)
+
+    def _counted_token(self, change: Change) -> str:
+        count = len(self.uids) + len(change.added) - len(change.expunged)
+        return f"{count}|{change.token}"
 
     def _remember(self, change: Change) -> None:
         """The committed change is visible and told."""
         if change.token is not None:
-            self._moved, self._token = {}, None
+            self._moved, self._token, self._kept_token = {}, None, self._counted_token(change)
         if not change:
             return
         modseq = Modseq(self.highest_modseq + 1)
@@ -335,8 +344,17 @@ class MailboxIndex(Mailbox):
             self._texts.want(self)
 
     def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
+        known = self.messages
+        self._count([known[uid].flags for uid in flags], -1)
+        self._count(flags.values(), 1)
         for uid, new in flags.items():
-            self.messages[uid] = Message(uid, new, modseq, self.messages[uid].internal_date)
+            known[uid] = Message(uid, new, modseq, known[uid].internal_date)
+
+    def _count(self, flags: Collection[Flags], sign: int) -> None:
+        """Messages with these flags came (1) or went (-1)."""
+        if self._counted is not None:
+            unseen, deleted = _counts(flags)
+            self._counted = self._counted[0] + sign * unseen, self._counted[1] + sign * deleted
 
     def _hide(self, uids: Sequence[Uid]) -> None:
         if not uids:
@@ -347,6 +365,7 @@ class MailboxIndex(Mailbox):
         }
         while len(self._expunged) > _REMEMBERED_MESSAGES:
             del self._expunged[next(iter(self._expunged))]
+        self._count([message.flags for uid in uids if (message := self.messages.get(uid)) is not None], -1)
         for uid in uids:
             self.messages.pop(uid, None)
             self._uid_of.pop(self._keys.pop(uid, ""), None)
@@ -513,6 +532,19 @@ class MailboxIndex(Mailbox):
         """See `MailboxFormat.expect_news`."""
         self._format.expect_news(path)
 
+    def is_current(self) -> bool:
+        """See `Mailbox.is_current`."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self._replaced or self._format.has_news():
+                return False
+            return self._state.version_at_once() == self._state_version
+        except (OSError, StoreFailure):
+            return False
+        finally:
+            self.lock.release()
+
     def may_have_news(self) -> bool | None:
         """Whether `refresh` may find what another program did; None while the mailbox is at work.
 
@@ -545,14 +577,59 @@ class MailboxIndex(Mailbox):
             self._recent = self.uidnext
             return recent
 
-    def counts(self) -> tuple[int, int]:
-        """How many messages are unseen, and how many deleted."""
+    # Figures.
+
+    def figures(self, with_size: bool) -> MailboxStatus:
+        """The mailbox's figures as it was last seen; `size` also None where it is not known of a message."""
         with self.lock:
-            if self._counted is None or self._counted[0] != self.highest_modseq:
-                flags = [message.flags for message in self.messages.values()]
-                unseen = sum(SEEN not in each for each in flags)
-                self._counted = (self.highest_modseq, unseen, sum(DELETED in each for each in flags))
-            return self._counted[1:]
+            unseen, deleted = self._counts()
+            return MailboxStatus(
+                len(self.uids),
+                len(self.uids) - bisect_left(self.uids, self._recent),
+                self.uidnext,
+                self.uidvalidity,
+                unseen,
+                self.highest_modseq,
+                deleted,
+                self._octets() if with_size else None,
+                self.mailbox_id,
+            )
+
+    def _counts(self) -> tuple[int, int]:
+        if self._counted is None:
+            self._counted = _counts([message.flags for message in self.messages.values()])
+        return self._counted
+
+    def _octets(self) -> int | None:
+        return sum(self._sizes.values()) if len(self._sizes) == len(self.uids) else None
+
+    def needs_settling(self) -> bool:
+        """Whether `settle` would do anything. Blocks for nothing."""
+        is_waiting = self._unwritten or self._new_sizes or self._moved or self._token is not None
+        is_kept = self._kept_figures is not None and self._kept_figures[0] == self.highest_modseq
+        return bool(is_waiting or not is_kept or self._format.needs_settling())
+
+    def _keep(self) -> None:
+        """The token and the figures that go with it are durable, where they are not yet."""
+        token = self._token if self._token is not None else "" if self._moved else None
+        if token is not None and not self._moved and f"{len(self.uids)}|{token}" == self._kept_token:
+            token = self._token = None
+        if token is not None or self._kept_figures != (self.highest_modseq, self._octets()):
+            self._kept_figures = None
+            self._change(lambda: self._keeping(token))
+            self._kept_figures = self.highest_modseq, self._octets()
+
+    def _keeping(self, token: str | None) -> Change:
+        figures = self.figures(with_size=True)
+        kept = Figures(self.highest_modseq, figures.messages, figures.unseen, figures.deleted, figures.size)
+        self._state.set_figures(self._id, kept)
+        return Change(token=token)
+
+
+def _counts(flags: Collection[Flags]) -> tuple[int, int]:
+    """How many messages with these flags are unseen, and how many deleted."""
+    sets = Counter(flags).items()  # few
+    return sum(n for each, n in sets if SEEN not in each), sum(n for each, n in sets if DELETED in each)
 
 
 def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageTuple:

@@ -53,6 +53,7 @@ RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
 VERIFY: Final = 30.0  # seconds
 _USUAL_SIZE: Final = 1 << 16  # octets that are read at once
+CLEANING: Final = 3600.0  # seconds after which tmp is looked through again
 ABANDONED: Final = 36 * 3600  # seconds that a file may stay in tmp
 
 _Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
@@ -98,6 +99,8 @@ class MaildirFormat(MailboxFormat):
         self._verified = 0.0
         self._wrote = False  # to cur, since it was last read whole
         self._unsynced: set[str] = set()
+        self._cleaned = 0.0
+        self._settled: dict[str, _Mark | None] | None = None  # marks after which nothing was put off
         self._foreign_uids: Mapping[str, int] = {}
 
     def load(self, known: Sequence[Known], token: str) -> None:
@@ -120,7 +123,7 @@ class MaildirFormat(MailboxFormat):
 
     def _mark(self, subdirectory: str) -> _Mark:
         try:
-            status = os.stat(os.path.join(self._directory, subdirectory))
+            status = os.stat(f"{self._directory}/{subdirectory}")
         except FileNotFoundError:
             return 0, 0
         return status.st_ino, status.st_mtime_ns
@@ -160,6 +163,15 @@ class MaildirFormat(MailboxFormat):
         """See `MailboxFormat.has_news`."""
         is_known = self._scanned and all(self._mark(name) == mark for name, mark in self._marks.items())
         return self._is_expecting or not is_known or self._is_due(self._clock())
+
+    def is_at(self, token: str) -> bool:
+        """See `MailboxFormat.is_at`."""
+        return token == _token({name: self._mark(name) for name in ("new", "cur")}) != "-"
+
+    def needs_settling(self) -> bool:
+        """See `MailboxFormat.needs_settling`."""
+        is_clean = 0 <= self._clock() - self._cleaned < CLEANING
+        return bool(self._pending or self._unsynced or self._settled != self._marks or not is_clean)
 
     def expect_news(self, path: str) -> None:
         """See `MailboxFormat.expect_news`. The mtime that our own write left in `new` may hide a delivery."""
@@ -481,10 +493,12 @@ class MaildirFormat(MailboxFormat):
         marks: dict[str, _Mark | None] = dict(self._marks)
         now = self._clock()
         trusted = all(mark and self._is_settled(mark, now) for mark in marks.values())
+        self._settled = marks if trusted else None
         return Delta(places=delta.places if delta else None, token=_token(marks) if trusted else "-")
 
     def _clean_tmp(self) -> None:
-        limit = self._clock() - ABANDONED
+        self._cleaned = self._clock()
+        limit = self._cleaned - ABANDONED
         try:
             with os.scandir(os.path.join(self._directory, "tmp")) as entries:
                 for entry in entries:

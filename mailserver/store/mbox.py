@@ -196,6 +196,18 @@ class MboxFormat(MailboxFormat):
         """See `MailboxFormat.has_news`."""
         return self._mark is None or not self._mark.fits(os.stat(self._path))
 
+    def is_at(self, token: str) -> bool:
+        """See `MailboxFormat.is_at`."""
+        mark = Mark.decode(token)
+        try:
+            return mark is not None and mark.fits(os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def needs_settling(self) -> bool:
+        """See `MailboxFormat.needs_settling`. Before the places are decoded it is not known."""
+        return bool(self._known or self._waiting or self._times_due)
+
     def _was_interrupted(self) -> bool:
         """Whether one of us was killed while it wrote: the exclusive lock repairs that."""
         lock = self._path + ".lock"

@@ -15,12 +15,13 @@ from urllib.parse import quote
 
 from mailserver.accounts.account import Account
 from mailserver.maillog import MailLog
-from mailserver.store.account import FileAccountStore, Unwatched, Watcher
+from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import AccountStore, StoreFailure, StoreRegistry
 from mailserver.store.folders import make_directories
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
 from mailserver.store.mbox import MboxFormat
+from mailserver.store.open_mailboxes import Unwatched, Watcher
 from mailserver.store.quota import Limits, parse_rule, rule_of
 
 IDLE: Final = 60.0  # seconds

@@ -17,6 +17,7 @@ then writes would meet `database is locked` by the thousand.
                   adopted with a lower one
     renaming      a rename that is under way; finished at the next open after a crash
     foreign       what another server's own UIDs looked like when we last knew them all
+    figures       of a mailbox at a modseq: messages, unseen, deleted, octets (see `store.status`)
     annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
@@ -75,6 +76,10 @@ CREATE TABLE renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 
 # Younger than the schema; a release without it does not mind.
 _FOREIGN: Final = "CREATE TABLE IF NOT EXISTS foreign_mark (mailbox INTEGER PRIMARY KEY, mark TEXT NOT NULL)"
+_FIGURES: Final = (
+    "CREATE TABLE IF NOT EXISTS figures (mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL,"
+    " messages INTEGER NOT NULL, unseen INTEGER NOT NULL, deleted INTEGER NOT NULL, size INTEGER)"
+)
 _ANNOTATION: Final = (
     "CREATE TABLE IF NOT EXISTS annotation (mailbox INTEGER NOT NULL, entry TEXT NOT NULL,"
     " value BLOB NOT NULL, PRIMARY KEY (mailbox, entry)) WITHOUT ROWID"
@@ -94,6 +99,17 @@ class MailboxRow:
     recent: Uid
     forgotten: Modseq
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was counted in a mailbox at a modseq; `size` None where it is not known of a message."""
+
+    modseq: Modseq
+    messages: int
+    unseen: int
+    deleted: int
+    size: int | None
 
 
 # uid, key, place, flags as encode_flags gives them, modseq, internal date, size; a plain tuple, since
@@ -206,6 +222,7 @@ class State:
         elif version < SCHEMA_VERSION:
             self._upgrade(db)
         db.execute(_FOREIGN)
+        db.execute(_FIGURES)
         db.execute(_ANNOTATION)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
@@ -308,6 +325,15 @@ class State:
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
             return int(version)
 
+    def version_at_once(self) -> int | None:
+        """As `version`, without waiting: None while another thread is at work here."""
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            return self.version()
+        finally:
+            self.lock.release()
+
     # UIDVALIDITY.
 
     def _read_mark(self) -> int:
@@ -401,6 +427,7 @@ class State:
         for table in ("message", "keyword", "expunged"):
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
+        self._db.execute("DELETE FROM figures WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM annotation WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
         self._db.execute(
@@ -408,6 +435,25 @@ class State:
             " DO UPDATE SET uidvalidity=max(uidvalidity, excluded.uidvalidity)",
             (name, row.uidvalidity),
         )
+
+    def figures(self, name: str) -> Figures | None:
+        """The figures of the mailbox of that name that were last kept."""
+        rows = self._read(
+            "SELECT figures.modseq, messages, unseen, deleted, size FROM figures"
+            " JOIN mailbox ON mailbox.id=figures.mailbox WHERE name=?",
+            (name,),
+        )
+        return Figures(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def set_figures(self, identity: int, figures: Figures) -> None:
+        """The figures are kept. In a transaction."""
+        values = (figures.modseq, figures.messages, figures.unseen, figures.deleted, figures.size)
+        self._db.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?)", (identity, *values))
+
+    def count_from(self, identity: int, uid: int) -> int:
+        """How many messages of the mailbox have that UID or a higher one."""
+        ((count,),) = self._read("SELECT count(*) FROM message WHERE mailbox=? AND uid>=?", (identity, uid))
+        return int(count)  # type: ignore[call-overload,no-any-return]
 
     def foreign_mark(self, identity: int) -> str:
         """The mark of what another server left that was last set; "" where none was. Id 0: subscriptions."""

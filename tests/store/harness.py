@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mailserver.accounts.account import Account
 from mailserver.maillog import ListLog
-from mailserver.store.account import FileAccountStore, Unwatched, Watcher
+from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import Uid
 from mailserver.store.layout import Layout, layout_for
 from mailserver.store.maildir import deposit
+from mailserver.store.open_mailboxes import Unwatched, Watcher
 from mailserver.store.registry import FileStoreRegistry
 
 

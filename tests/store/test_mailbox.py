@@ -241,9 +241,9 @@ def test_idle_mailboxes_and_stores(tmp_path: Path) -> None:
 
 def test_lingering_mailboxes_are_bounded(harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least used go first; open ones never."""
-    monkeypatch.setattr("mailserver.store.account.LINGERING_MAILBOXES", 2)
+    monkeypatch.setattr("mailserver.store.open_mailboxes.LINGERING_MAILBOXES", 2)
     held = harness.store.open("Drafts")
     for name in ("Sent", "Trash", "Junk", "Archive", "INBOX"):
         harness.store.close(harness.store.open(name))
-    assert list(harness.store._boxes) == ["Drafts", "Archive", "INBOX"]
+    assert list(harness.store._open.boxes) == ["Drafts", "Archive", "INBOX"]
     assert harness.store.open("Drafts") is held
