@@ -76,7 +76,8 @@ class SourcePasswordCheck:
         self.app_passwords = app_passwords
         self.app_passwords_only = app_passwords_only
         self._good = GoodLogins(remember, clock)
-        self.after_login: list[Callable[[Credential, bytes], None]] = []  # what a right password is good for
+        # What follows a right password; each gives the credential on as it is stored then.
+        self.after_login: list[Callable[[Credential, bytes], Credential]] = []
 
     def verify(self, name: str, password: bytes, origin: Origin = NOWHERE) -> Account | None:
         """See `PasswordCheck.verify`."""
@@ -120,7 +121,7 @@ class SourcePasswordCheck:
         if is_right:
             self._good.add(digest)
             for follow in self.after_login:
-                follow(credential, password)
+                credential = follow(credential, password)
         return is_right
 
     def borrowed(self, seed: bytes) -> str:

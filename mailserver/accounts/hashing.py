@@ -204,6 +204,16 @@ _VERIFY: Final[dict[str, Callable[[str, bytes], bool]]] = {
 }
 
 SCHEMES: Final = tuple(_VERIFY)
+# Of these a graphics card tries millions or more in a second.
+_WEAK: Final = frozenset(
+    {
+        *("PLAIN", "CLEAR", "CLEARTEXT", "SHA", "SHA1", "SHA256", "SHA512", "SSHA", "SSHA256", "SSHA512"),
+        *("SMD5", "MD5", "PLAIN-MD5", "LDAP-MD5", "PBKDF2", "MD5-CRYPT", "DES-CRYPT"),
+    }
+)
+_STRONG_METHODS: Final = (
+    "$5$", "$6$", "$7$", "$y$", "$gy$", "$2a$", "$2b$", "$2y$", "$argon2", "$scrypt$", "$pbkdf2-sha",
+)  # fmt: skip
 
 
 def verify(stored: str, password: bytes) -> bool:
@@ -225,6 +235,14 @@ def verify(stored: str, password: bytes) -> bool:
         raise UnknownScheme(f"the stored {{{name}}} password is malformed") from error
     except MissingBackendError as error:
         raise UnknownScheme(f"the scheme {{{name}}} needs a missing package: {error}") from error
+
+
+def is_weak(stored: str) -> bool:
+    """Whether whoever steals the stored password could guess it fast; a fixed list of schemes decides."""
+    scheme = _SCHEME.match(stored)
+    name = scheme.group(1).upper() if scheme else "CRYPT"
+    text = stored[scheme.end() :] if scheme else stored
+    return name in _WEAK or (name == "CRYPT" and not text.startswith(_STRONG_METHODS))
 
 
 def _new_sha512(password: bytes, rounds: int) -> str:

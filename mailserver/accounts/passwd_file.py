@@ -91,7 +91,7 @@ class PasswdFile:
             return Credential(account, reason="the password is empty or locked", is_closed=is_locked)
         if not account.may_login:
             return Credential(account, reason="the account has nologin", is_closed=True)
-        return Credential(account, stored)
+        return Credential(account, stored, file=self._path)
 
     def _account(self, entry: Entry) -> Account:
         name, _, uid, gid, gecos, home, shell, extra_text = entry.fields

@@ -26,10 +26,10 @@ class EditError(Exception):
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[str]:
+def _locked(path: str, is_made: bool = True) -> Iterator[str]:
     """The file's text while nobody else edits it. The lock is on the file that has the name now."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _NEW_MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if is_made else 0), _NEW_MODE)
         with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
@@ -61,9 +61,9 @@ def _replace(path: str, text: str) -> None:
         os.close(directory_descriptor)
 
 
-def _edit(path: str, change: Callable[[list[str]], list[str]]) -> None:
+def _edit(path: str, change: Callable[[list[str]], list[str]], is_made: bool = True) -> None:
     path = os.path.realpath(path)
-    with _locked(path) as text:
+    with _locked(path, is_made) as text:
         lines = change(text.splitlines())
         _replace(path, "".join(f"{line}\n" for line in lines))
 
@@ -129,6 +129,19 @@ def set_password(path: str, name: str, stored: str) -> None:
         return [*lines[:index], f"{fields[0]}:{stored}:{rest}", *lines[index + 1 :]]
 
     _edit(path, change)
+
+
+def replace_password(path: str, name: str, before: str, stored: str) -> None:
+    """The account has the new stored password, if it still had the one before. Raises EditError, OSError."""
+
+    def change(lines: list[str]) -> list[str]:
+        index = _existing(lines, name)
+        fields = lines[index].split(":", 2)
+        if len(fields) < 2 or fields[1].strip() != before:
+            raise EditError(f"the password of {name} was changed meanwhile")
+        return [*lines[:index], ":".join([fields[0], stored, *fields[2:]]), *lines[index + 1 :]]
+
+    _edit(path, change, is_made=False)
 
 
 def remove(path: str, name: str) -> None:

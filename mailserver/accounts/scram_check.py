@@ -85,19 +85,20 @@ class ScramCheck:
             return None
         return known.signature(account, challenge, proof, origin)
 
-    def enrol(self, credential: Credential, password: bytes) -> None:
+    def enrol(self, credential: Credential, password: bytes) -> Credential:
         """The account has a verifier of this password, which was found right; or the log says why not."""
         if read_verifier(credential.stored) is not None:
-            return
+            return credential
         name, digest = credential.account.name, _digest(credential.stored)
         try:
             if self._database.verifier(name, digest) is None:
                 verifier = make_verifier(password, self._own_challenge(name))
                 self._database.keep_verifier(name, digest, str(verifier))
         except ValueError:
-            return  # no text that SASLprep knows: this password works by PLAIN only
+            pass  # no text that SASLprep knows: this password works by PLAIN only
         except TemporaryAccountFailure as failure:
             self._warn(f"no SCRAM verifier kept for {name}: {failure}")
+        return credential
 
     def challenge_of(self, credential: Credential) -> Challenge:
         """What clients of that account are shown."""

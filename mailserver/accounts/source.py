@@ -20,12 +20,14 @@ class Credential:
     """An account and its stored password. `stored` "" means that nobody can log in with one; `reason` is why.
 
     `is_closed`: an administrator or its time closed the account, so that no other secret is good either.
+    `file` is the passwd-file in which it stands, "" where it stands in none.
     """
 
     account: Account
     stored: str = field(default="", repr=False)
     reason: str = ""
     is_closed: bool = False
+    file: str = ""
 
 
 class AccountSource(AccountDirectory, Protocol):

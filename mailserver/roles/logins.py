@@ -10,6 +10,7 @@ from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.accounts.login_database import LoginDatabase
+from mailserver.accounts.rehash import Rehash
 from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.scram_dialogue import MECHANISM as SCRAM
 from mailserver.accounts.throttle import Throttle
@@ -57,6 +58,8 @@ def checks(parts: Parts) -> tuple[SourcePasswordCheck, ScramCheck]:
 def judge(parts: Parts) -> Judge:
     """Whoever decides on passwords in this process."""
     check, scram = checks(parts)
+    if parts.config.boolean("rehash_on_login"):
+        check.after_login.append(Rehash(parts.warn("auth"), lambda text: parts.log.write("auth", text)))
     has_scram = SCRAM in mechanisms(parts.config)
     if has_scram and not check.app_passwords_only:
         check.after_login.append(scram.enrol)
