@@ -19,6 +19,7 @@ from itertools import filterfalse
 from typing import Final, cast
 
 from mailserver.imapd.content import fact
+from mailserver.imapd.field_columns import column_of
 from mailserver.imapd.flag_column import flag_column
 from mailserver.imapd.progress import Progress
 from mailserver.imapd.selected import Selected
@@ -154,6 +155,9 @@ class Searcher:
             known, unknown = await self._session.run(search, uids, fold(key.text), key.where == "TEXT")
             found, uids = [*known], [*unknown]
             self._progress.done += len(found)
+        elif isinstance(key, keys.InField):
+            found, uids = await self._session.run(_known_in_field, self._selected.mailbox, key, uids)
+            self._progress.done += len(found)
         test = _batch_test(key)
         for start in range(0, len(uids), _BATCH):
             batch = uids[start : start + _BATCH]
@@ -238,7 +242,7 @@ BatchTest = Callable[[Mailbox, Sequence[Uid]], Iterable[Uid]]
 def _batch_test(key: keys.Key) -> BatchTest:
     match key:
         case keys.InField(name, text):
-            return partial(_in_field, name.lower(), fold(text).encode("utf-8", "replace"))
+            return partial(_in_field, name.lower(), _needle(text))
         case keys.InText(where, text):
             return partial(_in_text, where == "TEXT", fold(text))
         case keys.Saved(relation, day):
@@ -274,8 +278,17 @@ def field_fact(name: bytes, content: bytes) -> bytes:
     return "".join("\n" + value for value in values).encode("utf-8", "replace")
 
 
+def _needle(text: str) -> bytes:
+    return fold(text).encode("utf-8", "replace")
+
+
+def _known_in_field(mailbox: Mailbox, key: keys.InField, uids: list[Uid]) -> tuple[list[Uid], list[Uid]]:
+    return column_of(mailbox, key.name.lower()).search(_needle(key.text), uids)
+
+
 def _in_field(name: bytes, text: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
     values = mailbox.facts(uids, partial(field_fact, name), "field.2 " + name[:100].decode("latin-1"))
+    column_of(mailbox, name).add(values)
     return [uid for uid, value in values.items() if value and text in value]
 
 
