@@ -21,6 +21,7 @@ from mailserver.roles.input_options import (
 )
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
+from mailserver.roles.policy_services import PolicyServices
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
@@ -180,6 +181,7 @@ class SmtpListeners:
             allow_untrusted_routing=config.boolean("allow_untrusted_routing"),
             shows_table_name=config.boolean("show_user_unknown_table_name"),
             codes=Codes(**{name: config.integer(name) for name in _CODES}),
+            open_policy_service=PolicyServices(config, self._reactor, parts.warn("smtpd")).open,
         )
         try:
             return Policy(

@@ -66,31 +66,31 @@ CHECKS: Final[dict[str, tuple[Subject, KeysOf]]] = {
 class AccessCheck:
     """One `check_*_access type:table`: a restriction."""
 
-    def __init__(
-        self,
-        kind: str,
-        table: Table,
-        threads: Threads,
-        run_list: ListRunner,
-        delimiters: str,
-        codes: tuple[int, int],
-    ) -> None:
+    def __init__(self, kind: str, table: Table, threads: Threads, actions: Actions, delimiters: str) -> None:
         self._subject, self._keys_of = CHECKS[kind]
         self._table = table
         self._threads = threads
-        self._run_list = run_list
+        self._actions = actions
         self._delimiters = delimiters
-        self._reject_code, self._defer_code = codes
 
     async def __call__(self, evaluation: Evaluation) -> Verdict | None:
         """What the table says about the request; a table that cannot be asked defers the mail."""
         for keys in self._keys_of(evaluation.request, self._delimiters):
             entry: Entry | None = await self._threads.run(first_entry, (self._table,), keys)
             if entry is not None:
-                return await self._apply(evaluation, entry)
+                return await self._actions.carry_out(evaluation, entry, self._subject)
         return None
 
-    async def _apply(self, evaluation: Evaluation, entry: Entry) -> Verdict | None:
+
+class Actions:
+    """Carries out what access tables, and policy servers, say. `codes` are those of REJECT and DEFER."""
+
+    def __init__(self, run_list: ListRunner, codes: tuple[int, int]) -> None:
+        self._run_list = run_list
+        self._reject_code, self._defer_code = codes
+
+    async def carry_out(self, evaluation: Evaluation, entry: Entry, subject: Subject) -> Verdict | None:
+        """The verdict, None where the next restriction decides. Raises TableError for what is no action."""
         word, _, text = entry.value.strip().partition(" ")
         text = text.strip()
         upper = word.upper()
@@ -99,18 +99,17 @@ class AccessCheck:
         if upper == "DUNNO":
             return None
         if upper in _REFUSALS or _REPLY.match(word + " "):
-            return self._refuse(evaluation, upper, text, entry.source)
+            return self._refuse(evaluation, upper, text, entry.source, subject)
         effect = _EFFECTS.get(upper)
         if effect is not None:
-            effect(evaluation, self._about(evaluation), text, entry.source)
+            about = f"<{evaluation.request.value_of(subject)}>: {subject.value}"
+            effect(evaluation, about, text, entry.source)
             return None
         return await self._run_list(evaluation, entry.value, entry.source)
 
-    def _about(self, evaluation: Evaluation) -> str:
-        """How a log line about the entry begins."""
-        return f"<{evaluation.request.value_of(self._subject)}>: {self._subject.value}"
-
-    def _refuse(self, evaluation: Evaluation, word: str, text: str, source: str) -> Verdict | None:
+    def _refuse(
+        self, evaluation: Evaluation, word: str, text: str, source: str, subject: Subject
+    ) -> Verdict | None:
         if word == "REJECT":
             code, dsn = self._reject_code, "5.7.1"
         elif word.isdecimal():
@@ -120,7 +119,7 @@ class AccessCheck:
         enhanced = _ENHANCED.match(text)
         if enhanced:
             dsn, text = enhanced[1], text[enhanced.end() :]
-        verdict = evaluation.refuse(code, dsn, self._subject, text or "Access denied", source)
+        verdict = evaluation.refuse(code, dsn, subject, text or "Access denied", source)
         if word == "DEFER_IF_PERMIT":
             evaluation.postpone(verdict)
             return None

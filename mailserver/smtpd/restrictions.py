@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from mailserver.smtpd.access import CHECKS, AccessCheck
+from mailserver.smtpd.access import CHECKS, AccessCheck, Actions
 from mailserver.smtpd.address_restrictions import LoginChecks, RecipientDirectory, RelayChecks
 from mailserver.smtpd.basic_restrictions import BASIC, Restriction
 from mailserver.smtpd.dns_restrictions import (
@@ -23,6 +23,7 @@ from mailserver.smtpd.dns_restrictions import (
     reject_unknown_reverse_client_hostname,
 )
 from mailserver.smtpd.lookups import Networks, Resolver
+from mailserver.smtpd.policy_service import PolicyCheck, PolicyService
 from mailserver.smtpd.verdict import Codes, Evaluation, RestrictionError, Subject, Verdict
 from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
@@ -40,6 +41,14 @@ _RHSBL: Final = {
     "reject_rhsbl_recipient": Subject.RECIPIENT,
 }
 
+_SUBJECTS: Final = {
+    "client": Subject.CLIENT,
+    "helo": Subject.HELO,
+    "sender": Subject.SENDER,
+    "end_of_data": Subject.END_OF_DATA,
+    "data": Subject.DATA,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -54,9 +63,16 @@ class Named:
 RestrictionList = tuple[Named, ...]
 
 
+def _no_policy_service(text: str) -> PolicyService:
+    raise ValueError(f"{text}: there are no policy services here")
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What restrictions are built from. `open_table` raises TableError or ValueError for an unusable name."""
+    """What restrictions are built from. `open_table` raises TableError or ValueError for an unusable name.
+
+    `open_policy_service` raises ValueError for one.
+    """
 
     directory: RecipientDirectory
     mynetworks: Networks
@@ -69,6 +85,7 @@ class Tools:
     allow_untrusted_routing: bool = False
     shows_table_name: bool = True
     codes: Codes = field(default_factory=Codes)
+    open_policy_service: Callable[[str], PolicyService] = _no_policy_service
 
 
 class Compiler:
@@ -77,6 +94,8 @@ class Compiler:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._from_tables: dict[str, RestrictionList] = {}
+        codes = (tools.codes.access_map_reject_code, tools.codes.access_map_defer_code)
+        self._actions = Actions(self.run_text, codes)
         relay = RelayChecks(tools.directory, tools.allow_untrusted_routing, tools.shows_table_name)
         logins = LoginChecks(tools.sender_login_maps, tools.threads)
         domains = DomainChecks(tools.resolver, tools.directory)
@@ -133,6 +152,9 @@ class Compiler:
             return Named(word, _list_check(inner), only_warns, stops)
         if name == "sleep":
             return Named(f"sleep {_argument(parameter, word, words)}", _do_nothing, only_warns)
+        if name == "check_policy_service":
+            argument = _argument(parameter, word, words)
+            return Named(f"{name} {argument}", self._policy_check(parameter, argument), only_warns)
         if name in CHECKS or name in _RHSBL or name in ("reject_rbl_client", "reject_maps_rbl"):
             argument = _argument(parameter, word, words)
             return Named(f"{name} {argument}", self._with_argument(parameter, name, argument), only_warns)
@@ -150,8 +172,14 @@ class Compiler:
             table = tools.open_table(argument)
         except (TableError, ValueError) as error:
             raise RestrictionError(f"{parameter}: {name} {argument}: {error}") from error
-        codes = (tools.codes.access_map_reject_code, tools.codes.access_map_defer_code)
-        return AccessCheck(name, table, tools.threads, self.run_text, tools.delimiters, codes)
+        return AccessCheck(name, table, tools.threads, self._actions, tools.delimiters)
+
+    def _policy_check(self, parameter: str, argument: str) -> Restriction:
+        try:
+            service = self._tools.open_policy_service(argument)
+        except ValueError as error:
+            raise RestrictionError(f"{parameter}: check_policy_service {error}") from error
+        return PolicyCheck(service, _subject_of(parameter), self._actions)
 
     async def run_text(self, evaluation: Evaluation, text: str, source: str) -> Verdict | None:
         """The answer of restrictions that a table gave as its result. Raises RestrictionError."""
@@ -186,6 +214,13 @@ def _bare_table_check(parameter: str) -> str:
         if f"_{word}_" in parameter:
             return f"check_{word}_access"
     return "check_recipient_access"
+
+
+def _subject_of(parameter: str) -> Subject:
+    """What the restrictions of the parameter are about. A table's result has no parameter of its own."""
+    return next(
+        (subject for name, subject in _SUBJECTS.items() if f"_{name}_r" in parameter), Subject.RECIPIENT
+    )
 
 
 def _argument(parameter: str, word: str, words: Iterator[str]) -> str:

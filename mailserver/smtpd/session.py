@@ -11,6 +11,7 @@ content and its failure, `forget_session` at STARTTLS and XCLIENT (RFC 5321 §4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,7 @@ from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.lookups import Networks
 from mailserver.smtpd.policy import Decision
 from mailserver.smtpd.services import Services
+from mailserver.smtpd.session_facts import session_facts
 from mailserver.smtpd.transaction import MailTransactions
 from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
 from mailserver.smtpd.xclient import ClientOverride
@@ -139,7 +141,11 @@ class Session:
             recipient_count,
             stage,
             self.wire.has_waiting_input,
+            self._facts,
         )
+
+    def _facts(self) -> Mapping[str, str]:
+        return session_facts(self)
 
     def connected(self) -> Work:
         """The client is known, counted, and greeted or turned away."""

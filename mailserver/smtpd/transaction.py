@@ -11,7 +11,10 @@ and 451 for every fault of ours (RELIABILITY P1, P5).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -44,6 +47,7 @@ class Transaction:
     reception: Reception | None = None
     chunks: ChunkDecoder | None = None
     has_failed: bool = False  # a chunk was refused: the rest of them is swallowed
+    number: int = field(default_factory=count(1).__next__)
 
 
 class MailTransactions:
@@ -84,6 +88,18 @@ class MailTransactions:
         elif self._asked is not None:
             words.append(f"from=<{self._asked}>")
         return words
+
+    def facts(self) -> Mapping[str, str]:
+        """What a policy server is told of the transaction; `instance` is the same in all its questions."""
+        transaction = self._current
+        reception = transaction.reception if transaction is not None else None
+        if transaction is None:
+            return {"instance": f"{os.getpid():x}.{id(self):x}", "size": "0"}
+        return {
+            "instance": f"{os.getpid():x}.{id(self):x}.{transaction.number:x}",
+            "queue_id": reception.queue_id if reception is not None else "",
+            "size": str(reception.octets if reception is not None else transaction.mail.size),
+        }
 
     def forget(self) -> None:
         """There is no transaction; what was received of its content is thrown away."""

@@ -7,6 +7,7 @@ table wants beside that (HOLD, REDIRECT, PREPEND, …) gathers in `Effects`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -79,7 +80,8 @@ class Effects:
 class Request:
     """Who asks for what. `client_name` is confirmed by PTR and address, else "unknown".
 
-    `has_pipelined` says that octets waited behind a command that ends a pipeline.
+    `has_pipelined` says that octets waited behind a command that ends a pipeline. `facts` gives what
+    is told to servers that decide (`session_facts`), None where there is no session.
     """
 
     address: str
@@ -94,6 +96,7 @@ class Request:
     recipient_count: int = 0
     stage: Stage = Stage.CONNECT
     has_pipelined: bool = False
+    facts: Callable[[], Mapping[str, str]] | None = None
 
     def value_of(self, subject: Subject) -> str:
         """What stands in the angle brackets of a reply about the subject."""

@@ -119,7 +119,6 @@ def test_an_open_relay_does_not_start(tmp_path: Path, relay: str, recipient: str
         "reject_what",
         "check_client_access",
         "check_client_access nosuchtype:x",
-        "check_policy_service unix:x",
         "a, b",
     ],
 )

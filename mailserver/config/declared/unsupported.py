@@ -179,7 +179,7 @@ PARAMETERS: Final = (
         unverified_sender_tempfail_action = $reject_tempfail_action
         """,
     ),
-    *group(Kind.HARMLESS, "Belongs to a policy server, a milter or a proxy, none of which is asked.", """
+    *group(Kind.HARMLESS, "Belongs to a milter or a proxy, none of which is asked.", """
         milter_command_timeout = 30s
         milter_connect_macros = j {daemon_name} {daemon_addr} v _
         milter_connect_timeout = 30s
@@ -195,14 +195,6 @@ PARAMETERS: Final = (
         milter_protocol = 6
         milter_rcpt_macros = i {rcpt_addr} {rcpt_host} {rcpt_mailer}
         milter_unknown_command_macros =
-        smtpd_policy_service_default_action = 451 4.3.5 Server configuration problem
-        smtpd_policy_service_max_idle = 300s
-        smtpd_policy_service_max_ttl = 1000s
-        smtpd_policy_service_policy_context =
-        smtpd_policy_service_request_limit = 0
-        smtpd_policy_service_retry_delay = 1s
-        smtpd_policy_service_timeout = 100s
-        smtpd_policy_service_try_limit = 2
         smtpd_proxy_ehlo = $myhostname
         smtpd_proxy_options =
         smtpd_proxy_timeout = 100s
