@@ -1,8 +1,9 @@
 """The grammar of dovecot.conf, 2.3's and where it is easy 2.4's, and what it means here.
 
 `key = value`, `section name { … }`, `!include`, `!include_try`, `<file`, quotes, `\\` at the end of
-a line, `$key` for an earlier value. The top level, `passdb` and `userdb` are used: the rest of
-the sections tune what this program does not have, and give a warning where they say something.
+a line, `$key` for an earlier value. The top level, `passdb` and `userdb`, shared and public namespaces
+and the ACL plugin's settings are used: the rest of the sections tune what this program does not have,
+and give a warning where they say something.
 Files are read through `read`, so that the grammar itself touches no disk.
 """
 
@@ -11,9 +12,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+from mailserver.config.dovecot_namespaces import PLUGIN_SETTINGS, namespace
+from mailserver.config.dovecot_tree import Section
 from mailserver.config.parameters import PARAMETERS
 from mailserver.config.syntax import ConfigError, Setting
 
@@ -27,9 +29,7 @@ RENAMED: Final = {
     "mail_home_dir": "mail_home",
 }
 # Sections whose contents change nothing here: other services, and the names of folders.
-QUIET_SECTIONS: Final = frozenset(
-    {"namespace", "mailbox", "dict", "map", "metric", "event_exporter", "plugin"}
-)
+QUIET_SECTIONS: Final = frozenset({"mailbox", "dict", "map", "metric", "event_exporter"})
 SYSTEM_DRIVERS: Final = frozenset({"pam", "shadow", "passwd", "bsdauth"})
 _LINE: Final = re.compile(r"([^\s={}]+)\s*=\s*(.*)", re.DOTALL)
 _SECTION: Final = re.compile(r'(\S+)(?:\s+("[^"]*"|[^{]*?))?\s*\{', re.DOTALL)
@@ -37,17 +37,6 @@ _SECTION: Final = re.compile(r'(\S+)(?:\s+("[^"]*"|[^{]*?))?\s*\{', re.DOTALL)
 # The paths that a pattern of !include names, and a file's text; both raise OSError.
 Glob = Callable[[str], Sequence[str]]
 ReadText = Callable[[str], str]
-
-
-@dataclass(slots=True)
-class Section:
-    """`kind name { … }`; the top level has neither."""
-
-    kind: str
-    name: str
-    where: str
-    settings: list[Setting] = field(default_factory=list)
-    sections: list[Section] = field(default_factory=list)
 
 
 class Parser:
@@ -189,6 +178,14 @@ def _section(section: Section, settings: dict[str, Setting], warnings: list[str]
     elif section.kind == "protocols":
         names = " ".join(item.name for item in section.settings if item.value == "yes")
         settings["protocols"] = Setting("protocols", names, section.where)
+    elif section.kind == "namespace":
+        namespace(section, settings, warnings)
+    elif section.kind == "plugin":
+        for setting in section.settings:
+            if setting.name in PLUGIN_SETTINGS:
+                settings[setting.name] = Setting(
+                    setting.name, setting.value.replace("$", "$$"), setting.where
+                )
     elif section.kind not in QUIET_SECTIONS:
         for setting in _deep(section):
             warnings.append(f"{setting.where}: {section.kind} {section.name}: {setting.name}: not used here")

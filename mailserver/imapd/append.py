@@ -43,8 +43,11 @@ async def replace(session: Session, command: Replace) -> Reply:
     replaced = selected.chosen(command.replaced, command.by_uid)
     if not all(uid in selected.mailbox.messages for uid in replaced) or not replaced:
         raise Refusal("The message to be replaced is gone.", b"EXPUNGEISSUED")
+    if not {"t", "e"} <= selected.mailbox.rights:
+        raise Refusal("Permission denied", b"NOPERM")
     code = await _append(session, command.append)
-    session.output.line(b"* OK [%b] Replacement message ready." % code)
+    if code:
+        session.output.line(b"* OK [%b] Replacement message ready." % code)
     await session.run(selected.mailbox.remove, replaced)
     session.counts.expunged += 1
     await session.sync()
@@ -52,7 +55,7 @@ async def replace(session: Session, command: Replace) -> Reply:
 
 
 async def _append(session: Session, command: Append) -> bytes:
-    """The APPENDUID code."""
+    """The APPENDUID code, b"" where it would tell of a mailbox that is not to be read."""
     if any(message.parts for message in command.messages):
         await _check_target(session, command.mailbox)
     messages = [_stored(message, await _content(session, message)) for message in command.messages]
@@ -61,21 +64,32 @@ async def _append(session: Session, command: Append) -> bytes:
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
     session.made(command.mailbox, uids)
+    if not uidvalidity:
+        return b""
     return b"APPENDUID %d %b" % (uidvalidity, render_set(uids))
 
 
 async def _check_target(session: Session, name: str) -> None:
     """The mailbox is there; else TRYCREATE, whatever is wrong with URLs."""
     try:
-        await session.run(session.store.status, name)
+        await session.run(_look, session.store, name)
     except StoreError as fault:
         raise refusal_of(fault, is_target=True)
 
 
+def _look(store: AccountStore, name: str) -> None:
+    """Blocking."""
+    with store.borrow(name):
+        pass
+
+
 def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) -> tuple[Sequence[Uid], int]:
-    """The messages' UIDs in the mailbox of that name, and its UIDVALIDITY. Blocking."""
+    """The messages' UIDs in the mailbox of that name, and its UIDVALIDITY, 0 for who may not read it.
+
+    RFC 4315 §3. Blocking.
+    """
     with store.borrow(name) as mailbox:
-        return mailbox.append(messages), mailbox.uidvalidity
+        return mailbox.append(messages), mailbox.uidvalidity if "r" in mailbox.rights else 0
 
 
 def _stored(message: AppendedMessage, content: bytes) -> NewMessage:

@@ -18,6 +18,7 @@ _AFTER_LOGIN: Final = (
     "CONTEXT=SORT", "PARTIAL", "NOTIFY", "METADATA", "LIST-METADATA", "PREVIEW", "REPLACE", "CATENATE",
     "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "SAVEDATE", "INPROGRESS", "URL-PARTIAL",
 )  # fmt: skip
+_ACLS: Final = ("ACL", "RIGHTS=texk", "LIST-MYRIGHTS")
 
 
 def before_login(mechanisms: Sequence[str], may_start_tls: bool) -> bytes:
@@ -33,9 +34,10 @@ def before_login(mechanisms: Sequence[str], may_start_tls: bool) -> bytes:
     return " ".join(words).encode("ascii")
 
 
-def after_login(message_size_limit: int, is_compressed: bool, may_leave: bool) -> bytes:
+def after_login(message_size_limit: int, is_compressed: bool, may_leave: bool, has_acls: bool) -> bytes:
     """The list for a client that has logged in. `may_leave`: UNAUTHENTICATE leads back (RFC 8437)."""
     words = [*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}"]
+    words += _ACLS if has_acls else ()
     if not is_compressed:
         words.append("COMPRESS=DEFLATE")
         words += ["UNAUTHENTICATE"] if may_leave else []

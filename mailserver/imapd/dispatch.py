@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from mailserver.imapd import (
+    acl,
     append,
     contexts,
     fetch,
@@ -70,5 +71,10 @@ HANDLERS: Final[dict[str, Handler]] = {
     "GETQUOTA": quota.get_quota,
     "SETQUOTA": quota.set_quota,
     "GETQUOTAROOT": quota.get_quota_root,
+    "GETACL": acl.get_acl,
+    "SETACL": acl.set_acl,
+    "DELETEACL": acl.delete_acl,
+    "LISTRIGHTS": acl.list_rights,
+    "MYRIGHTS": acl.my_rights,
 }
 NEEDS_SELECTED: Final = frozenset(_ON_SELECTED)

@@ -124,7 +124,7 @@ def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
         sections=sections,
         needs_sizes=Attribute("RFC822.SIZE") in items,
         needs_save_dates=_SAVEDATE in items,
-        sets_seen=seen and not selected.is_read_only,
+        sets_seen=seen and not selected.is_read_only and "s" in selected.mailbox.rights,
     )
 
 

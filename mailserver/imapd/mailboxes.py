@@ -1,7 +1,7 @@
 r"""Commands about mailboxes as names: LIST, LSUB, CREATE, DELETE, RENAME, SUBSCRIBE, STATUS.
 
 RFC 3501 §6.3, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 6154 (SPECIAL-USE),
-RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8474 (MAILBOXID),
+RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8440 (LIST-MYRIGHTS), RFC 8474 (MAILBOXID),
 RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from mailserver.imapd.acl import tell_my_rights
 from mailserver.imapd.listing import list_line
 from mailserver.imapd.metadata import tell as tell_metadata
 from mailserver.imapd.notify import NameEvent, announce
@@ -39,6 +40,8 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
     for folder in matching:
         session.output.line(_list_line(session, folder, command, folder.name in above))
         await session.output.room()
+        if "MYRIGHTS" in command.returns and folder.selectable:
+            await _tell_my_rights(session, folder.name)
         if folder.name in figures:
             await _tell_status(session, folder.name, command.status_items, figures[folder.name])
         if command.entries and folder.selectable:
@@ -221,6 +224,14 @@ def _deleted_octets(session: Session, name: str) -> int:
         return sum(mailbox.sizes(sorted(deleted)).values())
 
 
+async def _tell_my_rights(session: Session, name: str) -> None:
+    """As MYRIGHTS; nothing where they cannot be looked up. RFC 8440 §3."""
+    try:
+        tell_my_rights(session, name, await session.run(session.store.my_rights, name))
+    except StoreError:
+        return
+
+
 async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) -> None:
     """As GETMETADATA; a mailbox that cannot be looked at is passed over. RFC 9590 §3."""
     try:
@@ -245,6 +256,14 @@ def _say_status(
 
 
 async def namespace(session: Session, command: Nothing) -> Reply:
-    """One personal namespace, at the root. RFC 2342."""
-    session.output.line(b'* NAMESPACE (("" "/")) NIL NIL')
+    """Where the account's own mailboxes are, other users' and everybody's. RFC 2342 §5."""
+    found = session.store.namespaces()
+    kinds = (found.personal, found.other_users, found.shared)
+    session.output.line(b"* NAMESPACE " + b" ".join(_namespaces(session, prefixes) for prefixes in kinds))
     return ok("Namespace completed.")
+
+
+def _namespaces(session: Session, prefixes: Sequence[str]) -> bytes:
+    if not prefixes:
+        return b"NIL"
+    return b"(" + b"".join(b'(%b "/")' % session.name(prefix) for prefix in prefixes) + b")"

@@ -112,7 +112,7 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
     session.made(command.mailbox, [copied for _, copied in pairs])
     if not pairs and uids:
         raise Refusal("The messages no longer exist.", b"EXPUNGEISSUED")
-    if not pairs:
+    if not pairs or not uidvalidity:
         return b""
     sources, copies = zip(*pairs, strict=True)
     return b"COPYUID %d %b %b" % (uidvalidity, render_set(sources), render_set(copies))
@@ -121,9 +121,12 @@ async def _transfer(session: Session, command: Copy, transfer: Transfer) -> byte
 def _transferred(
     store: AccountStore, name: str, transfer: Transfer, uids: Sequence[Uid]
 ) -> tuple[Pairs, int]:
-    """What `transfer` did with the mailbox of that name, and the mailbox's UIDVALIDITY. Blocking."""
+    """What `transfer` did with the mailbox of that name, and its UIDVALIDITY, 0 for who may not read it.
+
+    RFC 4315 §3. Blocking.
+    """
     with store.borrow(name) as target:
-        return transfer(uids, target), target.uidvalidity
+        return transfer(uids, target), target.uidvalidity if "r" in target.rights else 0
 
 
 async def expunge(session: Session, command: Expunge) -> Reply:

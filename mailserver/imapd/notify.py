@@ -11,10 +11,11 @@ selected mailbox whatever NOTIFY says: RFC 3501 §5.2 wants the client to know i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 
@@ -22,12 +23,13 @@ from mailserver.imapd import fetch
 from mailserver.imapd.listing import list_line
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
-from mailserver.store.contract import SEEN, AccountStore, Folder, Mailbox, StoreError, Uid
+from mailserver.store.contract import SEEN, Folder, Mailbox, StoreError, Uid
 from mailserver.wire.imap_mailbox import SEPARATOR
 from mailserver.wire.imap_notify import EVENTS, MESSAGE_EVENTS, EventGroup, Notify
 
 MOST_WATCHED: Final = 200
-_watches: WeakKeyDictionary[AccountStore, list[Watch]] = WeakKeyDictionary()
+_OF_THE_ACCOUNT: Final = ("SUBSCRIPTIONCHANGE", "SERVERMETADATACHANGE")
+_watches: WeakSet[Watch] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,22 @@ class NameEvent:
 
 
 def announce(session: Session, event: NameEvent) -> None:
-    """The account's other sessions that want to know are told."""
-    for watch in list(_watches.get(session.store, ())):
-        watch.heard(event, is_own=watch.session is session)
+    """The other sessions that know the mailbox and want to know are told, each by its own name."""
+    account, _ = session.store.home("")
+    owner, name = session.store.home(event.name)
+    old_name = session.store.home(event.old_name)[1] if event.old_name else ""
+    for watch in list(_watches):
+        store = watch.session.store
+        entries = event.entries
+        if store.home("")[0] != account:
+            entries = [entry for entry in entries if not entry.startswith("/private/")]
+            if event.kind in _OF_THE_ACCOUNT or len(entries) < bool(event.entries):
+                continue
+        local = store.local_name(owner, name)
+        if local is not None:
+            old_local = store.local_name(owner, old_name) if old_name else ""
+            own_words = replace(event, name=local, old_name=old_local or "", entries=entries)
+            watch.heard(own_words, is_own=watch.session is session)
 
 
 async def notify(session: Session, command: Notify) -> Reply:
@@ -103,6 +118,7 @@ class Watch:
         self._work: Deferred[None] | None = None
         self._is_at_work = False
         self._waiting: list[NameEvent] = []
+        self._seen: set[str] = set()  # names that the client may know of
         self._is_stopped = False
 
     @property
@@ -124,19 +140,19 @@ class Watch:
 
     async def start(self) -> None:
         """The mailboxes are open and watched; a Refusal, with nothing held, where they are too many."""
-        folders = self._wanted(await self.session.run(self.session.store.folders))
+        listed = await self.session.run(self.session.store.folders)
+        self._seen = {folder.name for folder in listed}
+        folders = self._wanted(listed)
         if len(folders) > MOST_WATCHED:
             raise Refusal("Too many mailboxes to watch.", b"NOTIFICATIONOVERFLOW")
         await self._watch(folders)
         if self._groups:
-            _watches.setdefault(self.session.store, []).append(self)
+            _watches.add(self)
 
     async def stop(self) -> None:
         """Nothing is told any more, and nothing held."""
         self._is_stopped = True
-        watches = _watches.get(self.session.store, [])
-        if self in watches:
-            watches.remove(self)
+        _watches.discard(self)
         if self._work is not None:
             await self._work
         for name in list(self._watched):
@@ -155,9 +171,11 @@ class Watch:
                 mailbox = await self.session.open(name)
             except StoreError:
                 continue  # RFC 5465 §3.1: what cannot be had is ignored
-            watched = _Watched(folder, mailbox, partial(self._hint, name), _figures(mailbox))
+            watched = _Watched(folder, mailbox, partial(self._hint, name), (0, 0, 0))
             self._watched[name] = watched
             mailbox.subscribe(watched.listener)
+            with suppress(StoreError):
+                watched.told = _figures(mailbox)
 
     async def _forget(self, name: str) -> None:
         watched = self._watched.pop(name)
@@ -188,13 +206,16 @@ class Watch:
         if watched is None or self._is_stopped:
             return
         watched.is_hinted = False
-        happened = watched.changes()
+        with suppress(StoreError):  # one that may be read no longer is told of no longer
+            happened = watched.changes()
+            is_wanted = bool(self._events(watched.folder) & happened) and not self._is_selected(watched)
+            if is_wanted and not self._overflows():
+                self._say_status(watched, is_first=False)
+                self.session.output.flush()
+
+    def _is_selected(self, watched: _Watched) -> bool:
         selected = self.session.selected
-        if selected is not None and selected.mailbox is watched.mailbox:
-            return
-        if self._events(watched.folder) & happened and not self._overflows():
-            self._say_status(watched, is_first=False)
-            self.session.output.flush()
+        return selected is not None and selected.mailbox.mailbox_id == watched.mailbox.mailbox_id
 
     def _overflows(self) -> bool:
         """Whether the client does not read: then nothing more is told, and it is told so. §5.8."""
@@ -206,8 +227,9 @@ class Watch:
     def tell_all(self) -> None:
         """A STATUS response for each watched mailbox that is not selected. §3.1."""
         for watched in self._watched.values():
-            if self.session.selected is None or self.session.selected.mailbox is not watched.mailbox:
-                self._say_status(watched, is_first=True)
+            if not self._is_selected(watched):
+                with suppress(StoreError):
+                    self._say_status(watched, is_first=True)
 
     def _say_status(self, watched: _Watched, is_first: bool) -> None:
         mailbox, session = watched.mailbox, self.session
@@ -238,8 +260,10 @@ class Watch:
                 event = self._waiting.pop(0)
                 folders = await self.session.run(self.session.store.folders)
                 await self._watch(self._wanted(folders)[:MOST_WATCHED])
+                names = {folder.name: folder for folder in folders}
                 if not self._overflows():
-                    self._tell_name(event, {folder.name: folder for folder in folders})
+                    self._tell_name(event, names)
+                self._seen = set(names)
                 self.session.output.flush()
         except StoreError:
             self._waiting.clear()  # what cannot be looked at is not told
@@ -249,6 +273,8 @@ class Watch:
     def _tell_name(self, event: NameEvent, folders: dict[str, Folder]) -> None:
         """§5.4: the mailbox, and the parent of one that came or went. §5.6, §5.7: entries without values."""
         if event.entries:
+            if event.name not in folders and not self.session.store.is_own(event.name):
+                return
             folder = folders.get(event.name) or Folder(event.name, selectable=False)
             if event.kind in self._events(folder):
                 entries = " ".join(event.entries).encode("ascii")
@@ -258,10 +284,12 @@ class Watch:
         if event.kind == "MAILBOXNAME" and SEPARATOR in event.name and not event.old_name:
             names.append(event.name.rpartition(SEPARATOR)[0])
         for name in names:
+            if name not in folders and name not in self._seen and not self.session.store.is_own(name):
+                return  # another user's, which this one may not look up
             folder = folders.get(name) or Folder(name, selectable=False)
             if event.kind in self._events(folder):
                 line = list_line(self.session, folder, with_subscribed=True)
-                if event.old_name:
+                if event.old_name and (event.old_name in self._seen or self.session.store.is_own(name)):
                     line += b' ("OLDNAME" (%b))' % self.session.name(event.old_name)
                 self.session.output.line(line)
 
@@ -269,7 +297,7 @@ class Watch:
 def _is_in(group: EventGroup, folder: Folder) -> bool:
     """Whether the group's filter names the mailbox. §6."""
     if group.filter in ("PERSONAL", "INBOXES"):
-        return True
+        return folder.is_personal
     if group.filter == "SUBSCRIBED":
         return folder.subscribed
     if folder.name in group.mailboxes:

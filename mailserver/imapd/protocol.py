@@ -374,6 +374,7 @@ class ImapServer(IMAP4Server):
         if command.name in NEEDS_SELECTED:
             session.mailbox_in_use  # noqa: B018  (a Rejection where there is none)
         session.current_tag = command.tag
+        await session.check_rights()
         return await handler(session, command.arguments)
 
     def _anywhere(self, command: Command) -> Reply:
@@ -390,7 +391,8 @@ class ImapServer(IMAP4Server):
     def _capabilities(self) -> bytes:
         if self._session is not None:
             size = self._service.settings.largest_message
-            return capability.after_login(size, self._input.is_compressed, self._may_leave)
+            has_acls = self._session.store.keeps_acls
+            return capability.after_login(size, self._input.is_compressed, self._may_leave, has_acls)
         return self._entrance.capabilities(self._tls is not None)
 
     def _compress(self, command: Command) -> Reply | None:

@@ -33,7 +33,13 @@ async def set_quota(session: Session, command: Named) -> Reply:
 
 
 async def get_quota_root(session: Session, command: Named) -> Reply:
-    """Which root counts for the mailbox, there or not, and its figures. RFC 9208 §4.1.2."""
+    """Which root counts for the mailbox, there or not, and its figures. RFC 9208 §4.1.2.
+
+    What another account stores is not this one's to know: no root is told.
+    """
+    if not session.store.is_own(command.mailbox):
+        session.output.line(b"* QUOTAROOT " + session.name(command.mailbox))
+        return ok("Getquotaroot completed.")
     session.output.line(b"* QUOTAROOT %b %b" % (session.name(command.mailbox), string(ROOT)))
     await _tell(session)
     return ok("Getquotaroot completed.")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver.store.contract import (
+    AccessDenied,
+    AccessRevoked,
     BadMailboxName,
     MailboxBusy,
     MailboxExists,
@@ -71,6 +73,7 @@ _CODES: dict[type[StoreError], bytes] = {
     MessageGone: b"EXPUNGEISSUED",
     OverQuota: b"OVERQUOTA",
     MailboxBusy: b"INUSE",
+    AccessDenied: b"NOPERM",
 }
 
 
@@ -80,6 +83,8 @@ def refusal_of(fault: StoreError, is_target: bool = False) -> Refusal:
     `is_target`: of a mailbox that is not the selected one, and if missing could be created
     (RFC 3501 §6.3.11). Raises Farewell where the selected mailbox lost its UIDs.
     """
+    if isinstance(fault, AccessRevoked):
+        raise Farewell("You may no longer read the selected mailbox")
     if isinstance(fault, MailboxReplaced) and not is_target:
         raise Farewell("The mailbox was replaced; please select it again")
     code = _CODES.get(type(fault), b"UNAVAILABLE")

@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary
 
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Rejection
+from mailserver.store.acl import Rights
 from mailserver.store.contract import SYSTEM_FLAGS, Changes, Flags, Mailbox, Message, Modseq, Uid
+from mailserver.store.guarded import right_of
 from mailserver.threads import Threads
 from mailserver.wire.imap_sequence import SequenceSet, render_set
 
@@ -61,7 +63,7 @@ class Selected:
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.contexts: list[KeptSearch] = []
         self.own: set[int] = set()  # UIDs that the session itself made, where NOTIFY needs them
-        self.keywords_told: tuple[bytes, ...] | None = None
+        self.keywords_told: tuple[tuple[bytes, ...], Rights] | None = None
         self._has_recent = recent_from != NEVER_RECENT
         self._recent = [(int(recent_from), 2**32)]
         self._told: dict[Uid, Modseq] = {}
@@ -239,6 +241,12 @@ class Selected:
             number = self.number(uid)
             if message is not None and number and self._told.get(uid) != message.modseq:
                 output.write(tell(number, message))
+
+
+def permanent_flags(keywords: Sequence[bytes], rights: Rights) -> bytes:
+    """The flags that somebody with these rights can change. RFC 4314 §5.1.1."""
+    flags = [flag for flag in (*SYSTEM_FLAGS, *keywords) if right_of(flag) in rights]
+    return b"(" + b" ".join([*flags, b"\\*"] if "w" in rights else flags) + b")"
 
 
 def applicable_flags(keywords: Sequence[bytes]) -> bytes:

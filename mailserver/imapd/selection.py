@@ -7,13 +7,14 @@ RFC 7162 (CONDSTORE, QRESYNC); RFC 8474 (MAILBOXID).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
 from mailserver.imapd.selected import NEVER_RECENT, Selected
 from mailserver.imapd.session import Session
-from mailserver.store.contract import SEEN, AccountStore, Mailbox, Modseq, Uid
+from mailserver.store.contract import SEEN, AccessDenied, AccountStore, Mailbox, Modseq, Uid
 from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
 from mailserver.wire.imap_sequence import render_set, within
 
@@ -21,6 +22,7 @@ _EXTENSIONS: Final = {
     "CONDSTORE": b"CONDSTORE", "QRESYNC": b"QRESYNC", "UTF8=ACCEPT": b"UTF8=ACCEPT",
     "IMAP4REV2": b"IMAP4rev2",
 }  # fmt: skip
+_CHANGING: Final = frozenset("ieswt")  # RFC 4314 §5.2: one of these makes a mailbox READ-WRITE
 _first_unseen: WeakKeyDictionary[Mailbox, tuple[Modseq, int]] = WeakKeyDictionary()
 
 
@@ -41,7 +43,8 @@ async def select(session: Session, command: Select) -> Reply:
     if command.resync is not None:
         _resynchronise(session, selected, command.resync)
     verb = "Examine" if command.is_read_only else "Select"
-    return ok(f"{verb} completed.", b"READ-ONLY" if command.is_read_only else b"READ-WRITE")
+    is_fixed = command.is_read_only or not selected.mailbox.rights & _CHANGING
+    return ok(f"{verb} completed.", b"READ-ONLY" if is_fixed else b"READ-WRITE")
 
 
 async def _open(session: Session, command: Select) -> Selected:
@@ -156,7 +159,8 @@ async def close(session: Session, command: Nothing) -> Reply:
     r"""Messages with \Deleted are gone, unannounced; nothing is selected. RFC 3501 §6.4.2."""
     selected = session.mailbox_in_use
     if not selected.is_read_only:
-        session.counts.expunged += len(await session.run(selected.mailbox.expunge))
+        with suppress(AccessDenied):  # RFC 4314 §4: then nothing is expunged, and it is OK
+            session.counts.expunged += len(await session.run(selected.mailbox.expunge))
     await session.deselect()
     return ok("Close completed.")  # RFC 7162 §3.2.8: never with HIGHESTMODSEQ
 

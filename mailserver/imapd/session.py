@@ -17,9 +17,10 @@ from twisted.internet.defer import Deferred
 from mailserver.accounts.account import Account
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Refusal, Rejection
-from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags
+from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags, permanent_flags
 from mailserver.imapd.settings import ImapSettings
 from mailserver.rawlog import RawLog
+from mailserver.store.acl import FLAG_RIGHTS, NONE
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
@@ -171,12 +172,12 @@ class Session:
     def tell_keywords(self) -> None:
         """The client knows which flags there are, and which it can change. RFC 3501 §7.2.6."""
         selected = self.mailbox_in_use
-        keywords = tuple(selected.mailbox.keywords)
-        if keywords == selected.keywords_told:
+        keywords, rights = tuple(selected.mailbox.keywords), selected.mailbox.rights & FLAG_RIGHTS
+        if (keywords, rights) == selected.keywords_told:
             return
-        selected.keywords_told = keywords
+        selected.keywords_told = keywords, rights
         flags = applicable_flags(keywords)
-        permanent = b"()" if selected.is_read_only else flags[:-1] + b" \\*)"
+        permanent = permanent_flags(keywords, NONE if selected.is_read_only else rights)
         self.output.line(b"* FLAGS " + flags)
         self.output.line(b"* OK [PERMANENTFLAGS %b] Flags permitted." % permanent)
 
@@ -219,6 +220,11 @@ class Session:
         """This session itself put the messages into the mailbox of that name."""
         if self.watch is not None and self.selected is not None and self.selected.mailbox.name == name:
             self.selected.own.update(uids)
+
+    async def check_rights(self) -> None:
+        """A command begins: what others changed about the user's rights is known."""
+        if self.selected is not None and self.selected.mailbox.is_guarded:
+            await self.run(self.selected.mailbox.check_rights)
 
     async def refresh(self) -> None:
         """What other programs did is known."""

@@ -27,6 +27,7 @@ class ImapSettings:
     line_limit: int = 65_536
     login_line_limit: int = 8_192
     login_literal_limit: int = 4_096
+    acl_anyone: bool = False  # whether clients give rights to `anyone` and `authenticated`
     most_login_failures: int = 3
     most_bad_commands_before_login: int = 3
     most_bad_commands: int = 20

@@ -30,7 +30,7 @@ from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.queueing import local_agents, make_runner
 from mailserver.roles.ready import announce
-from mailserver.roles.retrieval import RetrievalListeners, make_registry
+from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
 from mailserver.roles.session_door import SessionDoor
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.threads import WorkerThreads
@@ -74,7 +74,8 @@ class OneOwnerServer(Service):
         decides = judge(parts)
         logins = LocalLogins(decides, threads, reactor)
         smtp = SmtpListeners(parts, threads, reactor, self._resolver, logins, self._runner.accept)
-        retrieval = RetrievalListeners(parts, threads, reactor, logins, self._registry)
+        stores = behind_acls(parts, self._registry, may_share=True)
+        retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
         self._sessions = SessionDoor(parts, threads, reactor, decides.throttle)
         self._ports = Ports(parts, reactor)
         self._ports.open(bound, smtp, retrieval)

@@ -38,8 +38,14 @@ from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.certificates import NamedCertificates, all_files
 from mailserver.roles.secret import Secret
 from mailserver.store.contract import StoreFailure
-from mailserver.store.layout import Kind, Layout, layout_at, layout_for
+from mailserver.store.layout import Kind, Layout, layout_at, layout_for, parse_location
 from mailserver.store.locking import LockRules
+from mailserver.store.namespaces import (
+    NamespaceRules,
+    PublicNamespace,
+    checked_prefix,
+    checked_shared_prefix,
+)
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
@@ -422,6 +428,31 @@ class Parts:
             config.string("mail_spool_directory"),
             config.string("home_mailbox"),
         )
+
+    @cached_property
+    def namespace_rules(self) -> NamespaceRules:
+        """Whose mailboxes a session may reach besides its own. Raises ConfigError."""
+        config = self.config
+        try:
+            shared = checked_shared_prefix(config.string("shared_namespace"))
+        except ValueError as error:
+            raise config.error("shared_namespace", f"{error}: write shared/%u/") from error
+        public = [self._public_namespace(word) for word in config.words("public_namespaces")]
+        prefixes = [shared.removesuffix("%u/"), *(each.prefix for each in public)]
+        if len(set(prefixes)) < len(prefixes):
+            raise config.error("public_namespaces", "two namespaces have one prefix: name one otherwise")
+        return NamespaceRules(shared, public)
+
+    def _public_namespace(self, word: str) -> PublicNamespace:
+        prefix, _, location = word.removeprefix("{").removesuffix("}").strip().partition("=")
+        try:
+            found = PublicNamespace(checked_prefix(prefix.strip()), location.strip())
+            parse_location(found.location, found.account())
+        except ValueError as error:
+            raise self.config.error(
+                "public_namespaces", f"{error}: write PREFIX/=LOCATION, say Public/=maildir:/var/mail/public"
+            ) from error
+        return found
 
     @cached_property
     def lock_rules(self) -> LockRules:

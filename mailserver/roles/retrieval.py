@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from mailserver.accounts.groups import groups_of
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.config.config import Config
@@ -16,11 +19,14 @@ from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
+from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import StoreRegistry
 from mailserver.store.format import MailboxFormat
 from mailserver.store.mbox import MboxFormat
 from mailserver.store.notices import Notices
-from mailserver.store.registry import FileStoreRegistry
+from mailserver.store.registry import FileStoreRegistry, layout_of
+from mailserver.store.shared_boxes import SharedBoxes
+from mailserver.store.sharing import SharingRegistry
 from mailserver.threads import Threads
 
 
@@ -35,6 +41,7 @@ def imap_settings(config: Config) -> ImapSettings:
         idle_timeout=config.seconds("imap_timeout"),
         idle_notify_interval=config.seconds("imap_idle_notify_interval"),
         line_limit=config.octets("imap_max_line_length"),
+        acl_anyone=config.string("acl_anyone") == "allow",
     )
 
 
@@ -83,6 +90,28 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
 
 def _accounts_directory(config: Config) -> str:
     return os.path.join(config.string("state_directory"), "accounts")
+
+
+def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> StoreRegistry:
+    """The stores as sessions see them: with what others share, as far as ACLs say. Raises ConfigError.
+
+    `may_share`: accounts can share with each other, since this process reaches the mail of all.
+    """
+    config = parts.config
+    driver = config.string("acl")
+    if not driver:
+        return files
+    if driver != "vfile":
+        raise config.error("acl", f"{driver}: write vfile; global ACL files are not read")
+    rules = parts.namespace_rules
+    return SharingRegistry(
+        files,
+        AclFiles(partial(layout_of, layout_for=parts.layout_for), parts.warn("imap")),
+        SharedBoxes(config.string("acl_shared_dict").removeprefix("file:")),
+        parts.accounts.lookup,
+        groups_of,
+        rules if may_share else replace(rules, shared_prefix=""),
+    )
 
 
 class RetrievalListeners:

@@ -162,7 +162,7 @@ class _Server:
         for listener, _ in self._bound:
             for service in ("smtp", "imap", "pop3"):
                 parts.tls(service, listener.config)
-        _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times
+        _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times, parts.namespace_rules
         check_tables(parts)
         pipes(self._config)
 
@@ -314,13 +314,14 @@ class _Server:
         process.run(stop)
 
     def _host(self, account: Message, control: socket.socket) -> None:
-        from mailserver.roles.retrieval import RetrievalListeners, make_registry
+        from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
 
         process = _Process()
         reactor = process.reactor
         parts = Parts(self._config, self._log)
         registry, notices = make_registry(parts, process.threads, reactor)
-        retrieval = RetrievalListeners(parts, process.threads, reactor, None, registry)
+        stores = behind_acls(parts, registry, may_share=False)
+        retrieval = RetrievalListeners(parts, process.threads, reactor, None, stores)
         factories: dict[str, Any] = {
             "imap": retrieval.imap_host(self._config),
             "pop3": retrieval.pop3_host(self._config),

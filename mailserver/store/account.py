@@ -106,7 +106,9 @@ class FileAccountStore(AccountStore):
     # First login.
 
     def _prepare(self) -> None:
-        if self._layout.inbox_kind is Kind.MAILDIR and not os.path.isdir(self._layout.inbox + "/cur"):
+        if not self._layout.inbox:
+            make_directories(self._layout.root)
+        elif self._layout.inbox_kind is Kind.MAILDIR and not os.path.isdir(self._layout.inbox + "/cur"):
             make_directories(os.path.dirname(self._layout.inbox))
             make_maildir(self._layout.inbox)
         for old, new in self._state.renames():
@@ -116,13 +118,14 @@ class FileAccountStore(AccountStore):
         if self._state.is_prepared():
             self._take_over_subscriptions()
             return
+        special = SPECIAL_FOLDERS if self._layout.inbox else {}
         there = self._folders.names()
-        for name in SPECIAL_FOLDERS:
+        for name in special:
             if not there.get(name):
                 self._folders.create(name)
-        subscribed = {INBOX, *SPECIAL_FOLDERS, *read_subscriptions(self._layout)}
+        subscribed = {INBOX, *special, *read_subscriptions(self._layout)} if self._layout.inbox else set()
         with self._state.transaction():
-            for name, special_use in SPECIAL_FOLDERS.items():
+            for name, special_use in special.items():
                 self._state.set_special_use(name, special_use)
             for name in subscribed:
                 self._state.set_subscribed(name, True)
@@ -148,7 +151,7 @@ class FileAccountStore(AccountStore):
     def folders(self) -> Sequence[Folder]:
         """See `AccountStore.folders`."""
         with self._faults():
-            names = {**self._folders.names(), INBOX: True}
+            names = self._names()
         subscribed = set(self._state.subscriptions())
         special = self._state.special_uses()
         parents = {name.rpartition("/")[0] for name in names}
@@ -158,9 +161,17 @@ class FileAccountStore(AccountStore):
             for name in ordered
         ]
 
+    def _names(self) -> Mapping[str, bool]:
+        names = self._folders.names()
+        return {**names, INBOX: True} if self._layout.inbox else names
+
+    def exists(self, name: str) -> bool:
+        """See `AccountStore.exists`."""
+        return self._exists(checked_name(name))
+
     def _exists(self, name: str) -> bool:
         with self._faults():
-            return name == INBOX or self._folders.exists(name)
+            return bool(self._layout.inbox) if name == INBOX else self._folders.exists(name)
 
     def _make_format(self, name: str) -> MailboxFormat:
         kind, path = self._layout.kind, ""

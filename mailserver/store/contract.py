@@ -23,13 +23,14 @@ A success is returned after it is durable (P1); a UID is durable before it is vi
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NewType
 
 from mailserver.accounts.account import Account
+from mailserver.store.acl import ALL, Acl, Rights
 
 Uid = NewType("Uid", int)
 Modseq = NewType("Modseq", int)
@@ -76,8 +77,16 @@ class StoreFailure(StoreError):
     """A local fault: full disk, I/O error, rights. Temporary, never the client's doing."""
 
 
+class AccessDenied(StoreError):
+    """The mailbox's ACL does not allow that to this user (NOPERM), who knows that the mailbox exists."""
+
+
 class MailboxReplaced(StoreError):
     """The mailbox lost its UIDs (UIDVALIDITY changed, or it was deleted): sessions must end with BYE."""
+
+
+class AccessRevoked(MailboxReplaced):
+    """The user may no longer read the mailbox that is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,14 @@ class NewMessage:
 
 
 class Mailbox(abc.ABC):
-    """One mailbox of one account, shared by every session of this process that has it open."""
+    """One mailbox of one account, shared by every session of this process that has it open.
+
+    `rights` is what its user may do with it, as far as was known last. A mailbox that a user may not
+    read (a target of APPEND, say) has attributes that raise AccessDenied.
+    """
+
+    rights: Rights = ALL
+    is_guarded: bool = False  # whether `rights` can change while it is open
 
     name: str
     uidvalidity: int
@@ -142,6 +158,13 @@ class Mailbox(abc.ABC):
     uids: Sequence[Uid]  # ascending
     keywords: Sequence[bytes]  # those in use, in the order of first use
     mailbox_id: str  # RFC 8474; survives a rename
+
+    def check_rights(self) -> None:  # noqa: B027  (nothing to be done where nobody has an ACL)
+        """`rights` is what the ACL says now. *Blocking.*"""
+
+    def as_target(self) -> tuple[Mailbox, Callable[[Flags], Flags]]:
+        """Where copies really go, and which of their flags go with them. Raises AccessDenied. *Blocking.*"""
+        return self, _all_flags
 
     @abc.abstractmethod
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -273,6 +296,10 @@ class Mailbox(abc.ABC):
         """As `copy`, and the sources are gone. At no moment is a message in neither. RFC 6851."""
 
 
+def _all_flags(flags: Flags) -> Flags:
+    return flags
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A name in LIST's answer. `selectable` is false for a level that only has children."""
@@ -282,6 +309,16 @@ class Folder:
     has_children: bool = False
     subscribed: bool = False
     special_use: bytes = b""  # b"\\Sent" …; RFC 6154
+    is_personal: bool = True  # else another user's, or everybody's
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """The prefixes of mailbox names, each with its separator's level behind it. RFC 2342."""
+
+    personal: Sequence[str] = ("",)
+    other_users: Sequence[str] = ()
+    shared: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,10 +353,50 @@ class AccountStore(abc.ABC):
     """
 
     separator: str = "/"
+    keeps_acls: bool = False  # whether others can be given rights
+
+    def namespaces(self) -> Namespaces:
+        """Where mailboxes are. Does not block."""
+        return Namespaces()
+
+    def home(self, name: str) -> tuple[Hashable, str]:
+        """Whose mailbox that is, as a value, and its name there. Does not block."""
+        return self, name
+
+    def is_own(self, name: str) -> bool:
+        """Whether the name, there or not, is one of the account's own."""
+        return self.home(name)[0] == self.home("")[0]
+
+    def local_name(self, owner: Hashable, name: str) -> str | None:
+        """What the account calls the mailbox that `home` gave; None where it has no name for it."""
+        return name if owner is self else None
+
+    # Access control lists, RFC 4314.
+
+    def my_rights(self, name: str) -> Rights:
+        """What the account's user may do with the mailbox. Raises NoSuchMailbox."""
+        self.status(name)
+        return ALL
+
+    def acl(self, name: str) -> Acl:
+        """The mailbox's ACL, its owner's implied rights included. Raises NoSuchMailbox, AccessDenied."""
+        raise AccessDenied("There are no access control lists here")
+
+    def owner(self, name: str) -> str:
+        """The account whose mailbox that is; "" where it is nobody's. Does not block."""
+        return ""
+
+    def change_acl(self, name: str, change: Callable[[Acl], Acl]) -> None:
+        """The ACL is what `change` made of it, durable. Raises NoSuchMailbox, AccessDenied, BadAcl."""
+        raise AccessDenied("There are no access control lists here")
 
     @abc.abstractmethod
     def folders(self) -> Sequence[Folder]:
         """Every mailbox and every parent level, INBOX first, then by name; `subscribed` filled in."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a mailbox of that name, not only a level."""
+        return any(folder.name == name and folder.selectable for folder in self.folders())
 
     @abc.abstractmethod
     def open(self, name: str) -> Mailbox:

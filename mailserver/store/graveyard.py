@@ -38,7 +38,7 @@ class Graveyard:
     def __init__(self, layout: Layout, grace: int, clock: Callable[[], float] = time.time) -> None:
         name = ".expunged" if layout.plain else "expunged"
         self._roots: Final = {
-            True: os.path.join(layout.inbox, name),
+            True: os.path.join(layout.inbox or layout.root, name),
             False: os.path.join(layout.root, name),
         }
         self._clock = clock

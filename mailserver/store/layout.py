@@ -45,9 +45,10 @@ class Kind(Enum):
 class Layout:
     """Where the mailboxes of one account lie; paths are absolute.
 
-    `inbox` is the path of INBOX. `root` is the directory of the other folders: for Maildir++
-    it has them as `.Name`, else (`plain`) as directories or files. `dirname` is the file
-    that holds the messages of an mbox with children. `control` is where Dovecot's own files lie.
+    `inbox` is the path of INBOX, "" where there is none (a public namespace). `root` is the directory
+    of the other folders: for Maildir++ it has them as `.Name`, else (`plain`) as directories or files.
+    `dirname` is the file that holds the messages of an mbox with children. `control` is where Dovecot's
+    own files lie.
     """
 
     inbox_kind: Kind

@@ -36,6 +36,7 @@ from mailserver.store.text_builder import index_batch, missing_batches
 
 _FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
 _RECENT: Final = b"\\recent"
+Keep = Callable[[Flags], Flags]
 
 
 class IndexedMailbox(MailboxIndex):
@@ -258,34 +259,35 @@ class IndexedMailbox(MailboxIndex):
 
     def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.copy`."""
+        target, keep = target.as_target()
         if isinstance(target, IndexedMailbox) and target._quota is not None:
             target._check_room(sum(self.sizes(uids).values()), len(uids))
-        return self._copy(uids, target)
+        return self._copy(uids, target, keep)
 
-    def _copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+    def _copy(self, uids: Sequence[Uid], target: Mailbox, keep: Keep) -> Sequence[tuple[Uid, Uid]]:
         if not isinstance(target, IndexedMailbox):
-            return self._copy_elsewhere(uids, target)
+            return self._copy_elsewhere(uids, target, keep)
         with self._both(target):
             sources = [uid for uid in uids if uid in self.messages]
             if not sources:
                 return []
-            found = self._linked(sources, target)
+            found = self._linked(sources, target, keep)
             if found is None:
-                return self._copy_elsewhere(sources, target)
+                return self._copy_elsewhere(sources, target, keep)
             return list(zip(sources, target._number(found, None), strict=True))
 
-    def _linked(self, sources: Sequence[Uid], target: IndexedMailbox) -> Sequence[Found] | None:
-        flags = {self._keys[uid]: self.messages[uid].flags for uid in sources}
+    def _linked(self, sources: Sequence[Uid], target: IndexedMailbox, keep: Keep) -> Sequence[Found] | None:
+        flags = {self._keys[uid]: keep(self.messages[uid].flags) for uid in sources}
         if len(flags) != len(sources):
             return None
         with target._faults():
             return target._format.link(self._format, flags)
 
-    def _copy_elsewhere(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+    def _copy_elsewhere(self, uids: Sequence[Uid], target: Mailbox, keep: Keep) -> Sequence[tuple[Uid, Uid]]:
         with self.lock:
             copied = [uid for uid in uids if uid in self.messages]
             messages = [
-                NewMessage(self.read(uid), self.messages[uid].flags, self.messages[uid].internal_date)
+                NewMessage(self.read(uid), keep(self.messages[uid].flags), self.messages[uid].internal_date)
                 for uid in copied
             ]
         append = target._append if isinstance(target, IndexedMailbox) else target.append
@@ -293,8 +295,9 @@ class IndexedMailbox(MailboxIndex):
 
     def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.move`."""
+        target, keep = target.as_target()
         with self._both(target):
-            pairs = self._copy(uids, target)
+            pairs = self._copy(uids, target, keep)
             self._remove([source for source, _ in pairs], keeps=False)
             return pairs
 

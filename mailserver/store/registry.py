@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from mailserver.store.folders import make_directories
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
 from mailserver.store.mbox import MboxFormat
+from mailserver.store.namespaces import PUBLIC
 from mailserver.store.open_mailboxes import Unwatched, Watcher
 from mailserver.store.quota import Limits, parse_rule, rule_of
 
@@ -88,7 +90,7 @@ class FileStoreRegistry(StoreRegistry):
         except OSError as error:
             warn(str(error))
             raise StoreFailure("The state of the account cannot be written") from error
-        layout = self._layout_for(account)
+        layout = layout_of(account, self._layout_for)
         return FileAccountStore(
             layout,
             directory,
@@ -126,6 +128,12 @@ class FileStoreRegistry(StoreRegistry):
             self._stores = {name: store for name, store in self._stores.items() if store not in due}
         for store in due:
             store.shut()
+
+
+def layout_of(account: Account, layout_for: Callable[[Account], Layout]) -> Layout:
+    """Where the account's mail lies; a public namespace has no INBOX. Raises StoreFailure."""
+    layout = layout_for(account)
+    return replace(layout, inbox="") if PUBLIC in account.extra else layout
 
 
 def _limits(account: Account, warn: Callable[[str], None]) -> Limits:

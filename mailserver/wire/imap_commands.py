@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mailserver.wire.imap_acl import read_about_identifier, read_set_acl
 from mailserver.wire.imap_append import read_append, read_replace
 from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_fetch import read_fetch
@@ -51,7 +52,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A command about one name: DELETE, SUBSCRIBE, UNSUBSCRIBE, GETQUOTAROOT, and GETQUOTA's root."""
+    """A command about one name: DELETE, SUBSCRIBE, GETQUOTAROOT, GETACL and so on, and GETQUOTA's root."""
 
     mailbox: str
 
@@ -467,6 +468,11 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "GETQUOTA": _quota_root,
     "SETQUOTA": _set_quota,
     "GETQUOTAROOT": _named,
+    "GETACL": _named,
+    "MYRIGHTS": _named,
+    "SETACL": read_set_acl,
+    "DELETEACL": read_about_identifier,
+    "LISTRIGHTS": read_about_identifier,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
     "UID STORE": lambda reader: _store(reader, by_uid=True),

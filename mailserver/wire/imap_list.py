@@ -1,7 +1,7 @@
 """LIST, LSUB and STATUS arguments, the extended LIST included.
 
 RFC 3501 §6.3.8 and §6.3.10, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS),
-RFC 6154 (SPECIAL-USE), RFC 8438 (STATUS=SIZE), RFC 8474 (MAILBOXID).
+RFC 6154 (SPECIAL-USE), RFC 8438 (STATUS=SIZE), RFC 8440 (LIST-MYRIGHTS), RFC 8474 (MAILBOXID).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STATUS_ITEMS: Final = frozenset(
      "MAILBOXID", "APPENDLIMIT", "DELETED-STORAGE"}
 )  # fmt: skip
 _SELECTION: Final = frozenset({"SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"})
-_RETURN: Final = frozenset({"SUBSCRIBED", "CHILDREN", "SPECIAL-USE"})
+_RETURN: Final = frozenset({"SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "MYRIGHTS"})
 
 
 @dataclass(frozen=True, slots=True)

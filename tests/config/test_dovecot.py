@@ -121,3 +121,36 @@ def test_what_cannot_be_used_stops_the_start(tmp_path: Path, text: str, problem:
     """Who may log in is not guessed at."""
     with pytest.raises(ConfigError, match=problem):
         written(tmp_path, MAIN, "", text)
+
+
+def test_namespaces(tmp_path: Path) -> None:
+    """Shared and public namespaces and the ACL plugin, in both spellings."""
+    config = written(
+        tmp_path,
+        MAIN,
+        "",
+        "namespace inbox {\n  inbox = yes\n  prefix =\n}\n"
+        "namespace {\n  type = shared\n  prefix = user/%%u/\n"
+        "  location = maildir:%%h/Maildir\n  list = children\n}\n"
+        "namespace Team {\n  type = public\n  separator = /\n  prefix = Team mail/\n"
+        "  location = maildir:/srv/team:LAYOUT=fs:INDEXPVT=~/team\n  subscriptions = no\n}\n"
+        "namespace Public {\n  type = public\n  separator = .\n  prefix = Public.\n"
+        "  mail_driver = maildir\n  mail_path = /var/mail/public\n}\n"
+        "plugin {\n  acl = vfile\n  acl_anyone = allow\n"
+        "  acl_shared_dict = file:/var/lib/x\n  quota = none\n}\n",
+    )
+    assert config.string("shared_namespace") == "user/%u/"
+    assert config.words("public_namespaces") == (
+        "{ Team mail/=maildir:/srv/team:LAYOUT=fs }",
+        "{ Public/=maildir:/var/mail/public }",
+    )
+    assert config.string("acl_anyone") == "allow"
+    assert config.string("acl_shared_dict") == "file:/var/lib/x"
+    assert ["separator ." in warning for warning in config.warnings] == [True]
+
+
+def test_a_public_namespace_without_a_place(tmp_path: Path) -> None:
+    """It is left out, and told."""
+    config = written(tmp_path, MAIN, "", "namespace Team {\n  type = public\n  prefix = Team/\n}\n")
+    assert config.words("public_namespaces") == ()
+    assert "no location" in config.warnings[0]

@@ -125,9 +125,13 @@ class Transport:
 
 
 class PasswordIsSecret:
-    """`Logins` where the password is `secret`; `answer` replaces the next answer."""
+    """`Logins` where the password is `secret`; `answer` replaces the next answer.
+
+    Everybody is alice but for those in `accounts`.
+    """
 
     def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
         self.attempts: list[Attempt] = []
         self.answer: Deferred[Granted | Refused] | None = None
 
@@ -138,7 +142,7 @@ class PasswordIsSecret:
         if attempt.proof is not None:
             return succeed(answer_to_proof(attempt, ALICE))
         if attempt.password == b"secret":
-            return succeed(Granted(ALICE))
+            return succeed(Granted(self.accounts.get(attempt.name, ALICE)))
         return succeed(Refused(reason="wrong password"))
 
     def challenge(self, name: str) -> Deferred[Challenge | Refused]:
@@ -169,10 +173,10 @@ class Server:
         """A client whose connection was just accepted."""
         return Client(self, self.factory.buildProtocol(None), Transport(address))
 
-    def log_in(self) -> Client:
-        """A client that is logged in as alice, its answers so far read."""
+    def log_in(self, name: str = "alice") -> Client:
+        """A client that is logged in, its answers so far read."""
         client = self.connect()
-        client.send(b"a LOGIN alice secret")
+        client.send(b"a LOGIN %b secret" % name.encode())
         assert b"a OK [CAPABILITY " in client.read()
         return client
 

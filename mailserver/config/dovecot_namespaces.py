@@ -1,0 +1,58 @@
+"""Namespaces of a dovecot.conf: other users' as `shared_namespace`, public ones as `public_namespaces`.
+
+    namespace {                               namespace Team {
+      type = shared                             type = public
+      prefix = shared/%%u/                      prefix = Public/
+      location = maildir:%%h/Maildir            location = maildir:/var/mail/public
+    }                                         }
+
+Where another user's mail lies is known already. A private namespace says nothing that is used here.
+The separator of names is always a slash: one that Dovecot has otherwise is told.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mailserver.config.dovecot_tree import Section
+from mailserver.config.syntax import Setting
+
+PLUGIN_SETTINGS: Final = frozenset({"acl", "acl_anyone", "acl_shared_dict"})
+_USELESS: Final = ("INDEX=", "INDEXPVT=", "CONTROL=", "VOLATILEDIR=", "INDEXCACHE=", "LISTINDEX=")
+
+
+def namespace(section: Section, settings: dict[str, Setting], warnings: list[str]) -> None:
+    """What the section says is in the settings, or in the warnings."""
+    values = section.values()
+    kind = values.get("type", section.name).strip()
+    if kind not in ("shared", "public"):
+        return
+    separator = values.get("separator", "/").strip() or "/"
+    prefix = values.get("prefix", "").strip()
+    if separator != "/":
+        warnings.append(
+            f"{section.where}: namespace {section.name}: separator {separator}:"
+            " names of mailboxes have / between levels here"
+        )
+        prefix = prefix.replace(separator, "/")
+    if kind == "shared":
+        value = prefix.replace("%%", "%").replace("$", "$$")
+        settings["shared_namespace"] = Setting("shared_namespace", value, section.where)
+        return
+    location = _location(values)
+    if not location or not prefix:
+        warnings.append(f"{section.where}: namespace {section.name}: no prefix, or no location: ignored")
+        return
+    before = settings.get("public_namespaces")
+    item = f"{{ {prefix}={location} }}".replace("$", "$$")
+    value = f"{before.value}, {item}" if before is not None else item
+    settings["public_namespaces"] = Setting("public_namespaces", value, section.where)
+
+
+def _location(values: dict[str, str]) -> str:
+    """2.3's location, or 2.4's mail_driver and mail_path; without what says where Dovecot's own files lie."""
+    location = values.get("location", values.get("mail_location", ""))
+    if not location and values.get("mail_driver") and values.get("mail_path"):
+        location = f"{values['mail_driver']}:{values['mail_path']}"
+    kind, *rest = location.strip().split(":")
+    return ":".join([kind, *(each for each in rest if not each.startswith(_USELESS))])
