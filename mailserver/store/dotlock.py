@@ -5,9 +5,10 @@ that text in it (link(2)), so it is never found empty after a kill. A second lin
 notes the mailbox's length before something is appended: whoever breaks the lock of a killed
 process learns from it what to undo.
 
-A lock whose process is dead is left behind at once; one that names no process of this host, when it and
-the mailbox are both unchanged for `stale_after` seconds. A live one never is, unless its
-process is younger than the lock: then the number was given again, after a reboot, say.
+A lock whose process is dead is left behind at once, and so is one from before this host was booted: after a
+power cut its text may be lost. One that names no process of this host, when it and the mailbox are both
+unchanged for `stale_after` seconds; another host's boot is not ours. A live one never is, unless its
+process is younger than the lock: then the number was given again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+_CLOCK_SLACK: Final = 2.0  # seconds
 _NO_UNNAMED_FILES: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _TEXT: Final = re.compile(rb"\s*(\d{1,9})(?::([^\s:]+))?[ \t]*(?:\n(?:(\d+) (\d+) (\d+)\n)?|$)")
 
@@ -38,10 +40,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """What a dotlock says: a process of this host, or 0; and a note, where there is one."""
+    """What a dotlock says: a process of this host, or 0; whether of another host; and a note, where there is one."""
 
     pid: int = 0
     note: Note | None = None
+    is_elsewhere: bool = False
 
 
 class DotLock:
@@ -139,6 +142,8 @@ def make_way(lock: str, mailbox: os.stat_result, stale_after: float) -> tuple[bo
 
 
 def _is_stale(holder: _Holder, found: os.stat_result, mailbox: os.stat_result, stale_after: float) -> bool:
+    if not holder.is_elsewhere and found.st_mtime + _CLOCK_SLACK < _boot_time():
+        return True
     is_old = time.time() - max(found.st_mtime, mailbox.st_mtime) >= stale_after
     if not holder.pid:
         return is_old
@@ -160,8 +165,10 @@ def _holder(lock: str) -> _Holder:
         match = _TEXT.match(os.read(descriptor, 500))
     finally:
         os.close(descriptor)
-    if match is None or (match[2] or b"").decode("ascii", "replace") not in ("", socket.gethostname()):
+    if match is None:
         return _Holder()
+    if (match[2] or b"").decode("ascii", "replace") not in ("", socket.gethostname()):
+        return _Holder(is_elsewhere=True)
     note = Note(int(match[3]), int(match[4]), int(match[5])) if match[3] else None
     return _Holder(int(match[1]), note)
 
@@ -183,5 +190,9 @@ def _started_after(pid: int, moment: float) -> bool:
             ticks = int(process.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return False
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + ticks / os.sysconf("SC_CLK_TCK") > moment + 2
+    return _boot_time() + ticks / os.sysconf("SC_CLK_TCK") > moment + _CLOCK_SLACK
+
+
+def _boot_time() -> float:
+    """When this host was booted, as its clock has it now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -207,6 +207,22 @@ def test_half_written_note_is_no_riddle(mailbox: Path) -> None:
     assert can_lock(mailbox)
 
 
+def test_lock_from_before_the_boot_is_broken(mailbox: Path) -> None:
+    """RELIABILITY F06: a power cut may leave a lock without its text, or with a number that was given again.
+
+    A lock of another host is not touched: its boot was another.
+    """
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for text in ("", f"{os.getppid()}:{socket.gethostname()}\n"):
+        lock_of(mailbox).write_text(text)
+        assert not can_lock(mailbox)
+        os.utime(lock_of(mailbox), (booted - 10, booted - 10))
+        assert can_lock(mailbox)
+    lock_of(mailbox).write_text("1:elsewhere.example\n")
+    os.utime(lock_of(mailbox), (booted - 10, booted - 10))
+    assert not can_lock(mailbox)
+
+
 def test_replaced_file_is_opened_anew(mailbox: Path) -> None:
     """A mailbox renamed over between open and lock is noticed: the lock is on the one that bears the name."""
     opened = []
