@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import imaplib
-import signal
-import smtplib
 import socket
 import subprocess
 import sys
-import threading
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.server import Server, running, wait_for
+from tests.end_to_end.server import Server, running
 
 
 def uids(server: Server, name: str) -> dict[str, str]:
@@ -95,49 +91,3 @@ def test_every_idle_client_hears_bye_at_the_end(tmp_path: Path) -> None:
             assert client.readline().startswith(b"* BYE ")
         server.start()
         assert uids(server, "alice") == before
-
-
-@pytest.mark.parametrize("mail_format", ["mbox", "maildir"])
-def test_killed_during_ingest_nothing_acknowledged_is_lost(tmp_path: Path, mail_format: str) -> None:
-    """F01 in small: SIGKILL the whole group under load, five times; P1, P2 and P3 hold."""
-    with running(tmp_path / "home", mail_format) as server:
-        acknowledged: list[str] = []
-
-        def sender(round_: int, number: int, stop: threading.Event) -> None:
-            count = 0
-            while not stop.is_set():
-                try:
-                    with smtplib.SMTP("127.0.0.1", server.ports["smtp"], timeout=10) as client:
-                        while not stop.is_set():
-                            count += 1
-                            name = f"kill.{round_}.{number}.{count}"
-                            text = (
-                                f"Message-ID: <{name}@example.net>\r\nSubject: kill\r\n\r\n{'x' * 2000}\r\n"
-                            )
-                            client.sendmail("carol@example.net", ["alice@example.org"], text)
-                            acknowledged.append(name)
-                except (OSError, smtplib.SMTPException):
-                    stop.wait(0.01)
-
-        for round_ in range(5):
-            target = len(acknowledged) + 40 + 17 * round_
-            stop = threading.Event()
-            threads = [threading.Thread(target=sender, args=(round_, n, stop)) for n in range(4)]
-            for thread in threads:
-                thread.start()
-            wait_for(lambda target=target: len(acknowledged) >= target, "messages to be taken")
-            server.stop(signal.SIGKILL)
-            stop.set()
-            for thread in threads:
-                thread.join()
-            server.start()
-
-        wanted = set(acknowledged)
-
-        def copies() -> Counter[str]:
-            found = uids(server, "alice")
-            return Counter(value.partition("<")[2].partition("@")[0] for value in found.values())
-
-        wait_for(lambda: wanted <= set(copies()), "every acknowledged message")
-        final = copies()
-        assert max(final[name] for name in final if name.startswith("kill")) <= 2

@@ -1,8 +1,9 @@
-"""A disk whose power can be cut: ext4 on a loop device, and what the device holds at a moment. RELIABILITY §2.6.
+"""A disk whose power can be cut: ext4 on a loop device, and what that holds at a moment. RELIABILITY §2.6.
 
-`commit=600` keeps ext4 from writing anything on its own for ten minutes, and `noauto_da_alloc` from mending
-programs that rename without fsync: the image has what was fsynced and no more. It is copied while the file system stays mounted, as if the power had gone, and the
-copy is mounted elsewhere: its journal is replayed, as at the next boot.
+`commit=600` keeps ext4 from writing anything on its own for ten minutes, `noauto_da_alloc` from mending
+programs that rename without fsync: the image has what was fsynced and no more. It is copied while the
+file system stays mounted, as if the power had gone, and the copy is mounted elsewhere: its journal is
+replayed, as at the next boot.
 """
 
 from __future__ import annotations
