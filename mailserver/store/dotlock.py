@@ -40,7 +40,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """What a dotlock says: a process of this host, or 0; whether of another host; and a note, where there is one."""
+    """What a dotlock says: a process of this host, or 0, or of another host; a note, where there is one."""
 
     pid: int = 0
     note: Note | None = None

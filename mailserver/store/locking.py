@@ -12,9 +12,8 @@ milliseconds, the sooner the longer one has waited, until `LockRules.patience` i
   lock; a live one never.
 - Where the directory does not let us make files (a spool of mode 0755, or group mail not
   ours) fcntl alone must do, as it does in Postfix; a dotlock of others is still heeded.
-- In front stands one queue per mailbox and process: threads get their turn in order, and
-  no two of them ever fight over the file. It is keyed by directory and name, since a rewrite
-  changes the file's inode.
+- In front stands one queue per mailbox and process (`store.turns`), keyed by directory and name, since a
+  rewrite changes the file's inode. It also leaves gaps for programs that look once a second.
 
 After both locks are held the file must still be the one of that name; a mailbox replaced
 meanwhile is opened anew. A crash leaves at most a dotlock of a dead process.
@@ -28,9 +27,7 @@ import fcntl
 import os
 import random
 import struct
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -38,6 +35,7 @@ from typing import Final, TypeVar
 from mailserver.store import dotlock
 from mailserver.store.contract import MailboxBusy
 from mailserver.store.dotlock import DotLock, Note
+from mailserver.store.turns import Turns
 
 T = TypeVar("T")
 Identity = tuple[int, int]  # device and inode
@@ -58,40 +56,6 @@ class LockRules:
 
 
 USUAL_RULES: Final = LockRules()
-
-
-class Turns:
-    """Threads of one process, first come, first served, by key."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._lines: dict[tuple[int, int, str], deque[threading.Event]] = {}
-
-    def take(self, key: tuple[int, int, str], patience: float) -> bool:
-        """True when it is the caller's turn; false when `patience` seconds were not enough."""
-        mine = threading.Event()
-        with self._guard:
-            line = self._lines.setdefault(key, deque())
-            line.append(mine)
-            if line[0] is mine:
-                return True
-        if mine.wait(patience):
-            return True
-        with self._guard:
-            if mine.is_set():
-                return True
-            line.remove(mine)
-            return False
-
-    def give(self, key: tuple[int, int, str]) -> None:
-        """The next in line has its turn."""
-        with self._guard:
-            line = self._lines[key]
-            line.popleft()
-            if line:
-                line[0].set()
-            else:
-                del self._lines[key]
 
 
 _TURNS: Final = Turns()  # one per process by nature: it stands for the process before the file
@@ -204,6 +168,7 @@ def _turn(path: str, rules: LockRules) -> Iterator[float]:
     if not _TURNS.take(key, rules.patience):
         raise MailboxBusy(f"{path} is in use")
     try:
+        time.sleep(min(_TURNS.gap(key), rules.patience))
         yield deadline
     finally:
         _TURNS.give(key)
