@@ -336,7 +336,8 @@ class IndexedMailbox(MailboxIndex):
             if not self._state.may_adopt(self.name, uidvalidity):
                 return False
             self._state.set_uidvalidity(self._id, self._state.next_uidvalidity(uidvalidity))
-        self.uidvalidity = uidvalidity
+            self.uidvalidity = uidvalidity
+            self._write_row(self.uidnext, self.highest_modseq, self._uid_sum)
         return True
 
     def raise_to(self, uidnext: int, modseq: int) -> None:
@@ -345,7 +346,7 @@ class IndexedMailbox(MailboxIndex):
             self._catch_up()
             self.uidnext = Uid(max(self.uidnext, uidnext))
             self.highest_modseq = Modseq(max(self.highest_modseq, modseq))
-            self._state.update_mailbox(self._id, self.uidnext, self.highest_modseq)
+            self._write_row(self.uidnext, self.highest_modseq, self._uid_sum)
 
     # Rest.
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
+from zlib import crc32
 
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
@@ -108,6 +109,7 @@ class MailboxIndex(Mailbox):
     def _empty(self) -> None:
         self.messages: dict[Uid, Message] = {}
         self.uids: list[Uid] = []
+        self._uid_sum = 0
         self._keys: dict[Uid, str] = {}
         self._uid_of: dict[str, Uid] = {}
         self._places: dict[Uid, str] = {}
@@ -122,16 +124,18 @@ class MailboxIndex(Mailbox):
         if row is None:
             self._first_contact()
             return
-        self._take_row(row)
-        self._spell_from(self._state.keywords(row.id))
-        self._state_version = self._state.version()
-        rows = self._state.messages(row.id)
-        self._show(rows)
+        rows = self._load(row)
+        if self._contradicts_itself():  # unless another process wrote meanwhile
+            with self._state.transaction():
+                self._empty()
+                row = self._state.mailbox(self.name) or row
+                rows = self._load(row)
+                is_damaged = self._contradicts_itself()
+            if is_damaged:
+                self._start_again("its state contradicts itself", may_adopt=False)
+                return
         flags = [message.flags for message in self.messages.values()]
         known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
-        if self.uids and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids)):
-            self._start_again("its state contradicts itself")
-            return
         self._log_floor = self.highest_modseq
         count, _, token = row.token.partition("|")
         self._format.load(known, token if count == str(len(rows)) else "")  # rows are missing: look again
@@ -139,6 +143,21 @@ class MailboxIndex(Mailbox):
         if mark and mark != self._state.foreign_mark(self._id):
             self._take_over(mark)
         self.refresh()
+
+    def _load(self, row: MailboxRow) -> Sequence[MessageTuple]:
+        """What state.db knows of the mailbox is in memory; its messages."""
+        self._take_row(row)
+        self._spell_from(self._state.keywords(row.id))
+        self._state_version = self._state.version()
+        rows = self._state.messages(row.id)
+        self._show(rows)
+        return rows
+
+    def _contradicts_itself(self) -> bool:
+        seal = self._state.seal(self._id)
+        if seal is not None and seal != self._seal(self.uidnext, self.highest_modseq, self._uid_sum):
+            return True
+        return bool(self.uids) and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids))
 
     def _first_contact(self) -> None:
         """A mailbox that we never saw: number it as another server did, or anew. One transaction."""
@@ -193,7 +212,7 @@ class MailboxIndex(Mailbox):
 
     def _taking_over(self, delta: Delta, uids: Mapping[str, int], adopted: Adopted, mark: str) -> Change:
         self.uidnext = Uid(max(self.uidnext, adopted.uidnext))
-        self._state.update_mailbox(self._id, self.uidnext, self.highest_modseq)
+        self._write_row(self.uidnext, self.highest_modseq, self._uid_sum)
         self._state.set_foreign_mark(self._id, mark)
         self._keep_keywords(adopted.keywords)
         change = self._absorbing(delta)
@@ -201,11 +220,16 @@ class MailboxIndex(Mailbox):
         change.uids = list(_adopted_uids(numbered))
         return change
 
-    def _start_again(self, reason: str) -> None:
-        """All messages are numbered anew under a higher UIDVALIDITY: no UID moves. RELIABILITY §2.7."""
+    def _start_again(self, reason: str, may_adopt: bool = True) -> None:
+        """All messages are numbered anew under a higher UIDVALIDITY: no UID moves. RELIABILITY §2.7.
+
+        Where `may_adopt`, it may be one that another server gave.
+        """
         self._warn(f"mailbox {self.name}: {reason}; it gets a higher UIDVALIDITY")
         with self._state.transaction():
             self._state.delete_mailbox(self.name)
+            if not may_adopt:
+                self._state.retire(self.name)
         self._empty()
         self._first_contact()
 
@@ -238,6 +262,7 @@ class MailboxIndex(Mailbox):
         self.messages.update(messages)
         self.uids.extend(messages)
         self._count([message.flags for message in messages.values()], 1)
+        self._uid_sum += sum(messages)
 
     # Faults.
 
@@ -309,7 +334,20 @@ class MailboxIndex(Mailbox):
         if change.token is not None:
             self._state.set_places(self._id, self._moved)
         token = None if change.token is None else self._counted_token(change)
+        uid_sum = self._uid_sum + sum(change.uids) - sum(change.expunged)
+        self._write_row(uidnext, modseq, uid_sum, token)
+
+    def _write_row(self, uidnext: int, modseq: int, uid_sum: int, token: str | None = None) -> None:
+        """The mailbox's figures are written, and sealed. In a transaction."""
         self._state.update_mailbox(self._id, uidnext, modseq, token)
+        self._state.set_seal(self._id, self._seal(uidnext, modseq, uid_sum))
+
+    def _seal(self, uidnext: int, modseq: int, uid_sum: int) -> int:
+        """A checksum: one figure or UID that changed by itself does not fit it. RELIABILITY F27.
+
+        Which message has a UID needs none: a key that changed is no message's.
+        """
+        return crc32(b"%d %d %d %d" % (self.uidvalidity, uidnext, modseq, uid_sum))
 
     def _counted_token(self, change: Change) -> str:
         count = len(self.uids) + len(change.added) - len(change.expunged)
@@ -367,7 +405,8 @@ class MailboxIndex(Mailbox):
             del self._expunged[next(iter(self._expunged))]
         self._count([message.flags for uid in uids if (message := self.messages.get(uid)) is not None], -1)
         for uid in uids:
-            self.messages.pop(uid, None)
+            if self.messages.pop(uid, None) is not None:
+                self._uid_sum -= uid
             self._uid_of.pop(self._keys.pop(uid, ""), None)
             for known in (self._places, self._sizes, self._moved):
                 known.pop(uid, None)

@@ -18,6 +18,7 @@ then writes would meet `database is locked` by the thousand.
     renaming      a rename that is under way; finished at the next open after a crash
     foreign       what another server's own UIDs looked like when we last knew them all
     figures       of a mailbox at a modseq: messages, unseen, deleted, octets (see `store.status`)
+    seal          of a mailbox: a checksum of its figures and its UIDs, by which silent damage is found
     annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
@@ -80,6 +81,7 @@ _FIGURES: Final = (
     "CREATE TABLE IF NOT EXISTS figures (mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL,"
     " messages INTEGER NOT NULL, unseen INTEGER NOT NULL, deleted INTEGER NOT NULL, size INTEGER)"
 )
+_SEAL: Final = "CREATE TABLE IF NOT EXISTS seal (mailbox INTEGER PRIMARY KEY, checksum INTEGER NOT NULL)"
 _ANNOTATION: Final = (
     "CREATE TABLE IF NOT EXISTS annotation (mailbox INTEGER NOT NULL, entry TEXT NOT NULL,"
     " value BLOB NOT NULL, PRIMARY KEY (mailbox, entry)) WITHOUT ROWID"
@@ -213,6 +215,7 @@ class State:
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA cell_size_check=ON")
         os.chmod(self._path, 0o600)
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -223,6 +226,7 @@ class State:
             self._upgrade(db)
         db.execute(_FOREIGN)
         db.execute(_FIGURES)
+        db.execute(_SEAL)
         db.execute(_ANNOTATION)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
@@ -358,6 +362,7 @@ class State:
     def next_uidvalidity(self, at_least: int = 0) -> int:
         """A UIDVALIDITY above all given before, or `at_least` where that is adopted. In a transaction."""
         ((mark,),) = self._db.execute("SELECT uidvalidity FROM account").fetchall()
+        mark = max(mark, self._read_mark())
         given = at_least or max(int(self._clock()), mark + 1)
         if given > mark:
             self._db.execute("UPDATE account SET uidvalidity=?", (given,))
@@ -428,6 +433,7 @@ class State:
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM figures WHERE mailbox=?", (row.id,))
+        self._db.execute("DELETE FROM seal WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM annotation WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
         self._db.execute(
@@ -454,6 +460,19 @@ class State:
         """How many messages of the mailbox have that UID or a higher one."""
         ((count,),) = self._read("SELECT count(*) FROM message WHERE mailbox=? AND uid>=?", (identity, uid))
         return int(count)  # type: ignore[call-overload,no-any-return]
+
+    def retire(self, name: str) -> None:
+        """The name gets a UIDVALIDITY above all that were ever given, and adopts none. In a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO retired SELECT ?, uidvalidity FROM account", (name,))
+
+    def seal(self, identity: int) -> int | None:
+        """The seal that was last set; None where none was."""
+        rows = self._read("SELECT checksum FROM seal WHERE mailbox=?", (identity,))
+        return rows[0][0] if rows else None  # type: ignore[return-value]
+
+    def set_seal(self, identity: int, checksum: int) -> None:
+        """The seal is kept. In a transaction."""
+        self._db.execute("INSERT OR REPLACE INTO seal VALUES (?, ?)", (identity, checksum))
 
     def foreign_mark(self, identity: int) -> str:
         """The mark of what another server left that was last set; "" where none was. Id 0: subscriptions."""
