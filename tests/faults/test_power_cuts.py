@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,9 +27,11 @@ pytestmark = pytest.mark.needs("root", "mount", "mkfs.ext4", "strace")
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with powered(make_image(tmp_path / "disk.img")) as disk:
-        yield disk
+def disk() -> Iterator[Disk]:
+    with tempfile.TemporaryDirectory(prefix="power-") as name:
+        Path(name).chmod(0o755)  # for Postfix's users
+        with powered(make_image(Path(name) / "disk.img")) as disk:
+            yield disk
 
 
 HOSTS = {"mailserver": Ours, "Postfix": Postfix}
