@@ -76,7 +76,7 @@ def test_two_servers_on_one_queue_are_refused(tmp_path: Path) -> None:
 
 def test_every_idle_client_hears_bye_at_the_end(tmp_path: Path) -> None:
     """F11: SIGTERM with 50 clients in IDLE; the server is gone soon, and mail is as it was."""
-    with running(tmp_path / "home") as server:
+    with running(tmp_path / "home", "mbox", "mail_max_userip_connections = 0") as server:
         before = uids(server, "alice")
         clients = []
         for _ in range(50):
