@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.servers import ACCOUNTS, STORED_PASSWORD, Server
+from benchmarks.servers import ACCOUNTS, ALIAS, STORED_PASSWORD, Server
 
 _MAIN_CF: Final = """\
 compatibility_level = 3.6
@@ -33,6 +33,9 @@ inet_protocols = ipv4
 maillog_file_prefixes = /var, /dev/stdout, {directory}
 maillog_file = {directory}/mail.log
 alias_maps =
+relayhost = [127.0.0.1]:{sink}
+virtual_alias_maps = texthash:{directory}/aliases
+virtual_alias_expansion_limit = 20000
 virtual_mailbox_domains = example.org
 virtual_mailbox_base = {directory}/mail
 virtual_mailbox_maps = texthash:{directory}/mailboxes
@@ -155,6 +158,7 @@ class Peers(Server):
         (directory / "mailboxes").write_text(
             "".join(f"{name}@example.org {name}{slash}\n" for name in ACCOUNTS)
         )
+        (directory / "aliases").write_text(f"everybody@example.org {ALIAS}\n")
         (directory / "users").write_text("".join(f"{name}:{STORED_PASSWORD}\n" for name in ACCOUNTS))
 
     @property

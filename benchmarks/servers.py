@@ -27,7 +27,9 @@ PASSWORD: Final = "open-sesame"
 STORED_PASSWORD: Final = (
     "$6$benchmarksalt$yurtvW9YXTGQrh2Xh3H.KZKgR1s4JA/RjtMEZmWtQxj8oYlUubZhxNBlUuu08dTNgFjlBrcpl0mMthIN.P0Ve/"
 )
-ACCOUNTS: Final = tuple(f"user{number:03}" for number in range(200))
+ACCOUNTS: Final = tuple(f"user{number:03}" for number in range(400))
+ALIAS_MEMBERS: Final = 10_000
+ALIAS: Final = ", ".join(f"member{number:05}@elsewhere.example" for number in range(ALIAS_MEMBERS))
 _DEADLINE: Final = 60.0  # seconds
 
 
@@ -52,7 +54,7 @@ class Server(abc.ABC):
     def __init__(self, directory: Path, mail_format: str) -> None:
         self.directory = directory
         self.mail_format = mail_format
-        names = ("smtp", "imap", "imaps", "pop3")
+        names = ("smtp", "imap", "imaps", "pop3", "sink")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._unused = list(reversed(ACCOUNTS))
 
@@ -75,8 +77,8 @@ class Server(abc.ABC):
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + _DEADLINE
-        for port in self.ports.values():
-            while True:
+        for name, port in self.ports.items():
+            while name != "sink":  # another host's
                 with contextlib.suppress(OSError):
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                     break
@@ -164,6 +166,9 @@ class Ours(Server):
         )
         with (directory / "main.cf").open("a") as main:
             main.write(f"maillog_file = {directory}/mail.log\nmailbox_size_limit = 0\n")
+            main.write(f"relayhost = [127.0.0.1]:{self.ports['sink']}\n")
+        with (directory / "aliases").open("a") as aliases:
+            aliases.write(f"everybody: {ALIAS}\n")
 
     @property
     def spool(self) -> Path:

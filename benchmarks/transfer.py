@@ -12,7 +12,6 @@ from benchmarks.measure import Sample, Workload, once
 from benchmarks.processes import memory
 from benchmarks.servers import Server
 
-IDLE_CONNECTIONS: Final = 1000
 _IDLE_ACCOUNTS: Final = 50
 _NOTICES: Final = 100
 
@@ -65,26 +64,32 @@ def _notice(server: Server) -> Sample:
     return sample
 
 
-def _idle_memory(server: Server) -> Sample:
+def _idle_memory(connections: int, is_tls: bool = False) -> Callable[[Server], Sample]:
     """KiB of memory (PSS) for each of many idle connections with an INBOX of 100 selected."""
-    accounts = [server.new_account(100, is_mixed=False) for _ in range(_IDLE_ACCOUNTS)]
-    for account in accounts:
-        client = server.imap(account)
-        client.command("SELECT INBOX")
-        client.command("LOGOUT")
-    time.sleep(1)
-    before = memory(server.roots())
-    clients = []
-    for number in range(IDLE_CONNECTIONS):
-        client = server.imap(accounts[number % len(accounts)])
-        client.command("SELECT INBOX")
-        client.idle()
-        clients.append(client)
-    time.sleep(1)
-    used = memory(server.roots()) - before
-    for client in clients:
-        client.close()
-    return Sample(IDLE_CONNECTIONS, figure=used / IDLE_CONNECTIONS / 1024)
+
+    def run(server: Server) -> Sample:
+        accounts = [server.new_account(100, is_mixed=False) for _ in range(_IDLE_ACCOUNTS)]
+        for account in accounts:
+            client = server.imap(account)
+            client.command("SELECT INBOX")
+            client.command("LOGOUT")
+        time.sleep(1)
+        before = memory(server.roots())
+        clients = []
+        try:
+            for number in range(connections):
+                client = server.imap(accounts[number % len(accounts)], is_tls)
+                client.command("SELECT INBOX")
+                client.idle()
+                clients.append(client)
+            time.sleep(1)
+            used = memory(server.roots()) - before
+        finally:
+            for client in clients:
+                client.close()
+        return Sample(connections, figure=used / connections / 1024)
+
+    return run
 
 
 def _beside_a_long_fetch(server: Server) -> Sample:
@@ -115,5 +120,9 @@ WORKLOADS: Final = (
     Workload("smtp-large", "SMTP, 10 MiB", _until_visible(1, 15, 10_000_000), 2.0),
     Workload("notice", "dot to EXISTS, ms, p50", _notice, 0.01, smaller_is_better=True),
     Workload("noop-beside-fetch", "NOOP beside a long FETCH, ms, p99", _beside_a_long_fetch, 1.0, True),
-    Workload("idle-memory", "memory of an idle IMAP connection, KiB", _idle_memory, 1 / 65, True),
+    Workload(
+        "idle-memory", "memory of one of 1,000 idle IMAP connections, KiB", _idle_memory(1000), 1 / 65, True
+    ),
+    Workload("idle-memory-5000", "the same of 5,000", _idle_memory(5000), 1 / 65, True),
+    Workload("idle-memory-tls", "the same of 1,000 under TLS", _idle_memory(1000, True), 1.0, True),
 )

@@ -35,11 +35,20 @@ class Login:
 
 
 class LoggedIn:
-    """See the module. An account may have `most` sessions of a protocol from an address, 0 is any number."""
+    """See the module. An account may have `most` sessions of a protocol from an address, 0 is any number.
 
-    def __init__(self, most: int = 0, now: Callable[[], float] = time.time) -> None:
+    From an address of ours (`is_ours`) it may have any number: a webmail there speaks for everybody.
+    """
+
+    def __init__(
+        self,
+        most: int = 0,
+        now: Callable[[], float] = time.time,
+        is_ours: Callable[[str], bool] = lambda address: False,
+    ) -> None:
         self.most = most
         self._now = now
+        self._is_ours = is_ours
         self._logins: dict[Session, tuple[Login, float]] = {}
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
@@ -47,7 +56,8 @@ class LoggedIn:
         """The session is counted and listed; false where the account has too many from there already."""
         self.leave(session)
         kind = _kind(login)
-        if is_limited and self.most and self._counts[kind] >= self.most:
+        is_full = bool(self.most) and self._counts[kind] >= self.most
+        if is_limited and is_full and not self._is_ours(login.address):
             return False
         self._counts[kind] += 1
         self._logins[session] = login, self._now()

@@ -211,7 +211,15 @@ class Parts:
     @cached_property
     def logged_in(self) -> LoggedIn:
         """Who is logged in to this process."""
-        return LoggedIn(self.config.integer("mail_max_userip_connections"))
+        networks = self.networks("mynetworks")
+
+        def is_ours(address: str) -> bool:
+            try:
+                return networks.find(address) is not None
+            except TableError:
+                return False
+
+        return LoggedIn(self.config.integer("mail_max_userip_connections"), is_ours=is_ours)
 
     # Addresses.
 

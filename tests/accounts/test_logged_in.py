@@ -45,6 +45,13 @@ def test_the_limit_counts_user_address_and_protocol() -> None:
     assert logged_in.enter(first, login("i", service="pop3"))
 
 
+def test_addresses_of_ours_are_not_limited() -> None:
+    """A webmail on this host has all its users' sessions (RELIABILITY B19: mynetworks exempt)."""
+    logged_in = LoggedIn(1, is_ours=lambda address: address == "127.0.0.1")
+    assert all(logged_in.enter(Kicked(), login(name, address="127.0.0.1")) for name in "abc")
+    assert [logged_in.enter(Kicked(), login(name)) for name in "de"] == [True, False]
+
+
 def test_only_the_named_sessions_are_kicked() -> None:
     """They are the answer; they leave when their connections end."""
     logged_in = LoggedIn()

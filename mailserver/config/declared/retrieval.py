@@ -78,7 +78,8 @@ PARAMETERS: Final = (
     harmless("mbox_lock_timeout", Type.SECONDS, "5m",
              "How long a session waits for the lock of an mbox.", "dovecot"),
     honoured("mail_max_userip_connections", Type.INTEGER, "10",
-             "The most sessions of an account from one address by one protocol; 0 is any number.",
+             "The most sessions of an account from one address outside mynetworks by one protocol; "
+             "0 is any number.",
              "dovecot"),
     honoured("imap_idle_notify_interval", Type.SECONDS, "2m",
              "How often an idle client is told that the server is there.", "dovecot"),
