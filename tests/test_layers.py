@@ -18,7 +18,7 @@ LAYERS = [
     {"accounts", "tables", "store"},
     {"delivery"},
     {"queue"},
-    {"smtpd", "pop3d", "imapd"},
+    {"smtpd", "pop3d", "imapd", "authd"},
     {"config"},
     {"tap", "roles", "commands"},
 ]

@@ -7,6 +7,7 @@ front gets to a mailbox only with a right password. `{"secret": path}` gives the
 `{"stamp": path}` a mark that changes with it, for the paths named at construction and no others (TLS
 keys, read again when they change). `{"lookup": name}`
 and `{"names": true}` say who exists, since the passwd-file with its hashes is not a front's to read.
+`{"auth-socket": path}` brings a connection to a Dovecot that checks logins, at a path named likewise.
 `{"penalties": true}` lists what is held against which place, `{"forgive": place}` ends it.
 A crash costs the attempts under way: their fronts answer "temporary".
 """
@@ -25,6 +26,7 @@ from mailserver.accounts.codec import (
     challenge_message,
     refused_message,
 )
+from mailserver.accounts.dovecot_logins import connect
 from mailserver.accounts.login import Refused
 from mailserver.accounts.verdict import Judge
 from mailserver.maillog import MailLog
@@ -45,12 +47,14 @@ class Helper:
         attach: Callable[[Message, int], int],
         log: MailLog,
         secrets: Container[object] = frozenset(),
+        auth_sockets: Container[object] = frozenset(),
     ) -> None:
         self._judge = judge
         self._accounts = accounts
         self._attach = attach
         self._log = log
         self._secrets = secrets
+        self._auth_sockets = auth_sockets
 
     def handle(self, message: Message, descriptors: list[int]) -> Answer:
         """The answer to one request. Blocking; for worker threads. Raises ValueError."""
@@ -61,6 +65,8 @@ class Helper:
             return self._stamp(message["stamp"])
         if "lookup" in message or "names" in message:
             return self._who_exists(message)
+        if message.get("auth-socket") in self._auth_sockets:
+            return Answer({"connected": True}, (connect(str(message["auth-socket"])),))
         if "penalties" in message:
             return Answer({"penalties": self._judge.throttle.penalties()})
         if "forgive" in message:

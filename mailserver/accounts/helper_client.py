@@ -116,6 +116,19 @@ class HelperSecrets:
         return tuple(answer["stamp"])
 
 
+def auth_connection(path: str, auth_socket: str) -> int:
+    """A connection to the Dovecot at that socket, from the helper at `path`. *Blocking.* Raises OSError."""
+    with connect_channel(path) as connection:
+        send(connection, {"id": 1, "auth-socket": auth_socket})
+        try:
+            received = receive(connection)
+        except BadMessage as error:
+            raise OSError(f"the helper's answer: {error}") from error
+    if received is None or len(received[1]) != 1:
+        raise ConnectionError(f"the helper cannot connect to {auth_socket}")
+    return received[1][0]
+
+
 def read_secret(path: str, secret: str) -> bytes:
     """The content of a secret file, from the helper at `path`. Raises OSError."""
     answer = _ask(path, {"secret": secret})

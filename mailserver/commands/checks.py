@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.accounts.login import Logins
+from mailserver.commands.login_checks import login_problems
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
 from mailserver.config.read import ConfigError, read_config
@@ -261,6 +262,14 @@ def _parts(checks: Checks) -> Iterator[Problem]:
             yield Problem(str(error), is_fatal=True)
 
 
+def _logins(checks: Checks) -> Iterator[Problem]:
+    """What keeps people from logging in."""
+    try:
+        yield from map(Problem, login_problems(_given(checks), checks.listeners))
+    except ConfigError as error:
+        yield Problem(str(error), is_fatal=True)
+
+
 def _pipes(checks: Checks) -> Iterator[Problem]:
     """Rows of pipe(8) that cannot be used."""
     try:
@@ -312,6 +321,7 @@ _ALL: Final = (
     _parts,
     _pipes,
     _tls,
+    _logins,
     _relaying,
     _ports,
     _forwards,

@@ -187,6 +187,8 @@ def _section(section: Section, settings: dict[str, Setting], warnings: list[str]
                     setting.name, setting.value.replace("$", "$$"), setting.where
                 )
     elif section.kind not in QUIET_SECTIONS:
+        if section.kind == "service" and section.name == "auth":
+            _auth_listener(section, settings)
         for setting in _deep(section):
             warnings.append(f"{setting.where}: {section.kind} {section.name}: {setting.name}: not used here")
 
@@ -196,6 +198,24 @@ def _deep(section: Section) -> Iterator[Setting]:
     for inner in section.sections:
         if inner.kind not in ("unix_listener", "fifo_listener"):
             yield from _deep(inner)
+
+
+def _auth_listener(section: Section, settings: dict[str, Setting]) -> None:
+    """The first socket outside Dovecot's own directory at which other programs have logins checked."""
+    for inner in section.sections:
+        path = inner.name
+        is_for_clients = not path.endswith(("-userdb", "-master", "-login", "-token", "login", "-legacy"))
+        if inner.kind != "unix_listener" or not os.path.isabs(path) or not is_for_clients:
+            continue
+        values = {setting.name: setting.value for setting in inner.settings}
+        if values.get("mode", "0660").strip("0") == "":
+            continue
+        settings["auth_listener"] = Setting("auth_listener", path.replace("$", "$$"), inner.where)
+        for name in ("mode", "user", "group"):
+            if values.get(name):
+                full = f"auth_listener_{name}"
+                settings[full] = Setting(full, values[name].replace("$", "$$"), inner.where)
+        return
 
 
 def _account_source(section: Section, settings: dict[str, Setting]) -> None:

@@ -126,10 +126,12 @@ class _OneProtocol(Factory):
 
 
 def adopt(reactor: Any, stream: int, protocol: Protocol) -> None:
-    """The protocol is connected over that Unix stream socket, which is the reactor's from now on."""
+    """The protocol is connected over that stream socket, which is the reactor's from now on."""
     os.set_blocking(stream, False)
     try:
-        reactor.adoptStreamConnection(stream, socket.AF_UNIX, _OneProtocol(protocol))
+        with socket.socket(fileno=os.dup(stream)) as same:
+            family = same.family
+        reactor.adoptStreamConnection(stream, family, _OneProtocol(protocol))
     finally:
         os.close(stream)  # the reactor has a duplicate
 

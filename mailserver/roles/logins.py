@@ -16,8 +16,10 @@ from mailserver.accounts.scram_dialogue import MECHANISM as SCRAM
 from mailserver.accounts.throttle import Throttle
 from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
+from mailserver.config.listeners import listeners
 from mailserver.roles.parts import Parts, has_system_accounts
 
+POSTFIX_QUEUE: Final = "/var/spool/postfix"
 _KNOWN: Final = (*PASSWORD_MECHANISMS, SCRAM)
 
 
@@ -25,6 +27,23 @@ def mechanisms(config: Config) -> tuple[str, ...]:
     """Those of `auth_mechanisms` that there are here, in that order."""
     words = (word.upper().removesuffix("-PLUS") for word in config.words("auth_mechanisms"))
     return tuple(dict.fromkeys(word for word in words if word in _KNOWN))
+
+
+def dovecot_socket(config: Config) -> str:
+    """Where a running Dovecot checks the logins of our SMTP; "" where we check them ourselves.
+
+    As Postfix has it (smtpd_sasl_type, smtpd_sasl_path), where we do SMTP alone: who serves mailboxes
+    here has the accounts here. A relative path is one in the queue directory, ours or Postfix's.
+    """
+    path = config.string("smtpd_sasl_path")
+    if config.string("smtpd_sasl_type") != "dovecot" or not config.is_set("smtpd_sasl_path") or not path:
+        return ""
+    if any(listener.service in ("imapd", "pop3d") for listener in listeners(config)):
+        return ""
+    if path.startswith("inet:") or os.path.isabs(path):
+        return path
+    own = os.path.join(config.string("queue_directory"), path)
+    return own if os.path.exists(own) else os.path.join(POSTFIX_QUEUE, path)
 
 
 def local_domains(config: Config) -> frozenset[str]:

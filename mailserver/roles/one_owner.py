@@ -21,6 +21,7 @@ from mailserver.dns import Resolver
 from mailserver.maillog import FileLog, MailLog
 from mailserver.rights.as_user import Identity, become
 from mailserver.rights.service_manager import ServiceManager
+from mailserver.roles.auth_listener import AuthListener, bind_auth
 from mailserver.roles.hangup import reopen_log_on_hangup
 from mailserver.roles.instance import lock_queue
 from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
@@ -55,6 +56,7 @@ class OneOwnerServer(Service):
         parts, reactor, threads = self._parts, self._reactor, self._threads
         self._lock = lock_queue(parts.config, parts.mail_owner.uid, parts.mail_owner.gid)
         bound = bind_all(parts.config)
+        auth = bind_auth(parts)
         is_shared = os.geteuid() == 0
         self._drop_root()
         parts.queue.prepare()
@@ -77,6 +79,7 @@ class OneOwnerServer(Service):
         stores = behind_acls(parts, self._registry, may_share=True)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
         self._sessions = SessionDoor(parts, threads, reactor, decides.throttle)
+        self._auth = AuthListener(parts, reactor, auth, logins) if auth is not None else None
         self._ports = Ports(parts, reactor)
         self._ports.open(bound, smtp, retrieval)
 
@@ -124,6 +127,8 @@ class OneOwnerServer(Service):
 
     async def _stop(self) -> None:
         self._sessions.stop()
+        if self._auth is not None:
+            self._auth.stop()
         await self._ports.close()
         await self._local.stop()
         await self._runner.stop()

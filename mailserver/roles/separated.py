@@ -24,7 +24,12 @@ from typing import Any, Final
 
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.helper import Helper
-from mailserver.accounts.helper_client import HelperDirectory, HelperPenalties, HelperSecrets
+from mailserver.accounts.helper_client import (
+    HelperDirectory,
+    HelperPenalties,
+    HelperSecrets,
+    auth_connection,
+)
 from mailserver.accounts.helper_logins import HelperLogins
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener
@@ -45,6 +50,7 @@ from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.session_host import SessionHost
 from mailserver.rights.supervisor import Role, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
+from mailserver.roles.auth_listener import AuthListener, bind_auth
 from mailserver.roles.certificates import SecretFiles
 from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
@@ -57,6 +63,7 @@ AGENTS: Final = 4
 _QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
 _AGENT_GRACE: Final = 100.0  # seconds that an agent waits longer for a command than its time limit
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
+_AUTH: Final = "auth"
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
@@ -75,6 +82,9 @@ def run(config: Config, log: MailLog) -> None:
     server.check()
     _prepare_queue(config, log, identity)
     listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
+    if (auth := bind_auth(parts)) is not None:
+        listeners[_AUTH] = auth
+    server.auth = auth
     version = config.string("mail_version")
     log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
     announce()
@@ -155,6 +165,7 @@ class _Server:
         self._channels = channels
         self._directory = directory
         self._heart = Heart()
+        self.auth: socket.socket | None = None  # where other programs have logins checked
 
     def check(self) -> None:
         """Whatever a role would find wrong with the configuration is raised now."""
@@ -170,7 +181,7 @@ class _Server:
         """Those that take mail first: they are told to stop first."""
         public = frozenset(_name(listener) for listener, _ in self._bound)
         return [
-            Role("front", self._front, public, signal.SIGTERM, self._heart),
+            Role("front", self._front, public | {_AUTH}, signal.SIGTERM, self._heart),
             Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
@@ -183,7 +194,7 @@ class _Server:
     # Root's roles.
 
     def _helper(self) -> None:
-        from mailserver.roles.logins import judge
+        from mailserver.roles.logins import dovecot_socket, judge
 
         parts = Parts(self._config, self._log)
         views = [listener.config for listener, _ in self._bound]
@@ -191,7 +202,8 @@ class _Server:
         pairs = (pair for view in views for pair in parts.key_pair_files(view))
         secrets = SecretFiles(pairs, named, password_files(self._config))
         to_host = partial(attach, self._path("zygote"))
-        helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets)
+        dovecots = frozenset(map(dovecot_socket, views))
+        helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets, dovecots - {""})
         uids = {0, self._identity.uid}
         ChannelService(self._channels["helper"], helper.handle, uids, self._log).run_as_role()
 
@@ -257,16 +269,27 @@ class _Server:
         logins = HelperLogins(reactor, self._path("helper"))
         notifier = QueueNotifier(self._path("queue"), parts.warn("smtpd"))
         threads = process.threads
-        smtp = SmtpListeners(parts, threads, reactor, Resolver(reactor), logins, notifier.accepted)
+        smtp = SmtpListeners(
+            parts,
+            threads,
+            reactor,
+            Resolver(reactor),
+            logins,
+            notifier.accepted,
+            partial(auth_connection, self._path("helper")),
+        )
         handovers = {name: Handover(reactor, name) for name in ("imap", "pop3")}
         retrieval = RetrievalListeners(parts, threads, reactor, logins, None, handovers)
         door = SessionDoor(parts, threads, reactor, HelperPenalties(self._path("helper")))
         ports = Ports(parts, reactor)
         ports.open(self._bound, smtp, retrieval)
+        auth = AuthListener(parts, reactor, self.auth, logins) if self.auth is not None else None
         process.beat(self._heart)
 
         async def stop() -> None:
             door.stop()
+            if auth is not None:
+                auth.stop()
             await ports.close()
 
         process.run(stop)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
+from mailserver.accounts.dovecot_logins import DovecotLogins, connect
 from mailserver.accounts.login import PASSWORD_MECHANISMS, Logins
 from mailserver.config.config import Config
 from mailserver.config.syntax import Setting
@@ -19,7 +21,7 @@ from mailserver.roles.input_options import (
     cleanup_rules,
     input_options,
 )
-from mailserver.roles.logins import mechanisms
+from mailserver.roles.logins import dovecot_socket, mechanisms
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
 from mailserver.smtpd.address_restrictions import RecipientDirectory
@@ -111,7 +113,7 @@ def _mechanisms(config: Config, options: str) -> tuple[str, ...]:
     words = config.words(options)
     left = (
         name
-        for name in mechanisms(config)
+        for name in (PASSWORD_MECHANISMS if dovecot_socket(config) else mechanisms(config))
         if (_NO_PASSWORD if name in PASSWORD_MECHANISMS else _NO_SCRAM).isdisjoint(words)
     )
     return tuple(left)
@@ -155,13 +157,17 @@ class SmtpListeners:
         resolver: Resolver,
         logins: Logins,
         accepted: Callable[[QueueFile], None],
+        connect_auth: Callable[[str], int] = connect,
     ) -> None:
+        """`connect_auth` connects to the Dovecot at a socket, where one checks logins."""
         self._parts = parts
         self._threads = threads
         self._reactor = reactor
         self._resolver = resolver
         self._logins = logins
         self._accepted = accepted
+        self._connect_auth = connect_auth
+        self._dovecots: dict[str, Logins] = {}
         self._limits = ClientLimits(reactor.seconds, parts.config.seconds("anvil_rate_time_unit"))
         self._recipients = RecipientDirectory(parts.routing, threads, reactor.seconds)
 
@@ -210,7 +216,7 @@ class SmtpListeners:
             queue=parts.queue,
             make_filter=make_filter,
             accepted=self._accepted,
-            logins=self._logins,
+            logins=self._logins_for(config),
             threads=self._threads,
             log=parts.log,
             clock=self._reactor,
@@ -225,6 +231,17 @@ class SmtpListeners:
             logged_in=parts.logged_in,
         )
         return SmtpFactory(services, is_tls=is_tls)
+
+    def _logins_for(self, config: Config) -> Logins:
+        """Whoever checks logins of a listener."""
+        path = dovecot_socket(config)
+        if not path:
+            return self._logins
+        if path not in self._dovecots:
+            ask = partial(self._connect_auth, path)
+            self._dovecots[path] = DovecotLogins(self._reactor, self._threads, ask)
+            self._parts.log.write("master", f"SMTP logins are checked by Dovecot at {path}")
+        return self._dovecots[path]
 
     def _tls(self, config: Config) -> Any:
         level = config.string("smtpd_tls_security_level")

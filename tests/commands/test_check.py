@@ -266,3 +266,41 @@ def test_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     """One line, no traceback."""
     assert postfix.main(["-c", str(tmp_path / "nowhere"), "status"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("lines", "is_told"), [
+    (["ssl = no"], True),
+    (["ssl = no", "disable_plaintext_auth = no"], False),
+    (["ssl = yes"], False),
+])  # fmt: skip
+def test_ssl_no_leaves_network_clients_out(home: Path, lines: list[str], is_told: bool) -> None:
+    """Both fixes are named; a listener on loopback is no problem."""
+    add(home, *lines)
+    port = (home / "master.cf").read_text().partition(":")[2].split()[0]
+    (home / "master.cf").write_text(f"0.0.0.0:{port} inet n - n - - imapd\n")
+    if is_told:
+        only(
+            home,
+            "ssl = no",
+            f"0.0.0.0:{port}",
+            "ssl = yes",
+            "smtpd_tls_cert_file",
+            "disable_plaintext_auth = no",
+        )
+    else:
+        assert problems(home) == []
+    (home / "master.cf").write_text(f"127.0.0.1:{port} inet n - n - - imapd\n")
+    assert problems(home) == []
+
+
+@pytest.mark.parametrize(("lines", "words"), [
+    (["auth_listener = private/auth"], ["auth_listener", "no absolute path"]),
+    (["auth_listener = /no/such/auth"], ["/no/such", "No such file"]),
+    (["auth_listener = /tmp/auth", "auth_listener_user = nobody-here"], ["nobody-here", "no such user"]),
+    (["auth_listener = /tmp/auth", "auth_listener_mode = rw"], ["auth_listener_mode rw"]),
+    (["smtpd_sasl_path = /no/such/auth"], ["/no/such/auth", "no Dovecot checks logins"]),
+])  # fmt: skip
+def test_sockets_for_logins(home: Path, lines: list[str], words: list[str]) -> None:
+    """Where other programs ask us, and where we ask Dovecot."""
+    add(home, *lines)
+    only(home, *words)

@@ -154,3 +154,20 @@ def test_a_public_namespace_without_a_place(tmp_path: Path) -> None:
     config = written(tmp_path, MAIN, "", "namespace Team {\n  type = public\n  prefix = Team/\n}\n")
     assert config.words("public_namespaces") == ()
     assert "no location" in config.warnings[0]
+
+
+def test_the_socket_of_service_auth_is_the_auth_listener(tmp_path: Path) -> None:
+    """The first one for clients outside Dovecot's own directory, with its mode, user and group."""
+    sockets = (
+        "unix_listener auth-userdb {\n mode = 0600\n }\n"
+        "unix_listener /run/x/auth-master {\n }\n"
+        "unix_listener /run/x/off {\n mode = 0\n }\n"
+        "unix_listener /var/spool/postfix/private/auth {\n"
+        " mode = 0666\n user = postfix\n group = postfix\n }\n"
+        "unix_listener /run/y/auth {\n }\n"
+    )
+    config = written(tmp_path, MAIN, "", f"service auth {{\n {sockets}}}\n")
+    assert config.string("auth_listener") == "/var/spool/postfix/private/auth"
+    found = [config.string(f"auth_listener_{name}") for name in ("mode", "user", "group")]
+    assert found == ["0666", "postfix", "postfix"]
+    assert not config.warnings

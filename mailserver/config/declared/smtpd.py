@@ -159,10 +159,12 @@ PARAMETERS: Final = (
              "What a temporary failure means for a rejecting restriction."),
     honoured("smtpd_sasl_auth_enable", Type.BOOLEAN, "no",
              "Whether clients may log in."),
-    inert("smtpd_sasl_type", Type.STRING, "dovecot",
-             "Who checks logins; every value means the accounts of this program."),
-    inert("smtpd_sasl_path", Type.STRING, "smtpd",
-             "Where Postfix would find who checks logins; the accounts of this program do."),
+    honoured("smtpd_sasl_type", Type.STRING, "dovecot",
+             "Who checks logins: the accounts of this program; where no pop3d or imapd listens here, "
+             "and smtpd_sasl_path is set, dovecot means a Dovecot that runs beside us."),
+    honoured("smtpd_sasl_path", Type.STRING, "smtpd",
+             "Where that Dovecot checks logins: a path, relative to queue_directory or Postfix's, or "
+             "inet:host:port."),
     harmless("smtpd_sasl_local_domain", Type.STRING, "",
              "The domain of logins that name none."),
     honoured("smtpd_sasl_security_options", Type.LIST, "noanonymous",

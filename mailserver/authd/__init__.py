@@ -1,0 +1,1 @@
+"""Logins for other programs, in Dovecot's auth protocol."""
