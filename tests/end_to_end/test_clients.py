@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imaplib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -154,6 +155,83 @@ SyncState *
     assert (home / "mail" / "Sent").is_dir()
     again = run(home, "mbsync", "-a")
     assert "+0" in again or "+" not in again, again
+
+
+@pytest.mark.needs("offlineimap")
+def test_offlineimap_converges(server: Server, home: Path) -> None:
+    """Two runs, the second of which changes nothing on either side; then flags travel both ways."""
+    near, rc = home / "near" / "INBOX", home / "rc"
+    rc.write_text(
+        f"""[general]
+accounts = alice
+metadata = {home}/metadata
+[Account alice]
+localrepository = near
+remoterepository = far
+[Repository near]
+type = Maildir
+localfolders = {home}/near
+[Repository far]
+type = IMAP
+remotehost = 127.0.0.1
+remoteport = {server.ports["imap"]}
+remoteuser = alice
+remotepass = {server.passwords["alice"]}
+ssl = no
+starttls = no
+"""
+    )
+
+    def names() -> list[str]:
+        """The maildir's files without offlineimap's own marks, flags included."""
+        return sorted(path.name for folder in ("cur", "new") for path in (near / folder).iterdir())
+
+    def sync() -> None:
+        run(home, "offlineimap", "-c", str(rc), "-o", "-u", "quiet")
+
+    with imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=DEADLINE) as far:
+        far.login("alice", server.passwords["alice"])
+        far.select("INBOX")
+        far.uid("STORE", "1:*", "-FLAGS.SILENT", "(\\Seen \\Flagged \\Answered)")
+        sync()
+        before, there = names(), far.status("INBOX", "(MESSAGES UIDNEXT HIGHESTMODSEQ)")
+        assert len(before) >= 4
+        sync()
+        assert (names(), far.status("INBOX", "(MESSAGES UIDNEXT HIGHESTMODSEQ)")) == (before, there)
+        first = next(path for folder in ("new", "cur") for path in (near / folder).glob("*,U=1,*"))
+        first.rename(near / "cur" / (first.name.partition(":")[0] + ":2,FS"))
+        far.uid("STORE", "2", "+FLAGS.SILENT", "(\\Answered)")
+        sync()
+        found = b"".join(line for line in far.uid("FETCH", "1", "(FLAGS)")[1] if b"UID 1 " in line)
+        assert b"\\Flagged" in found and b"\\Seen" in found
+        (second,) = [name for name in names() if ",U=2," in name]
+        assert second.endswith(":2,R")
+
+
+@pytest.mark.needs("getmail")
+def test_getmail_retrieves(server: Server, home: Path) -> None:
+    """getmail over IMAP, by UID: every message once, and none the second time."""
+    (home / "getmailrc").write_text(
+        f"""[retriever]
+type = SimpleIMAPRetriever
+server = 127.0.0.1
+port = {server.ports["imap"]}
+username = alice
+password = {server.passwords["alice"]}
+[destination]
+type = MDA_external
+path = /usr/bin/tee
+arguments = ("-a", "{home}/retrieved")
+allow_root_commands = true
+[options]
+read_all = false
+"""
+    )
+    run(home, "getmail", "--getmaildir", str(home))
+    retrieved = (home / "retrieved").read_bytes()
+    assert b"Welcome to your mail" in retrieved
+    run(home, "getmail", "--getmaildir", str(home))
+    assert (home / "retrieved").read_bytes() == retrieved
 
 
 @pytest.mark.needs("fetchmail")
