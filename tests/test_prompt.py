@@ -53,6 +53,29 @@ class Prompt(TestCase):
         client.close()
         await self.factory.lost  # type: ignore[attr-defined]
 
+    async def test_pieces_are_sent_before_write_sequence_returns(self) -> None:
+        """They need not be joined for that."""
+        server, client = await self.connect()
+        server.transport.writeSequence([b"250-a\r\n", b"", b"250 b\r\n"])
+        client.setblocking(False)
+        self.assertEqual(client.recv(100), b"250-a\r\n250 b\r\n")
+        client.close()
+        await self.factory.lost  # type: ignore[attr-defined]
+
+    async def test_pieces_keep_their_order_past_a_full_socket(self) -> None:
+        """More pieces than one system call takes, and more octets than the socket does."""
+        server, client = await self.connect()
+        for number in range(64):
+            server.transport.writeSequence([bytes([number]) * 100 for _ in range(1500)])
+            server.transport.write(b"|")
+        server.transport.loseConnection()
+        received = b""
+        while data := await deferToThread(client.recv, 1 << 20):
+            received += data
+        self.assertEqual(received, b"".join(bytes([number]) * 150_000 + b"|" for number in range(64)))
+        client.close()
+        await self.factory.lost  # type: ignore[attr-defined]
+
     async def test_order_and_wholeness_past_a_full_socket(self) -> None:
         """What the socket does not take is sent later, in order, before the connection ends."""
         server, client = await self.connect()

@@ -8,7 +8,7 @@ runs in threads and touches no session.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,6 +19,7 @@ from mailserver.message.preview import preview
 from mailserver.message.section import UnknownEncoding, binary, section_bytes
 from mailserver.message.sort_keys import message_ids, references
 from mailserver.message.structure import render_body, render_bodystructure
+from mailserver.store.contract import Uid
 from mailserver.wire.imap_fetch import Attribute, Item, Section
 from mailserver.wire.imap_responses import literal, string
 
@@ -91,15 +92,21 @@ def fact(item: Item) -> tuple[str, Make] | None:
     return None
 
 
-def cut(content: bytes, sections: Sequence[Section]) -> list[bytes]:
-    """Each section as it follows its label: a literal, or for BINARY.SIZE a number.
+def cut_all(contents: Mapping[Uid, bytes], sections: Sequence[Section]) -> dict[Item, dict[Uid, bytes]]:
+    """Each section of each message as it follows its label: a literal, or for BINARY.SIZE a number.
 
     A section that the message does not have is an empty string, not NIL, as Dovecot says it:
     clients that take a part's header before they know its type choke on NIL.
     """
-    needs_tree = any(section.part or section.kind.startswith("BINARY") for section in sections)
-    tree = parse(content) if needs_tree else None
-    return [_rendered(content, section, tree) for section in sections]
+    trees: dict[Uid, Part] = {}
+    if any(section.part or section.kind.startswith("BINARY") for section in sections):
+        trees = {uid: parse(content) for uid, content in contents.items()}
+    return {
+        section: {uid: _rendered(content, section, trees.get(uid)) for uid, content in contents.items()}
+        if section.part or section.text or section.partial or section.kind.startswith("BINARY")
+        else {uid: literal(without_nul(content)) for uid, content in contents.items()}  # whole messages
+        for section in sections
+    }
 
 
 def _rendered(content: bytes, section: Section, tree: Part | None) -> bytes:

@@ -15,18 +15,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.imapd.content import CannotDecode, cut, fact
+from mailserver.imapd.content import CannotDecode, cut_all, fact
 from mailserver.imapd.fetch_rows import Rendered, Row, RowWriter, compile_rows
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
-from mailserver.store.contract import SEEN, Mailbox, MessageGone, Modseq, StoreMode, Uid
+from mailserver.store.contract import SEEN, Mailbox, Modseq, StoreMode, Uid
 from mailserver.wire.imap_fetch import Attribute, Fetch, Item, Section
 from mailserver.wire.imap_sequence import SequenceSet, render_set, within
 
 _INDEX_BATCH: Final = 1000  # messages: about a millisecond of rows
 _FACTS_BATCH: Final = 500
-_CONTENT_OCTETS: Final = 262_144  # of content read in one batch
+_CONTENT_OCTETS: Final = 524_288  # of content read in one batch
 _SAVEDATE: Final = Attribute("SAVEDATE")
 _SEEN_FLAG: Final = frozenset({SEEN})
 
@@ -197,7 +197,7 @@ class _Fetching:
         is_recent: Callable[[int], bool] | None,
     ) -> None:
         sources = [gathered.texts[item] for item in writer.sources]
-        self._session.output.write(b"".join(writer.write(rows, sources, is_recent)))
+        self._session.output.write_all(writer.write(rows, sources, is_recent))
 
     def _count(self, gathered: _Gathered) -> None:
         counts = self._session.counts
@@ -216,7 +216,8 @@ def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
     """Blocking: sources for as many of the messages as make a batch; those are \\Seen then."""
     texts: dict[Item, Rendered] = {}
     if plan.sections:
-        taken, texts = _sections(mailbox, plan.sections, uids)
+        taken, contents = mailbox.read_batch(uids, _CONTENT_OCTETS)
+        texts.update(cut_all(contents, plan.sections))
         uids = uids[:taken]
     if plan.needs_sizes:
         texts[Attribute("RFC822.SIZE")] = mailbox.sizes(uids)
@@ -232,25 +233,6 @@ def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
         else:
             texts[item] = mailbox.facts(uids, make, kind)
     return _Gathered(len(uids), texts, _see(mailbox, uids) if plan.sets_seen else frozenset())
-
-
-def _sections(
-    mailbox: Mailbox, sections: Sequence[Section], uids: Sequence[Uid]
-) -> tuple[int, dict[Item, Rendered]]:
-    texts: dict[Item, dict[Uid, bytes]] = {section: {} for section in sections}
-    octets = taken = 0
-    for uid in uids:
-        taken += 1
-        try:
-            content = mailbox.read(uid)
-        except MessageGone:
-            continue
-        for section, text in zip(sections, cut(content, sections), strict=True):
-            texts[section][uid] = text
-        octets += len(content)
-        if octets >= _CONTENT_OCTETS:
-            break
-    return taken, {**texts}
 
 
 def _see(mailbox: Mailbox, uids: Sequence[Uid]) -> frozenset[Uid]:

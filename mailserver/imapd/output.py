@@ -7,7 +7,7 @@ never delays another's NOOP. Not more than a batch beyond the transport's own bu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from mailserver.imapd.replies import ClientGone
 from mailserver.wire.imap_deflate import Deflater
 
 FULL: Final = 65_536  # octets that make one write
+_LARGE_PIECE: Final = 4096  # octets: pieces of this size on average leave without being joined
 SLICE: Final = 0.010  # seconds of work before others get their turn
 
 
@@ -60,6 +61,11 @@ class Output:
         """The octets are said, in order, at the next flush."""
         self._pieces.append(data)
         self._held += len(data)
+
+    def write_all(self, pieces: Sequence[bytes]) -> None:
+        """The pieces are said, in order, at the next flush."""
+        self._pieces += pieces
+        self._held += sum(map(len, pieces))
 
     def flush(self) -> None:
         """All that was said is with the transport."""

@@ -214,6 +214,23 @@ class Mailbox(abc.ABC):
         """What was known of a message that was expunged lately; None where it is not remembered."""
         return None
 
+    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
+        """The first of the messages, as `read` gives them, until they hold `most` octets or more.
+
+        And of how many of `uids` that is. Gone messages are left out. *Blocking.*
+        """
+        contents: dict[Uid, bytes] = {}
+        octets = taken = 0
+        for taken, uid in enumerate(uids, 1):  # noqa: B007
+            try:
+                contents[uid] = self.read(uid)
+            except MessageGone:
+                continue
+            octets += len(contents[uid])
+            if octets >= most:
+                break
+        return taken, contents
+
     @abc.abstractmethod
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """Octets of each message as `read` gives it; gone ones are left out. *Blocking*, cached."""

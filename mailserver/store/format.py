@@ -18,11 +18,11 @@ programs are the format's. Failures of the disk are OSError, locks that stay tak
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mailserver.store.contract import Flags, NewMessage
+from mailserver.store.contract import Flags, MessageGone, NewMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,14 @@ class MailboxFormat(abc.ABC):
 
         Raises MessageGone. Safe beside writes of other programs: never another message's bytes.
         """
+
+    def contents(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """Each message as `read` gives it, None for one that is gone. Read when it is asked for."""
+        for key in keys:
+            try:
+                yield self.read(key)
+            except MessageGone:
+                yield None
 
     @abc.abstractmethod
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:

@@ -34,7 +34,8 @@ from mailserver.store.format import Delta, Found
 from mailserver.store.mailbox_index import Change, MailboxIndex
 from mailserver.store.text_builder import index_batch, missing_batches
 
-_FACT_BATCH: Final = 64  # messages whose facts are computed between two writes to the cache
+_BATCH: Final = 500  # messages that are read, or whose sizes are learnt, before that is written down
+_BATCH_OCTETS: Final = 1 << 20
 _RECENT: Final = b"\\recent"
 Keep = Callable[[Flags], Flags]
 
@@ -60,15 +61,39 @@ class IndexedMailbox(MailboxIndex):
                 self._note_size(uid, len(content))
             return content
 
+    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
+        """See `Mailbox.read_batch`."""
+        contents: dict[Uid, bytes] = {}
+        octets = taken = 0
+        with self._working():
+            keys, sizes, is_short = self._keys, self._sizes, False
+            there = [uid for uid in uids if uid in keys]
+            for uid, content in zip(there, self._format.contents([keys[uid] for uid in there]), strict=True):
+                if content is None:
+                    is_short = True
+                    continue
+                contents[uid] = content
+                octets += len(content)
+                if sizes.get(uid) != len(content):
+                    self._note_size(uid, len(content))
+                if octets >= most:
+                    taken = uids.index(uid) + 1
+                    break
+            else:
+                taken = len(uids)
+            if is_short:
+                self._reload_format()  # whatever hides them, all that is there will be known
+                self.refresh()
+        return taken, contents
+
     def _note_size(self, uid: Uid, size: int) -> None:
         """The size is known; durable before long, since it could be found out again."""
         self._sizes[uid] = self._new_sizes[uid] = size
-        if len(self._new_sizes) >= _FACT_BATCH:
-            self._learn_sizes({})
+        if len(self._new_sizes) >= _BATCH:
+            self._keep_sizes()
 
-    def _learn_sizes(self, sizes: Mapping[Uid, int]) -> None:
-        self._sizes.update(sizes)
-        self._new_sizes.update(sizes)
+    def _keep_sizes(self) -> None:
+        """The sizes that were found out are durable."""
         if self._new_sizes:
             with self._state.transaction():
                 self._state.set_sizes(self._id, self._new_sizes)
@@ -78,13 +103,11 @@ class IndexedMailbox(MailboxIndex):
         """See `Mailbox.sizes`."""
         known = self._sizes
         missing = [uid for uid in uids if uid not in known and uid in self.messages]
-        for start in range(0, len(missing), _FACT_BATCH):
-            with self._working():
-                found = {
-                    uid: len(content) for uid, content in self._contents(missing[start : start + _FACT_BATCH])
-                }
-                if found:
-                    self._learn_sizes(found)
+        while missing:
+            taken, _ = self.read_batch(missing[:_BATCH], _BATCH_OCTETS)  # which notes the sizes
+            missing = missing[taken:]
+        with self._working():
+            self._keep_sizes()
         return {uid: known[uid] for uid in uids if uid in known}
 
     def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
@@ -109,20 +132,12 @@ class IndexedMailbox(MailboxIndex):
         ordered = sorted(uids)
         known = self._cache.get(self.mailbox_id, self.uidvalidity, kind, ordered)
         missing = [uid for uid in ordered if uid not in known and uid in self.messages]
-        for start in range(0, len(missing), _FACT_BATCH):
-            made, sizes = {}, {}
-            for uid in missing[start : start + _FACT_BATCH]:
-                with self._working():
-                    content = dict(self._contents([uid])).get(uid)
-                if content is not None:
-                    made[uid] = make(content)
-                    if self._sizes.get(uid) != len(content):
-                        sizes[uid] = len(content)
+        while missing:
+            taken, contents = self.read_batch(missing[:_BATCH], _BATCH_OCTETS)
+            made = {uid: make(content) for uid, content in contents.items()}
             self._cache.put(self.mailbox_id, self.uidvalidity, kind, made)
             known.update(made)
-            if sizes:
-                with self._working():
-                    self._learn_sizes({uid: size for uid, size in sizes.items() if uid in self.messages})
+            missing = missing[taken:]
         messages = self.messages
         return {uid: known[uid] for uid in uids if uid in known and uid in messages}
 
@@ -354,7 +369,7 @@ class IndexedMailbox(MailboxIndex):
         """What was put off is done and durable; called when the last session is gone."""
         with self._working():
             self._write_flags({})
-            self._learn_sizes({})
+            self._keep_sizes()
             delta = self._format.settle()
             self._absorb(delta)
             self._keep()

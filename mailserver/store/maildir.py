@@ -22,7 +22,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -296,6 +296,14 @@ class MaildirFormat(MailboxFormat):
     def read(self, key: str) -> bytes:
         """See `MailboxFormat.read`."""
         return with_crlf(self._follow(key, self._read_file))
+
+    def contents(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """See `MailboxFormat.contents`."""
+        for key in keys:
+            try:
+                yield with_crlf(self._read_file(f"{self._directory}/{self._places[key]}"))
+            except (KeyError, FileNotFoundError):
+                yield from super().contents([key])
 
     def _follow(self, key: str, act: Callable[[str], bytes]) -> bytes:
         """`act(path)` where the message lies now. Raises MessageGone."""

@@ -319,6 +319,25 @@ class MboxFormat(MailboxFormat):
             os.close(descriptor)
         return self._read_elsewhere(key)
 
+    def contents(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """See `MailboxFormat.contents`: the file is opened once, and what lies elsewhere now looked for."""
+        self._decode_known()
+        try:
+            descriptor = open_mailbox(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            yield from (None for _ in keys)
+            return
+        try:
+            for key in keys:
+                place = self._places.get(key)
+                content = self._content(descriptor, key, place) if place else None
+                if content is not None:
+                    yield content
+                else:
+                    yield from super().contents([key])
+        finally:
+            os.close(descriptor)
+
     def _content(self, descriptor: int, key: str, place: Place) -> bytes | None:
         """The message, if it lies there."""
         text = message_text(pread_all(descriptor, place.length, place.offset))

@@ -75,6 +75,9 @@ class Transport:
         if self.producer is not None and len(self.unread) > self.LIMIT:
             self.producer.pauseProducing()
 
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def read_on(self) -> None:
         """The client reads what was held up, and all that follows."""
         self.is_reading = True
