@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from mailserver.message.addresses import MailAddress, parse_addresses
@@ -21,6 +22,8 @@ _TO_ESCAPE: Final = re.compile(rb'(["\\])')
 _NOT_QUOTABLE: Final = re.compile(rb"[\x00\r\n\x80-\xff]")
 _TEXT: Final = (b"date", b"subject", b"in-reply-to", b"message-id")
 _ADDRESSES: Final = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
+_LONGEST_NAME: Final = 30  # octets of a field's name that is worth remembering
+_SHORT: Final = 500  # octets of a list of addresses that is worth remembering
 _WANTED: Final = frozenset(_TEXT + _ADDRESSES)
 
 
@@ -53,21 +56,36 @@ def envelope_of_header(header: bytes) -> bytes:
     """
     said: dict[bytes, list[bytes]] = {}
     for name, body in scan(header):
-        key = name.lower()
-        if key not in _WANTED:
-            key = key.rstrip()
-            if key not in _WANTED:
-                continue
-        said.setdefault(key, []).append(_for_humans(body))
-    lists = {name: parse_addresses(b",".join(said[name])) for name in _ADDRESSES if name in said}
-    texts = {name: address_list(addresses) for name, addresses in lists.items() if addresses}
+        key = _key(name) if len(name) <= _LONGEST_NAME else _key.__wrapped__(name)
+        if key:
+            said.setdefault(key, []).append(_for_humans(body))
+    texts = {name: _people(b",".join(said[name])) for name in _ADDRESSES if name in said}
     author = texts.get(b"from", b"NIL")
-    texts = {b"sender": author, b"reply-to": author, **texts}
-    date, subject, in_reply_to, message_id = (
-        nstring(said[name][-1] if name in said else None) for name in _TEXT
-    )
-    people = b" ".join([texts.get(name, b"NIL") for name in _ADDRESSES])
-    return b"(%b %b %b %b %b)" % (date, subject, people, in_reply_to, message_id)
+    people = [texts.get(name, b"NIL") for name in _ADDRESSES]
+    for place in (1, 2):  # Sender and Reply-To
+        if people[place] == b"NIL":
+            people[place] = author
+    date, subject, in_reply_to, message_id = [
+        string(said[name][-1]) if name in said else b"NIL" for name in _TEXT
+    ]
+    return b"(%b %b %b %b %b)" % (date, subject, b" ".join(people), in_reply_to, message_id)
+
+
+@lru_cache(maxsize=1024)
+def _key(spelt: bytes) -> bytes:
+    """The name of a field of interest in lower case, b"" for another's."""
+    key = spelt.lower().rstrip()
+    return key if key in _WANTED else b""
+
+
+def _people(value: bytes) -> bytes:
+    """The addresses of an unfolded field value: the same few fill whole mailboxes."""
+    return _remembered_people(value) if len(value) <= _SHORT else address_list(parse_addresses(value))
+
+
+@lru_cache(maxsize=4096)
+def _remembered_people(value: bytes) -> bytes:
+    return address_list(parse_addresses(value))
 
 
 def render_envelope(content: bytes) -> bytes:
@@ -78,5 +96,5 @@ def render_envelope(content: bytes) -> bytes:
 def _for_humans(body: bytes) -> bytes:
     """The unfolded value; where it was folded or has tabs, runs of white space are one space."""
     value = unfold(body)
-    folded = b"\n" in body[:-2] or b"\t" in value
-    return b" ".join(value.split()) if folded else value
+    is_folded = body.find(b"\n", 0, -2) >= 0 or b"\t" in value
+    return b" ".join(value.split()) if is_folded else value
