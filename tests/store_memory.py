@@ -12,7 +12,6 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from mailserver.accounts.account import Account
 from mailserver.store.contract import (
@@ -198,7 +197,7 @@ class MemoryMailbox(Mailbox):
                     continue
                 new = _combined(message.flags, flags, mode)
                 if new != message.flags:
-                    self.messages[uid] = replace(message, flags=new, modseq=modseq)
+                    self.messages[uid] = message._replace(flags=new, modseq=modseq)
                     changed.append(uid)
             if changed:
                 self.highest_modseq = modseq

@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from mailserver.accounts.account import Account
 from mailserver.store.acl import ALL, Acl, Rights
@@ -89,8 +89,7 @@ class AccessRevoked(MailboxReplaced):
     """The user may no longer read the mailbox that is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What is known of a message without reading it. `internal_date` is POSIX seconds, UTC."""
 
     uid: Uid

@@ -51,11 +51,13 @@ class Graveyard:
     def bury(self, folder: str, path: str) -> None:
         """The message's file is here, and not there any more. Raises OSError."""
         directory = self._directory(folder)
-        target = os.path.join(directory, f"{int(self._clock())}_{os.path.basename(path)}")
-        if not os.path.isdir(directory):
+        target = f"{directory}/{int(self._clock())}_{os.path.basename(path)}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
             os.lstat(path)
             self._make(directory)
-        os.rename(path, target)
+            os.rename(path, target)
 
     def _make(self, directory: str) -> None:
         root = os.path.dirname(directory)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,15 @@ from mailserver.store.contract import (
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.quota import QuotaKeeper
-from mailserver.store.state import Figures, MailboxRow, MessageTuple, State, decode_flags, encode_flags
+from mailserver.store.state import (
+    Figures,
+    FlagChange,
+    MailboxRow,
+    MessageTuple,
+    State,
+    decode_flags,
+    encode_flags,
+)
 from mailserver.store.text_builder import TextBuilder
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
@@ -328,7 +336,8 @@ class MailboxIndex(Mailbox):
                 for uid, (found, flags) in zip(change.uids, change.added, strict=True)
             ],
         )
-        self._state.set_flags(self._id, modseq, change.flags)
+        if change.flags:
+            self._state.set_flags(self._id, modseq, self._grouped(change.flags))
         if change.expunged:
             self._state.expunge(self._id, modseq, change.expunged)
         if change.token is not None:
@@ -348,6 +357,14 @@ class MailboxIndex(Mailbox):
         Which message has a UID needs none: a key that changed is no message's.
         """
         return crc32(b"%d %d %d %d" % (self.uidvalidity, uidnext, modseq, uid_sum))
+
+    def _grouped(self, flags: Mapping[Uid, Flags]) -> Mapping[FlagChange, Sequence[Uid]]:
+        """The messages by what changes: a STORE of many makes few groups."""
+        known = self.messages
+        groups: defaultdict[FlagChange, list[Uid]] = defaultdict(list)
+        for uid, new in flags.items():
+            groups[known[uid].flags, new].append(uid)
+        return groups
 
     def _counted_token(self, change: Change) -> str:
         count = len(self.uids) + len(change.added) - len(change.expunged)

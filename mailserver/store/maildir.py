@@ -414,7 +414,7 @@ class MaildirFormat(MailboxFormat):
     def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
         """See `MailboxFormat.write_flags`: files are renamed at once, durably when settled."""
         try:
-            self._keywords.provide(flag for each in flags.values() for flag in each)
+            self._keywords.provide(flag for each in set(flags.values()) for flag in each)
         except OSError:
             pass  # another program holds dovecot-keywords; the keywords stay in state.db
         places: dict[str, str] = {}
@@ -434,20 +434,32 @@ class MaildirFormat(MailboxFormat):
         place = self._place_for(key, old, flags)
         if place == old and key not in self._glimpse:
             return None
+        try:
+            os.rename(f"{self._directory}/{old}", f"{self._directory}/{place}")
+        except FileNotFoundError:
+            found = self._rename_elsewhere(key, flags)
+            if found is None:
+                return None
+            place = found
+        self._glimpse.pop(key, None)
+        self._unsynced |= _BOTH if old.startswith("new/") else _CUR
+        self._place(key, place)
+        return place
+
+    def _rename_elsewhere(self, key: str, flags: Flags) -> str | None:
+        """As `_rename`, of a file that another program renamed or removed."""
+        place = ""
 
         def rename(path: str) -> bytes:
             nonlocal place
             place = self._place_for(key, path[len(self._directory) + 1 :], flags)
-            os.rename(path, os.path.join(self._directory, place))
+            os.rename(path, f"{self._directory}/{place}")
             return b""
 
         try:
             self._follow(key, rename)
         except MessageGone:
             return None
-        self._glimpse.pop(key, None)
-        self._unsynced |= {"cur", "new"} if old.startswith("new/") else {"cur"}
-        self._place(key, place)
         return place
 
     def _place_for(self, key: str, old: str, flags: Flags) -> str:
@@ -456,13 +468,12 @@ class MaildirFormat(MailboxFormat):
     def remove(self, keys: Sequence[str], keeps: bool = True) -> Delta | None:
         """See `MailboxFormat.remove`."""
         touched: set[str] = set()
+        new = f"{self._directory}/new/"
+        remove = self._keep if keeps and self._bury is not None else os.unlink
 
         def take_away(path: str) -> bytes:
-            if keeps:
-                self._keep(path)
-            else:
-                os.unlink(path)
-            touched.add(os.path.basename(os.path.dirname(path)))
+            remove(path)
+            touched.add("new" if path.startswith(new) else "cur")
             return b""
 
         with self._writing("new", "cur"):
@@ -481,15 +492,13 @@ class MaildirFormat(MailboxFormat):
 
     def _keep(self, path: str) -> None:
         """The file is out of the maildir, buried if possible: a full disk must not hinder removal."""
+        assert self._bury is not None
         try:
-            if self._bury is not None:
-                self._bury(path)
-                return
+            self._bury(path)
         except FileNotFoundError:
             raise
         except OSError:
-            pass  # another file system, no room, no right: then it is gone for good
-        os.unlink(path)
+            os.unlink(path)  # another file system, no room, no right: then it is gone for good
 
     def settle(self) -> Delta | None:
         """See `MailboxFormat.settle`: seen messages move to cur, old files leave tmp."""
@@ -533,6 +542,8 @@ class MaildirFormat(MailboxFormat):
         return [os.path.join(self._directory, name) for name in ("new", "cur")]
 
 
+_CUR: Final = frozenset({"cur"})
+_BOTH: Final = frozenset({"cur", "new"})
 _CANNOT_LINK: Final = (1, 18, 31, 95)  # EPERM, EXDEV, EMLINK, EOPNOTSUPP
 
 

@@ -405,13 +405,14 @@ class MboxFormat(MailboxFormat):
     def write_flags(self, flags: Mapping[str, Flags]) -> Delta | None:
         """See `MailboxFormat.write_flags`."""
         self._decode_known()
-        before = {
-            key: self._waiting.get(key, self._places[key].flags) for key in flags if key in self._places
-        }
-        changed = {key: flags[key] for key in before}
+        places = self._places
+        changed = {key: new for key, new in flags.items() if (at := places.get(key)) and at.flags != new}
         if self._must_wait(changed):
-            self._wait(changed)
+            for key in flags.keys() & self._waiting.keys() - changed.keys():
+                del self._waiting[key]
+            self._waiting.update(changed)
             return None
+        before = {key: self._waiting.get(key, places[key].flags) for key in flags if key in places}
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
@@ -419,12 +420,12 @@ class MboxFormat(MailboxFormat):
                 wanted = {key: flags[key] for key in before if key in self._places}
                 for key in wanted.keys() & theirs.keys():
                     wanted[key] = theirs[key] = merged_flags(before[key], flags[key], theirs[key])
-                places = self._write_in_place(held.descriptor, wanted)
+                written = self._write_in_place(held.descriptor, wanted)
                 self._mark = Mark.of(held.descriptor, os.fstat(held.descriptor).st_size)
         except FileNotFoundError:
             return self._vanished()
-        places = {**(noticed.places or {}), **places}
-        return replace(noticed, flags=theirs or None, places=places or None, token=self._mark.encode())
+        moved = {**(noticed.places or {}), **written}
+        return replace(noticed, flags=theirs or None, places=moved or None, token=self._mark.encode())
 
     def _wait(self, flags: Mapping[str, Flags]) -> None:
         """The flags are written when the file is written anew; those that it has already, never."""
@@ -434,12 +435,12 @@ class MboxFormat(MailboxFormat):
             else:
                 self._waiting[key] = wanted
 
-    def _must_wait(self, flags: Mapping[str, Flags]) -> bool:
+    def _must_wait(self, changed: Mapping[str, Flags]) -> bool:
         """Whether the lock is not worth taking: nobody did anything, and no flag can be written in place.
 
-        Many at once always wait: they come back for the price of one rewrite.
+        Many at once always wait: they come back for the price of one rewrite. `changed` are those that the
+        file has otherwise.
         """
-        changed = {key: value for key, value in flags.items() if value != self._places[key].flags}
         try:
             if self._mark is None or not self._mark.fits(os.stat(self._path)):
                 return False

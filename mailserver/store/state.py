@@ -48,6 +48,7 @@ from mailserver.store.contract import Flags, Modseq, StoreFailure, Uid
 
 SCHEMA_VERSION: Final = 2
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
+_FEW: Final = 20  # messages that are cheaper one by one
 _LARGEST_UIDVALIDITY: Final = 2**32 - 1
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 _ERRORS: Final = (sqlite3.Error, UnicodeError)
@@ -116,6 +117,7 @@ class Figures:
 
 # uid, key, place, flags as encode_flags gives them, modseq, internal date, size; a plain tuple, since
 # they come by the ten thousand.
+FlagChange = tuple[Flags, Flags]  # from, to
 MessageTuple = tuple[Uid, str, str, bytes, Modseq, int, int | None]
 
 
@@ -560,12 +562,28 @@ class State:
         )
         return dict(rows)  # type: ignore[arg-type]
 
-    def set_flags(self, identity: int, modseq: int, flags: Mapping[Uid, Flags]) -> None:
-        """The flags are changed, under that modseq. In a transaction."""
-        self._db.executemany(
-            "UPDATE message SET flags=?, modseq=? WHERE mailbox=? AND uid=?",
-            [(encode_flags(new), modseq, identity, uid) for uid, new in flags.items()],
-        )
+    def set_flags(self, identity: int, modseq: int, changes: Mapping[FlagChange, Sequence[Uid]]) -> None:
+        """The flags are changed, under that modseq. In a transaction.
+
+        Where all messages of a range that have the old flags get the new ones, it is one statement.
+        """
+        for (old, new), uids in changes.items():
+            span = identity, min(uids), max(uids), encode_flags(old)
+            if len(uids) > _FEW and self._count_with_flags(*span) == len(uids):
+                self._db.execute(
+                    "UPDATE message SET flags=?, modseq=?"
+                    " WHERE mailbox=? AND uid BETWEEN ? AND ? AND flags=?",
+                    (encode_flags(new), modseq, *span),
+                )
+            else:
+                self._db.executemany(
+                    "UPDATE message SET flags=?, modseq=? WHERE mailbox=? AND uid=?",
+                    [(encode_flags(new), modseq, identity, uid) for uid in uids],
+                )
+
+    def _count_with_flags(self, *span: object) -> int:
+        query = "SELECT count(*) FROM message WHERE mailbox=? AND uid BETWEEN ? AND ? AND flags=?"
+        return int(self._db.execute(query, span).fetchone()[0])
 
     def set_places(self, identity: int, places: Mapping[Uid, str]) -> None:
         """The places are changed. In a transaction."""

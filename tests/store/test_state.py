@@ -91,6 +91,25 @@ def test_expunges_are_bounded(state: State, monkeypatch: pytest.MonkeyPatch) -> 
     assert 10 <= len(kept) <= 20 and kept[-1] == 39
 
 
+@pytest.mark.parametrize("count", [3, 60])
+def test_flags_of_many_are_changed_alone(tmp_path: Path, count: int) -> None:
+    """Of a range where others have the same old flags, only those named change; else the whole range."""
+    state = State(str(tmp_path))
+    seen, flagged = flags(b"\\Seen"), flags(b"\\Flagged")
+    with state.transaction():
+        row = state.create_mailbox("INBOX", 100, 1)
+        rows = [(Uid(uid), f"k{uid}", "", b"", Modseq(2), 77, 5) for uid in range(1, 2 * count + 1)]
+        state.add_messages(row.id, rows)
+        state.set_flags(row.id, 3, {(flags(), seen): [Uid(uid) for uid in range(1, 2 * count + 1, 2)]})
+        found = {uid: (decode_flags(text), modseq) for uid, _, _, text, modseq, *_ in state.messages(row.id)}
+        assert found == {uid: ((seen, 3) if uid % 2 else (flags(), 2)) for uid in found}
+        odd, even = [u for u in found if u % 2], [u for u in found if not u % 2]
+        state.set_flags(row.id, 4, {(seen, seen | flagged): odd, (flags(), flagged): even})
+        found = {uid: (decode_flags(text), modseq) for uid, _, _, text, modseq, *_ in state.messages(row.id)}
+        assert found == {uid: (seen | flagged if uid % 2 else flagged, 4) for uid in found}
+    state.close()
+
+
 def test_flags_as_octets() -> None:
     """One spelling, back and forth."""
     assert decode_flags(encode_flags(flags(b"\\Seen", b"Work"))) == flags(b"\\Seen", b"Work")
