@@ -39,13 +39,39 @@ async def order(session: Session, command: Order) -> Reply:
         if command.algorithm:
             threads = await _threads(session, selected, uids, command, progress)
         else:
-            uids = await session.run(in_order, selected.mailbox, uids, command.criteria, progress)
+            uids = await _in_order(session, uids, command.criteria, progress)
     if command.algorithm:
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
         _tell_sorted(session, command, uids)
     await session.sync(may_expunge=command.by_uid)
     return ok("Thread completed." if command.algorithm else "Sort completed.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """An answer to SORT, and what it depends on: messages never change."""
+
+    criteria: Sequence[tuple[str, bool]]
+    uids: list[Uid]
+    ordered: list[Uid]
+
+
+_last_sorted: WeakKeyDictionary[Mailbox, _Sorted] = WeakKeyDictionary()
+
+
+async def _in_order(
+    session: Session, uids: list[Uid], criteria: Sequence[tuple[str, bool]], progress: Progress
+) -> list[Uid]:
+    """The messages in order; sorted but once for clients that ask the same again and again."""
+    mailbox = session.mailbox_in_use.mailbox
+    last = _last_sorted.get(mailbox)
+    if last is not None and (last.criteria, last.uids) == (criteria, uids):
+        return last.ordered
+    ordered = await session.run(in_order, mailbox, uids, criteria, progress)
+    if len(ordered) == len(uids):  # none was gone
+        _last_sorted[mailbox] = _Sorted(criteria, uids, ordered)
+    return ordered
 
 
 @dataclass(frozen=True, slots=True)

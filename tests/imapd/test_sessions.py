@@ -207,3 +207,21 @@ def test_a_long_search_lets_others_in() -> None:
     for _ in range(20):
         server.clock.advance(0)
     assert reader.read().endswith(b" 20000\r\nd OK Search completed.\r\n")
+
+
+def test_sort_asked_again_knows_what_came_and_went() -> None:
+    """The last answer is remembered, and holds for the same messages in the same order only."""
+    server = Server()
+    client = server.select()
+    inbox = server.registry.stores["alice"].inbox
+    inbox.deliver(message("b"), message("c"))
+    client.ask(b"c NOOP")
+    for _ in range(2):
+        assert client.ask(b"d SORT (SUBJECT) UTF-8 ALL").startswith(b"* SORT 1 2\r\n")
+    assert client.ask(b"e SORT (REVERSE SUBJECT) UTF-8 ALL").startswith(b"* SORT 2 1\r\n")
+    inbox.deliver(message("a"))
+    client.ask(b"f NOOP")
+    assert client.ask(b"g SORT (SUBJECT) UTF-8 ALL").startswith(b"* SORT 3 1 2\r\n")
+    inbox.vanish(1)
+    client.ask(b"h NOOP")
+    assert client.ask(b"i SORT (SUBJECT) UTF-8 ALL").startswith(b"* SORT 2 1\r\n")
