@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import crowds, report, retrieval, transfer
+from benchmarks import crowds, growth, report, retrieval, transfer
 from benchmarks.measure import Sample, Workload
 from benchmarks.peers import Peers, why_not
 from benchmarks.servers import Ours, Server, running
 
-WORKLOADS = (*transfer.WORKLOADS, *crowds.WORKLOADS, *retrieval.WORKLOADS)
+WORKLOADS = (*transfer.WORKLOADS, *crowds.WORKLOADS, *retrieval.WORKLOADS, *growth.WORKLOADS)
 
 
 def _arguments() -> argparse.Namespace:
