@@ -26,12 +26,13 @@ from mailserver.config.read import ConfigError, read_config
 from mailserver.maillog import ListLog
 from mailserver.rights.as_user import Identity, become
 from mailserver.rights.zygote import make_state_directory
-from mailserver.roles.parts import Parts
+from mailserver.roles.parts import Parts, has_system_accounts
 from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import StoreError
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
 from mailserver.store.mbox import MboxFormat
+from mailserver.store.namespaces import PUBLIC
 from mailserver.store.registry import FileStoreRegistry
 
 TEMPORARY: Final = 75  # EX_TEMPFAIL
@@ -57,6 +58,7 @@ class Work:
     account: Account
     arguments: argparse.Namespace
     output: IO[bytes]
+    has_many_owners: bool = False  # `has_system_accounts`, asked before anybody became somebody else
 
     @cached_property
     def mboxrd(self) -> bool:
@@ -69,10 +71,10 @@ class Work:
         return os.path.join(self.config.string("state_directory"), "accounts")
 
     @contextmanager
-    def store(
+    def registry(
         self, layout: Layout | None = None, state_parent: str | None = None
-    ) -> Iterator[FileAccountStore]:
-        """The account's store, closed afterwards; elsewhere than usual where that is said."""
+    ) -> Iterator[FileStoreRegistry]:
+        """The stores, closed afterwards; elsewhere than usual where that is said."""
         log = ListLog()
         registry = FileStoreRegistry(
             lambda account: layout or self.parts.layout_for(account),
@@ -83,13 +85,21 @@ class Work:
             expunge_grace=self.config.seconds("expunge_grace"),
         )
         try:
-            store = registry.open(self.account)
-            assert isinstance(store, FileAccountStore)
-            yield store
+            yield registry
         finally:
             registry.shut()
             for _, text in log.lines:
                 warn(text)
+
+    @contextmanager
+    def store(
+        self, layout: Layout | None = None, state_parent: str | None = None
+    ) -> Iterator[FileAccountStore]:
+        """The account's store, as `registry`."""
+        with self.registry(layout, state_parent) as registry:
+            store = registry.open(self.account)
+            assert isinstance(store, FileAccountStore)
+            yield store
 
     def _make_mbox(self, path: str, journals: str) -> MailboxFormat:
         return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.lock_rules)
@@ -112,7 +122,9 @@ def for_accounts(arguments: argparse.Namespace, act: Callable[[Work], int]) -> i
         raise CommandError(f"{error}: try again later", TEMPORARY) from error
     worst = 0
     for account in accounts:
-        work = Work(config, parts, account, arguments, sys.stdout.buffer)
+        work = Work(
+            config, parts, account, arguments, sys.stdout.buffer, has_many_owners=has_system_accounts(config)
+        )
         path = _output_path(arguments, account)
         worst = max(worst, _into_file(path, work, act) if path else _as_owner(work, act))
     return worst
@@ -147,20 +159,46 @@ def _accounts(arguments: argparse.Namespace, parts: Parts) -> Sequence[Account]:
     if getattr(arguments, "everybody", False):
         found = (parts.accounts.lookup(name) for name in parts.accounts.names())
         return [account for account in found if account is not None and account.may_login]
+    if arguments.user is None:
+        return [_namespace(arguments.mailbox, parts)]
     account = parts.accounts.lookup(arguments.user)
     if account is None:
         raise CommandError(f"{arguments.user}: no such account: `mailserver user list` shows them", NO_USER)
     return [account]
 
 
+def _namespace(mailbox: str, parts: Parts) -> Account:
+    """The account that stands for the public namespace that the mailbox lies in. Raises CommandError."""
+    found = parts.namespace_rules.public_of(mailbox)
+    if found is None:
+        raise CommandError(
+            f"{mailbox}: lies in no public namespace (public_namespaces): name the owner with -u USER",
+            NO_USER,
+        )
+    account = found.account()
+    root = parts.layout_for(account).root
+    if not has_system_accounts(parts.config):
+        return replace(account, uid=parts.mail_owner.uid, gid=parts.mail_owner.gid)
+    try:
+        owner = os.stat(root)
+    except OSError as error:
+        raise CommandError(f"{root}: {error.strerror}: make the directory of the namespace") from error
+    if not owner.st_gid:
+        raise CommandError(f"{root}: has the group root: give it to the group that shares it (chgrp)")
+    return replace(account, uid=owner.st_uid or parts.mail_owner.uid, gid=owner.st_gid)
+
+
 def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
     account = work.account
     if os.geteuid() != 0 or account.uid == 0:
         return _guarded(work, act)
-    inbox = work.parts.layout_for(account).inbox
-    identity = Identity(account.name, account.uid, account.gid, _spool_group(work.config, inbox))
-    os.makedirs(work.state_parent, mode=0o711, exist_ok=True)
-    make_state_directory(work.state_parent, identity)
+    if PUBLIC in account.extra:
+        identity = Identity(account.name, account.uid, account.gid)
+    else:
+        inbox = work.parts.layout_for(account).inbox
+        identity = Identity(account.name, account.uid, account.gid, _spool_group(work.config, inbox))
+        os.makedirs(work.state_parent, mode=0o711, exist_ok=True)
+        make_state_directory(work.state_parent, identity)
     sys.stdout.flush()
     child = os.fork()
     if child:

@@ -24,6 +24,7 @@ SUBCOMMANDS: Final = (
     "app-password",
     "explain",
     "mailbox",
+    "acl",
     "replay",
     "test",
     "doctor",

@@ -32,7 +32,7 @@ from mailserver.store.acl import (
 from mailserver.store.contract import AccountStore
 from mailserver.wire.imap_acl import AboutIdentifier, SetAcl
 from mailserver.wire.imap_commands import Named
-from mailserver.wire.imap_responses import string
+from mailserver.wire.imap_responses import astring
 
 MOST_ENTRIES: Final = 1000  # of a mailbox
 _WORDS: Final = {"anyone": ANYONE, "authenticated": AUTHENTICATED, "owner": OWNER}
@@ -56,7 +56,7 @@ async def get_acl(session: Session, command: Named) -> Reply:
     """The mailbox's ACL is told."""
     acl, owner = await session.run(_acl_and_owner, session.store, command.mailbox)
     pairs = [
-        b" %b %b" % (string(name.encode("utf-8")), string(render_with_obsolete(rights).encode("ascii")))
+        b" %b %b" % (astring(name.encode("utf-8")), astring(render_with_obsolete(rights).encode("ascii")))
         for name, rights in _entries(acl, owner)
     ]
     session.output.line(b"* ACL %b%b" % (session.name(command.mailbox), b"".join(pairs)))
@@ -136,8 +136,8 @@ async def list_rights(session: Session, command: AboutIdentifier) -> Reply:
         b"* LISTRIGHTS %b %b %b %b"
         % (
             session.name(command.mailbox),
-            string(command.identifier.encode("utf-8")),
-            string(render_rights(required).encode("ascii")),
+            astring(command.identifier.encode("utf-8")),
+            astring(render_rights(required).encode("ascii")),
             " ".join(optional).encode("ascii"),
         )
     )
@@ -153,8 +153,8 @@ async def my_rights(session: Session, command: Named) -> Reply:
 
 def tell_my_rights(session: Session, mailbox: str, rights: Rights) -> None:
     """The MYRIGHTS response. RFC 4314 §3.8."""
-    letters = render_with_obsolete(rights).encode("ascii")
-    session.output.line(b"* MYRIGHTS %b %b" % (session.name(mailbox), letters or b'""'))
+    letters = astring(render_with_obsolete(rights).encode("ascii"))
+    session.output.line(b"* MYRIGHTS %b %b" % (session.name(mailbox), letters))
 
 
 def _parse(text: str) -> _Entry:

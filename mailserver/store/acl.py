@@ -30,7 +30,7 @@ NONE: Final[Rights] = frozenset()
 FLAG_RIGHTS: Final[Rights] = frozenset("swt")
 OWNER_KEEPS: Final[Rights] = frozenset("la")
 _VIRTUAL: Final = {"c": "kx", "d": "te"}  # RFC 4314 §2.1.1
-_NAMES: Final = {
+NAMES: Final = {
     "lookup": "l", "read": "r", "write": "w", "write-seen": "s", "write-deleted": "t", "insert": "i",
     "post": "p", "expunge": "e", "create": "k", "delete": "x", "admin": "a",
 }  # fmt: skip
@@ -210,10 +210,10 @@ def _parse_line(line: str) -> tuple[bool, Identifier, Rights]:
 def _parse_file_rights(text: str) -> Rights:
     letters, _, names = text.partition(":")
     named = [name for name in names.split() if name]
-    unknown = [name for name in named if name.lower() not in _NAMES]
+    unknown = [name for name in named if name.lower() not in NAMES]
     if unknown:
         raise BadAcl(f"unknown right {unknown[0]}")
-    return parse_rights(letters.strip()) | frozenset(_NAMES[name.lower()] for name in named)
+    return parse_rights(letters.strip()) | frozenset(NAMES[name.lower()] for name in named)
 
 
 def render_acl(acl: Acl) -> str:

@@ -75,7 +75,7 @@ class AclFiles:
     def __init__(self, layout_for: Callable[[Account], Layout], warn: Callable[[str], None]) -> None:
         self._layout_for = layout_for
         self._sites: dict[str, _Site] = {}
-        self._warn = warn
+        self.warn = warn
         self._known: dict[str, tuple[_Stamp, Acl]] = {}
         self._lock = threading.Lock()
         self.generation = 0
@@ -105,6 +105,11 @@ class AclFiles:
     def read(self, account: Account, name: str) -> Acl:
         """The mailbox's ACL, empty where it has none. Raises StoreFailure where nobody knows."""
         return self._read(self._path(account, name))
+
+    def all(self, account: Account) -> Mapping[str, Acl]:
+        """The ACLs of all mailboxes that have one. Raises StoreFailure."""
+        found = {name: self.read(account, name) for name in self.names(account)}
+        return {name: acl for name, acl in found.items() if acl}
 
     def has_none(self, account: Account, name: str) -> bool:
         """Whether the mailbox has no ACL, as one access(2) says; false where that cannot be said at once."""
@@ -136,7 +141,7 @@ class AclFiles:
         return acl
 
     def _unreadable(self, path: str, error: Exception) -> Acl:
-        self._warn(f"{path}: {error}: nobody but the owner has rights")
+        self.warn(f"{path}: {error}: nobody but the owner has rights")
         return Acl()
 
     def update(self, account: Account, name: str, change: Callable[[Acl], Acl]) -> Acl:
@@ -161,7 +166,7 @@ class AclFiles:
         except LockHeld as error:
             raise MailboxBusy("Another program is changing the rights") from error
         except OSError as error:
-            self._warn(f"{path}: {error}")
+            self.warn(f"{path}: {error}")
             raise StoreFailure("The rights cannot be written for now") from error
         except UnicodeError as error:
             raise BadAcl("not UTF-8") from error

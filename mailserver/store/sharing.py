@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from mailserver.accounts.account import Account, TemporaryAccountFailure
-from mailserver.store.acl import ALL, NONE, OWNER, Acl, Identifier, Kind, Person, Rights
+from mailserver.store.acl import ALL, NONE, OWNER, OWNER_KEEPS, Acl, Identifier, Kind, Person, Rights
 from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import (
     AccessDenied,
@@ -31,6 +31,7 @@ from mailserver.store.contract import (
     Namespaces,
     NoSuchMailbox,
     Quota,
+    StoreError,
     StoreFailure,
     StoreRegistry,
 )
@@ -518,6 +519,8 @@ class SharingStore(AccountStore):
 
         def checked(acl: Acl) -> Acl:
             changed = change(acl)
+            if not place.is_public:
+                changed = _with_owners_rights(changed, Identifier(Kind.USER, place.account.name))
             if place.is_own and not self._rules.shared_prefix and _others_of(changed) - _others_of(acl):
                 raise AccessDenied("Accounts of this server cannot share mailboxes with each other")
             return changed
@@ -526,10 +529,21 @@ class SharingStore(AccountStore):
         self._note(place.account)
 
     def _note(self, account: Account) -> None:
-        """The index of shared mailboxes says what the account's ACLs say."""
+        """The index of shared mailboxes says what the account's ACLs say; a fault of it is only told."""
         if PUBLIC not in account.extra and self._rules.shared_prefix:
-            names = self._acls.names(account)
-            self._registry.boxes.set(account.name, [self._acls.read(account, name) for name in names])
+            try:
+                self._registry.boxes.set(account.name, self._acls.all(account).values())
+            except StoreError as error:
+                self._acls.warn(f"{account.name}: {error}: others do not see all that is shared")
+
+
+def _with_owners_rights(acl: Acl, owner: Identifier) -> Acl:
+    """Entries that name the owner have what he always has: so every reader of the file understands it."""
+    granted = {
+        each: rights | OWNER_KEEPS if each in (OWNER, owner) else rights
+        for each, rights in acl.granted.items()
+    }
+    return Acl(granted, acl.withheld)
 
 
 def _others_of(acl: Acl) -> frozenset[Identifier]:

@@ -16,6 +16,7 @@ from mailserver.wire.imap_mailbox import encode_modified_utf7
 
 _QUOTABLE: Final = re.compile(rb"[\x20-\x7e]{0,1000}")
 _QUOTABLE_UTF8: Final = re.compile(rb"[\x20-\x7e\x80-\xff]{0,1000}")
+_PLAIN_WORD: Final = re.compile(rb"(?!NIL\Z)[A-Za-z0-9$!+=@._-]+", re.IGNORECASE)
 _SPECIAL: Final = re.compile(rb'(["\\])')
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
@@ -32,6 +33,11 @@ def string(content: bytes, takes_utf8: bool = False) -> bytes:
     if quotable.fullmatch(content):
         return b'"' + _SPECIAL.sub(rb"\\\1", content) + b'"'
     return literal(content)
+
+
+def astring(content: bytes) -> bytes:
+    """The octets as an atom where they are a plain word: some clients take quotes for a part of it."""
+    return content if _PLAIN_WORD.fullmatch(content) else string(content)
 
 
 def nstring(content: bytes | None) -> bytes:

@@ -70,7 +70,7 @@ PARAMETERS: Final = (
     honoured("acl_anyone", Type.STRING, "",
              "allow: clients may give rights to anyone and authenticated, not the administrator alone.",
              "dovecot", choices=("", "allow", "deny")),
-    honoured("acl_shared_dict", Type.STRING, "file:$state_directory/shared-mailboxes",
+    honoured("acl_shared_dict", Type.STRING, "file:$state_directory/accounts/.shared-mailboxes",
              "The file that says which accounts share something with whom.", "dovecot"),
     honoured("shared_namespace", Type.STRING, "shared/%u/",
              "What the names of mailboxes that other users share begin with, where all mail has one owner.",
