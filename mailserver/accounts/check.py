@@ -22,7 +22,7 @@ from mailserver.accounts.account import NOWHERE, Account, Origin, TemporaryAccou
 from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.names import login_name, spellings
-from mailserver.accounts.source import Credential
+from mailserver.accounts.source import ASK_AUTHORITY, Credential
 
 LONGEST_MEMORY: Final = 600.0  # seconds
 _MOST_REMEMBERED: Final = 10_000
@@ -85,8 +85,10 @@ class SourcePasswordCheck:
         if credential is not None and self._is_app_password(credential, password, origin):
             return credential.account
         if credential is None or not self.takes_password_of(credential):
-            self._waste_as_much_time(name, password)
+            self._waste_as_much_time(name, password, origin)
             return None
+        if credential.authority is not None:
+            return credential.account if credential.authority.verify(password, origin) else None
         return credential.account if self._is_right(credential, password) else None
 
     def takes_password_of(self, credential: Credential) -> bool:
@@ -95,9 +97,15 @@ class SourcePasswordCheck:
         return is_usable and not self.app_passwords_only
 
     def _is_app_password(self, credential: Credential, password: bytes, origin: Origin) -> bool:
-        account, known = credential.account, self.app_passwords
-        may_login = account.may_login and not credential.is_closed
-        return known is not None and may_login and known.is_right(account, password, origin)
+        known = self.app_passwords
+        is_right = known is not None and known.is_right(credential.account, password, origin)
+        return is_right and self.is_open(credential, origin)
+
+    def is_open(self, credential: Credential, origin: Origin) -> bool:
+        """Whether another secret than the account's password may open it."""
+        if credential.is_closed or not credential.account.may_login:
+            return False
+        return credential.authority is None or credential.authority.is_open(origin)
 
     def credential(self, name: str) -> Credential | None:
         """The account that somebody means who logs in with that name. Raises TemporaryAccountFailure."""
@@ -129,9 +137,15 @@ class SourcePasswordCheck:
         choices = [stored for source in self._directory.sources for stored in source.stored_passwords()]
         return choices[int.from_bytes(seed[:8], "big") % len(choices)] if choices else _NOBODY
 
-    def _waste_as_much_time(self, name: str, password: bytes) -> None:
-        seed = self._good.digest(name.encode("utf-8", "replace"))
+    def _waste_as_much_time(self, name: str, password: bytes, origin: Origin) -> None:
+        borrowed = self.borrowed(self._good.digest(name.encode("utf-8", "replace")))
+        if borrowed == ASK_AUTHORITY:
+            asked = (source.nobody() for source in self._directory.sources)
+            nobody = next((authority for authority in asked if authority is not None), None)
+            if nobody is not None:
+                nobody.verify(password, origin)
+                return
         try:
-            hashing.verify(self.borrowed(seed), password)
+            hashing.verify(borrowed, password)
         except hashing.UnknownScheme:
             hashing.verify(_NOBODY, password)

@@ -84,10 +84,16 @@ class LoginDatabase:
             except (sqlite3.Error, OSError) as error:
                 raise TemporaryAccountFailure(f"{self._path}: {error}") from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def prepare(self) -> None:
+        """The directory is there, its owner's alone. Raises OSError."""
         directory = os.path.dirname(self._path)
-        _make_owned(directory, self._owner, lambda: os.makedirs(directory, 0o700))
+        parent = os.path.dirname(directory)
+        _make_owned(parent, self._owner, lambda: os.makedirs(parent, 0o755))
+        _make_owned(directory, self._owner, lambda: os.mkdir(directory, 0o700))
         self._check_owner(directory)
+
+    def _connect(self) -> sqlite3.Connection:
+        self.prepare()
         _make_owned(self._path, self._owner, self._make_empty)
         connection = sqlite3.connect(self._path, timeout=_PATIENCE, check_same_thread=False)
         try:
@@ -120,4 +126,4 @@ def _make_owned(path: str, owner: tuple[int, int] | None, make: Callable[[], Any
     with contextlib.suppress(FileExistsError):
         make()
         if owner is not None:
-            os.chown(path, *owner)
+            os.chown(path, *owner, follow_symlinks=False)

@@ -136,6 +136,9 @@ class PasswdFile:
         """See `AccountDirectory.names`."""
         return iter(tuple(self._entries()))
 
+    def nobody(self) -> None:
+        """See `AccountSource.nobody`."""
+
     def stored_passwords(self) -> Sequence[str]:
         """See `AccountSource.stored_passwords`."""
         stored = (entry.fields[1].strip() for entry in self._entries().values())

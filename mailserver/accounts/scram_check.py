@@ -81,9 +81,8 @@ class ScramCheck:
         self, credential: Credential, challenge: Challenge, proof: Proof, origin: Origin
     ) -> bytes | None:
         known, account = self._check.app_passwords, credential.account
-        if known is None or credential.is_closed or not account.may_login:
-            return None
-        return known.signature(account, challenge, proof, origin)
+        signature = known.signature(account, challenge, proof, origin) if known is not None else None
+        return signature if signature and self._check.is_open(credential, origin) else None
 
     def enrol(self, credential: Credential, password: bytes) -> Credential:
         """The account has a verifier of this password, which was found right; or the log says why not."""

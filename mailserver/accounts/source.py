@@ -9,10 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from mailserver.accounts.account import Account, AccountDirectory
+from mailserver.accounts.account import Account, AccountDirectory, Origin
 
 # What stands where there never was a password; behind a `!` or `*` there is one that was locked.
 NO_PASSWORD: Final = frozenset({"", "*", "!", "!!", "!*", "x"})
+
+
+# What `stored` says where the password is another program's to check.
+ASK_AUTHORITY: Final = "{PAM}"
+
+
+class Authority(Protocol):
+    """Another program that knows one user's password. Blocking. Both raise TemporaryAccountFailure."""
+
+    def verify(self, password: bytes, origin: Origin) -> bool:
+        """Whether the password is right, and the account open to a login from there."""
+
+    def is_open(self, origin: Origin) -> bool:
+        """Whether the account is open to a login from there, by whatever secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +34,8 @@ class Credential:
     """An account and its stored password. `stored` "" means that nobody can log in with one; `reason` is why.
 
     `is_closed`: an administrator or its time closed the account, so that no other secret is good either.
-    `file` is the passwd-file in which it stands, "" where it stands in none.
+    `file` is the passwd-file in which it stands, "" where it stands in none. `authority` is there where
+    `stored` says to ask it.
     """
 
     account: Account
@@ -28,6 +43,7 @@ class Credential:
     reason: str = ""
     is_closed: bool = False
     file: str = ""
+    authority: Authority | None = None
 
 
 class AccountSource(AccountDirectory, Protocol):
@@ -43,3 +59,6 @@ class AccountSource(AccountDirectory, Protocol):
 
     def stored_passwords(self) -> Sequence[str]:
         """Every usable stored password, for checks that must take as long as a real one."""
+
+    def nobody(self) -> Authority | None:
+        """The authority asked about nobody, for the same reason; None where there is none to ask."""

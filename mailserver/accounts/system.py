@@ -72,8 +72,28 @@ def parse_shadow(text: str) -> Mapping[str, ShadowEntry]:
     return entries
 
 
-def _system_names() -> Iterator[str]:
+def system_names() -> Iterator[str]:
     return (entry.pw_name for entry in pwd.getpwall())
+
+
+class ValidUids:
+    """Which users may log in: those from `first` to `last`, 0 for no end; never root."""
+
+    def __init__(self, first: int = 1000, last: int = 0) -> None:
+        self._first = max(first, 1)
+        self._last = last
+
+    def account(self, entry: PasswdEntry) -> Account:
+        """The user's account."""
+        may_login = entry.uid >= self._first and not 0 < self._last < entry.uid
+        gecos = entry.gecos.partition(",")[0]
+        return Account(
+            entry.name.lower(), entry.uid, entry.gid, entry.home, entry.shell, gecos, may_login=may_login
+        )
+
+    def refusal(self, entry: PasswdEntry) -> str:
+        """Why the others may not."""
+        return f"uid {entry.uid} is outside first_valid_uid … last_valid_uid"
 
 
 class SystemAccounts:
@@ -85,12 +105,11 @@ class SystemAccounts:
         last_valid_uid: int = 0,
         shadow_path: str = "/etc/shadow",
         find: Callable[[str], PasswdEntry | None] = passwd_entry,
-        list_names: Callable[[], Iterator[str]] = _system_names,
+        list_names: Callable[[], Iterator[str]] = system_names,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = "system"
-        self._first_valid_uid = max(first_valid_uid, 1)
-        self._last_valid_uid = last_valid_uid
+        self._uids = ValidUids(first_valid_uid, last_valid_uid)
         self._find = find
         self._list_names = list_names
         self._clock = clock
@@ -99,25 +118,16 @@ class SystemAccounts:
     def lookup(self, name: str) -> Account | None:
         """See `AccountDirectory.lookup`."""
         entry = self._find(name.lower())
-        return None if entry is None else self._account(entry)
-
-    def _account(self, entry: PasswdEntry) -> Account:
-        may_login = entry.uid >= self._first_valid_uid and not 0 < self._last_valid_uid < entry.uid
-        gecos = entry.gecos.partition(",")[0]
-        return Account(
-            entry.name.lower(), entry.uid, entry.gid, entry.home, entry.shell, gecos, may_login=may_login
-        )
+        return None if entry is None else self._uids.account(entry)
 
     def credential(self, name: str) -> Credential | None:
         """See `AccountSource.credential`."""
         entry = self._find(name.lower())
         if entry is None:
             return None
-        account = self._account(entry)
+        account = self._uids.account(entry)
         if not account.may_login:
-            return Credential(
-                account, reason=f"uid {entry.uid} is outside first_valid_uid … last_valid_uid", is_closed=True
-            )
+            return Credential(account, reason=self._uids.refusal(entry), is_closed=True)
         shadow = self._shadow_entry(entry)
         today = int(self._clock()) // _DAY
         reason = shadow.refusal(today)
@@ -140,6 +150,9 @@ class SystemAccounts:
     def names(self) -> Iterator[str]:
         """See `AccountDirectory.names`."""
         return (name.lower() for name in self._list_names())
+
+    def nobody(self) -> None:
+        """See `AccountSource.nobody`."""
 
     def stored_passwords(self) -> Sequence[str]:
         """See `AccountSource.stored_passwords`."""

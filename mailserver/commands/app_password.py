@@ -22,7 +22,7 @@ from mailserver.commands.session_access import NOT_FOUND, table
 from mailserver.config import values
 from mailserver.config.read import ConfigError, read_config
 from mailserver.maillog import ListLog
-from mailserver.roles.logins import checks
+from mailserver.roles.logins import become_database_owner, checks
 from mailserver.roles.parts import Parts
 
 NO_USER: Final = 67  # EX_NOUSER
@@ -73,11 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     """The action is done. Raises CommandError."""
     try:
         parts = Parts(read_config(arguments.config_directory, os.environ), ListLog())
+        become_database_owner(parts)
         check, scram = checks(parts)
         assert check.app_passwords is not None
         _ACTIONS[arguments.action](arguments, check.app_passwords, scram)
     except (ConfigError, AppPasswordError) as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or 'state_directory'}: {error.strerror or error}") from error
     except TemporaryAccountFailure as failure:
         raise CommandError(f"{failure}: run this as root, or as who owns that file") from failure
     return 0

@@ -38,6 +38,7 @@ from mailserver.tls import CertificateError, days_left, read_file
 SOON: Final = 14  # days before its end in which a certificate is warned about
 _TABLE: Final = re.compile(r"\b(hash|btree|dbm|lmdb|texthash|cidr|regexp|pcre):(/[^\s,{}]+)")
 _INDEXED: Final = frozenset(("hash", "btree", "dbm", "lmdb"))
+_PAM_DIRECTORIES: Final = ("/etc/pam.d", "/usr/lib/pam.d")  # pam.d(5)
 _SECRETS: Final = ("passwd_file", "smtpd_tls_key_file", "smtpd_tls_eckey_file")
 
 
@@ -270,6 +271,23 @@ def _logins(checks: Checks) -> Iterator[Problem]:
         yield Problem(str(error), is_fatal=True)
 
 
+def _pam(checks: Checks) -> Iterator[Problem]:
+    """A service that no file describes: PAM asks `other` then, which often denies everybody."""
+    config = _given(checks)
+    service = config.string("pam_service")
+    if "pam" not in config.words("account_sources"):
+        return
+    if not any(os.path.exists(os.path.join(directory, service)) for directory in _PAM_DIRECTORIES):
+        yield Problem(
+            f"{config.where('pam_service')}: pam_service: there is no /etc/pam.d/{service}, so PAM asks"
+            " the service other: copy etc/pam.d/mailserver there"
+        )
+    if os.geteuid() != 0:
+        yield Problem(
+            "account_sources: pam checks others' passwords only where the server is started by root"
+        )
+
+
 def _pipes(checks: Checks) -> Iterator[Problem]:
     """Rows of pipe(8) that cannot be used."""
     try:
@@ -322,6 +340,7 @@ _ALL: Final = (
     _pipes,
     _tls,
     _logins,
+    _pam,
     _relaying,
     _ports,
     _forwards,

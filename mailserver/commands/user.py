@@ -27,7 +27,7 @@ from mailserver.commands.errors import CommandError
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
 from mailserver.maillog import ListLog
-from mailserver.roles.logins import login_database
+from mailserver.roles.logins import become_database_owner, login_database
 from mailserver.roles.parts import Parts
 
 _EXAMPLES: Final = """\
@@ -80,8 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _revoke_app_passwords(config: Config, name: str) -> None:
     """Whoever gets the name next does not get its devices. Raises CommandError."""
     try:
-        AppPasswords(login_database(Parts(config, ListLog()))).revoke(name)
-    except TemporaryAccountFailure as failure:
+        parts = Parts(config, ListLog())
+        become_database_owner(parts)
+        AppPasswords(login_database(parts)).revoke(name)
+    except (TemporaryAccountFailure, ConfigError, OSError) as failure:
         raise CommandError(
             f"{failure}: {name} is deleted, its app passwords are not: "
             f"run `mailserver app-password revoke {name} --all` as root"

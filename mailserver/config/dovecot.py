@@ -30,7 +30,8 @@ RENAMED: Final = {
 }
 # Sections whose contents change nothing here: other services, and the names of folders.
 QUIET_SECTIONS: Final = frozenset({"mailbox", "dict", "map", "metric", "event_exporter"})
-SYSTEM_DRIVERS: Final = frozenset({"pam", "shadow", "passwd", "bsdauth"})
+SYSTEM_DRIVERS: Final = frozenset({"shadow", "passwd", "bsdauth"})
+PAM_SERVICE: Final = "dovecot"  # where args name none
 _LINE: Final = re.compile(r"([^\s={}]+)\s*=\s*(.*)", re.DOTALL)
 _SECTION: Final = re.compile(r'(\S+)(?:\s+("[^"]*"|[^{]*?))?\s*\{', re.DOTALL)
 
@@ -141,7 +142,7 @@ def meaning(top: Section) -> tuple[list[Setting], list[str]]:
     for setting in top.settings:
         _top_level(setting, settings, warnings)
     _mail_location(settings)
-    for section in top.sections:
+    for section in sorted(top.sections, key=lambda section: section.kind == "userdb"):
         _section(section, settings, warnings)
     return list(settings.values()), warnings
 
@@ -224,8 +225,13 @@ def _account_source(section: Section, settings: dict[str, Setting]) -> None:
     driver = values.get("driver", section.name).strip()
     if driver in ("prefetch", "static") and section.kind == "userdb":
         return
+    if driver == "pam":
+        _pam(section, values, settings)
+        return
     if driver in SYSTEM_DRIVERS:
-        _add_source(settings, "system", section.where)
+        # PAM's users are passwd's: a userdb adds nobody to them.
+        if section.kind == "passdb" or "pam" not in _sources(settings):
+            _add_source(settings, "system", section.where)
         return
     if driver != "passwd-file":
         raise ConfigError(
@@ -238,13 +244,27 @@ def _account_source(section: Section, settings: dict[str, Setting]) -> None:
         settings["passwd_file"] = Setting("passwd_file", path.replace("$", "$$"), section.where)
 
 
+def _pam(section: Section, values: dict[str, str], settings: dict[str, Setting]) -> None:
+    """`args = [session=yes] [setcred=yes] [max_requests=N] [SERVICE]`, and 2.4's passdb_pam… settings."""
+    words = [word for word in values.get("args", "").split() if "=" not in word and word != "*"]
+    service = values.get("service_name") or values.get("passdb_pam_service_name") or " ".join(words[-1:])
+    if "%" in service or not service:
+        service = PAM_SERVICE
+    settings["pam_service"] = Setting("pam_service", service, section.where)
+    _add_source(settings, "pam", section.where)
+
+
+def _sources(settings: dict[str, Setting]) -> list[str]:
+    before = settings.get("account_sources")
+    return before.value.split() if before is not None else []
+
+
 def _path_in_args(args: str) -> str:
     paths = [word for word in args.split() if word.startswith("/")]
     return paths[-1] if paths else ""
 
 
 def _add_source(settings: dict[str, Setting], word: str, where: str) -> None:
-    before = settings.get("account_sources")
-    words = before.value.split() if before is not None else []
+    words = _sources(settings)
     if word not in words:
         settings["account_sources"] = Setting("account_sources", " ".join([*words, word]), where)

@@ -17,6 +17,7 @@ from mailserver.accounts.throttle import Throttle
 from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
+from mailserver.rights.as_user import Identity, become
 from mailserver.roles.parts import Parts, has_system_accounts
 
 POSTFIX_QUEUE: Final = "/var/spool/postfix"
@@ -55,10 +56,24 @@ def local_domains(config: Config) -> frozenset[str]:
 
 def login_database(parts: Parts) -> LoginDatabase:
     """Where logins leave what they know: root's with system accounts, else the mail owner's."""
-    config = parts.config
-    is_for_another = os.geteuid() == 0 and not has_system_accounts(config)
-    owner = (parts.mail_owner.uid, parts.mail_owner.gid) if is_for_another else None
-    return LoginDatabase(os.path.join(config.string("state_directory"), "auth", "logins.db"), owner)
+    owner = _database_owner(parts)
+    ids = None if owner is None else (owner.uid, owner.gid)
+    return LoginDatabase(os.path.join(parts.config.string("state_directory"), "auth", "logins.db"), ids)
+
+
+def _database_owner(parts: Parts) -> Identity | None:
+    """Whose the data base is, where root is not to use it itself."""
+    if os.geteuid() != 0 or has_system_accounts(parts.config) or parts.mail_owner.uid == 0:
+        return None
+    return Identity(parts.config.string("mail_owner"), parts.mail_owner.uid, parts.mail_owner.gid)
+
+
+def become_database_owner(parts: Parts) -> None:
+    """A command of root's touches the data base as whoever owns it, for good: the directory is not root's."""
+    owner = _database_owner(parts)
+    if owner is not None:
+        login_database(parts).prepare()
+        become(owner)
 
 
 def checks(parts: Parts) -> tuple[SourcePasswordCheck, ScramCheck]:

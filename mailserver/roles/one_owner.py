@@ -7,6 +7,7 @@ host and the delivery agent itself.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -26,7 +27,7 @@ from mailserver.roles.hangup import reopen_log_on_hangup
 from mailserver.roles.instance import lock_queue
 from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
 from mailserver.roles.local_side import LocalSide
-from mailserver.roles.logins import judge
+from mailserver.roles.logins import judge, login_database
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.queueing import local_agents, make_runner
@@ -96,6 +97,8 @@ class OneOwnerServer(Service):
                 f"{closed}: Python lies below it and the mail_owner cannot pass: "
                 "install into a directory that everybody may pass (chmod o+x), or use the system's Python"
             )
+        with contextlib.suppress(OSError):  # whoever needs it says why it has none
+            login_database(self._parts).prepare()
         if isinstance(self._parts.log, FileLog):
             self._parts.log.give_to(owner.uid, owner.gid)
         become(Identity(self._parts.config.string("mail_owner"), owner.uid, owner.gid))

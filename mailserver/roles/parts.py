@@ -17,9 +17,10 @@ from typing import Final
 from mailserver.accounts.account import Account, AccountDirectory
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.logged_in import LoggedIn
+from mailserver.accounts.pam import Pam, PamAccounts
 from mailserver.accounts.passwd_file import MailOwner, PasswdFile
 from mailserver.accounts.source import AccountSource
-from mailserver.accounts.system import SystemAccounts
+from mailserver.accounts.system import SystemAccounts, ValidUids
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.header_rewriting import HeaderRewriting
@@ -52,7 +53,7 @@ from mailserver.tables.secret import SecretTable
 from mailserver.tables.table import Table, TableError
 from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file, stamp_file
 
-_SOURCES: Final = ("passwd-file", "system")
+_SOURCES: Final = ("passwd-file", "system", "pam")
 _COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
 
 
@@ -72,7 +73,7 @@ def mail_log(config: Config) -> MailLog:
 
 def has_system_accounts(config: Config) -> bool:
     """Whether mail has many owners: then each role has a process of its own."""
-    return "system" in config.words("account_sources") and os.geteuid() == 0
+    return not {"system", "pam"}.isdisjoint(config.words("account_sources")) and os.geteuid() == 0
 
 
 class Parts:
@@ -206,6 +207,9 @@ class Parts:
             return PasswdFile(config.string("passwd_file"), self.mail_owner, config.string("mail_home"))
         if word == "system":
             return SystemAccounts(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
+        if word == "pam":
+            uids = ValidUids(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
+            return PamAccounts(Pam(config.string("pam_service")), uids)
         raise config.error("account_sources", f"unknown source {word}: write {' or '.join(_SOURCES)}")
 
     @cached_property

@@ -150,6 +150,14 @@ def test_an_open_relay_is_fatal(home: Path) -> None:
     assert found.is_fatal and not found.relay_is_safe
 
 
+def test_a_pam_service_that_nothing_describes(home: Path) -> None:
+    """PAM's other service would answer, and deny everybody on some systems."""
+    add(home, "account_sources = passwd-file pam", "pam_service = no-such-service", "mail_owner = nobody")
+    assert [text for text in problems(home) if "no /etc/pam.d/no-such-service" in text]
+    add(home, "account_sources = passwd-file")
+    assert not [text for text in problems(home) if "pam" in text]
+
+
 def test_a_missing_spool(home: Path) -> None:
     """Nothing could be delivered."""
     shutil.rmtree(home / "spool" / "mail")

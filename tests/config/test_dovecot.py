@@ -53,9 +53,29 @@ def test_version_2_3(tmp_path: Path) -> None:
     assert config.string("smtpd_tls_key_file") == "/etc/ssl/x.key"
     assert config.boolean("disable_plaintext_auth") is False
     assert config.words("auth_mechanisms") == ("plain", "login")
-    assert config.words("account_sources") == ("passwd-file", "system")
+    assert config.words("account_sources") == ("passwd-file", "pam")
     assert config.string("passwd_file") == "/etc/dovecot/users"
     assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sources", "service"),
+    [
+        ("passdb {\n driver = pam\n}\nuserdb {\n driver = passwd\n}\n", ("pam",), "dovecot"),
+        ("userdb {\n driver = passwd\n}\npassdb {\n driver = pam\n}\n", ("pam",), "dovecot"),
+        ("passdb {\n driver = pam\n args = session=yes mail\n}\n", ("pam",), "mail"),
+        ("passdb {\n driver = pam\n args = %s\n}\n", ("pam",), "dovecot"),
+        ("passdb {\n driver = pam\n args = *\n}\n", ("pam",), "dovecot"),
+        ("passdb pam {\n service_name = mail\n}\n", ("pam",), "mail"),
+        ("passdb {\n driver = shadow\n}\nuserdb {\n driver = passwd\n}\n", ("system",), "mailserver"),
+        ("passdb {\n driver = pam\n}\npassdb {\n driver = shadow\n}\n", ("pam", "system"), "dovecot"),
+    ],
+)
+def test_whose_passwords(tmp_path: Path, text: str, sources: tuple[str, ...], service: str) -> None:
+    """PAM is asked where Dovecot asked it; a userdb's users are the same that it has."""
+    config = written(tmp_path, MAIN, "", text)
+    assert config.words("account_sources") == sources
+    assert config.string("pam_service") == service
 
 
 def test_version_2_4(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ own are never touched; the mail spool, homes and state lie in one temporary dire
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,7 @@ class RootServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self.wrapper = ""  # a command that runs the server
+        self.mounted = ["passwd", "shadow", "group"]  # what stands in /etc in its namespace
         self.log = self.directory / "mail.log"
         self.spool = self.directory / "mail"
         self._write_accounts()
@@ -149,19 +151,45 @@ class RootServer:
     def start(self) -> None:
         """The server answers; it runs in a mount namespace of its own."""
         program, environment = interpreter()
-        etc = self.directory / "etc"
-        mounts = "; ".join(f"mount --bind {etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group"))
         run = f"{self.wrapper} {program} -m mailserver.commands.main -c {self.directory}/config run"
         self._starts += 1
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{mounts} && exec {run}"],
+                self.in_namespace(run),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
         wait_for(self._answers, "the server to listen")
+
+    def in_namespace(self, command: str) -> list[str]:
+        """A command line that runs the shell's command with these accounts."""
+        mounts = " && ".join(f"mount --bind {self.etc}/{name} /etc/{name}" for name in self.mounted)
+        script = f"{mounts} && exec {command}"
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+
+    def command(self, *words: str) -> str:
+        """What a `mailserver` subcommand prints there; it must succeed."""
+        program, environment = interpreter()
+        line = [program, "-m", "mailserver.commands.main", "-c", str(self.directory / "config"), *words]
+        done = subprocess.run(
+            self.in_namespace(shlex.join(line)),
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def pam_service(self, name: str, *lines: str) -> None:
+        """The server's machine has that file in /etc/pam.d; called before `start`."""
+        if "pam.d" not in self.mounted:
+            shutil.copytree("/etc/pam.d", self.etc / "pam.d")
+            self.mounted.append("pam.d")
+        (self.etc / "pam.d" / name).write_text("".join(f"{line}\n" for line in lines))
 
     def _answers(self) -> bool:
         assert self.process is not None

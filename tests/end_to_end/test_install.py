@@ -37,7 +37,7 @@ def test_install_and_uninstall(machine: Machine) -> None:
     )
     unit = machine.run("cat /usr/local/lib/systemd/system/mailserver.service")
     assert "ExecStart=/opt/mailserver/bin/twistd" in unit
-    machine.run("test -e /etc/logrotate.d/mailserver && getent passwd mailserver")
+    machine.run("test -e /etc/logrotate.d/mailserver -a -e /etc/pam.d/mailserver && getent passwd mailserver")
     machine.run("mailserver init /etc/mailserver --hostname mail.example.org")
     taken = machine.run("/source/etc/install mta")
     assert "sendmail, mailq and newaliases are ours now" in taken
@@ -46,9 +46,8 @@ def test_install_and_uninstall(machine: Machine) -> None:
     assert machine.run("command -v postconf").strip() == "/usr/local/sbin/postconf"
     machine.run("make -C /source uninstall")
     assert machine.run(MTA_FILES) == before
-    left = (
-        "find /opt /usr/local /etc/systemd /etc/logrotate.d -name '*mailserver*' -o -lname '/opt/mailserver*'"
-    )
+    places = "/opt /usr/local /etc/systemd /etc/logrotate.d /etc/pam.d"
+    left = f"find {places} -name '*mailserver*' -o -lname '/opt/mailserver*'"
     assert machine.run(left) == ""
     machine.run("test -e /etc/mailserver/main.cf && getent passwd mailserver")
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import imaplib
 import json
-import os
 import poplib
 import re
-import shlex
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.accounts.scram_client import ScramClient, log_in
-from tests.end_to_end.root_server import PASSWORD, RootServer, interpreter
+from tests.end_to_end.root_server import PASSWORD, RootServer
 from tests.end_to_end.server import Server, running
 from tests.end_to_end.test_exchange import untrusting
 
@@ -131,19 +129,8 @@ def test_app_passwords_of_system_accounts() -> None:
     server = RootServer()
     server.start()
     try:
-        program, environment = interpreter()
-        command = [program, "-m", "mailserver.commands.main", "-c", str(server.directory / "config")]
-        etc = " && ".join(
-            f"mount --bind {server.etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group")
-        )
-        words = shlex.join(
-            [*command, "app-password", "add", "ursula", "phone", "--protocol", "imap", "--json"]
-        )
-        made = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{etc} && exec {words}"],
-            env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-        password = json.loads(made.stdout)["password"]
+        made = server.command("app-password", "add", "ursula", "phone", "--protocol", "imap", "--json")
+        password = json.loads(made)["password"]
         log_in_plainly(server.ports["imaps"], "ursula", password)
         log_in_plainly(server.ports["imaps"], "ursula", PASSWORD)
         assert "auth: Info: imap(ursula,127.0.0.1): app password phone is right" in server.log_text()

@@ -60,6 +60,8 @@ PARAMETERS: Final = (
              "System users above this number have no login; 0 is no limit.", "dovecot"),
     honoured("account_sources", Type.LIST, "passwd-file system",
              "Where accounts come from, the first that has a name wins: passwd-file, system, pam.", "ours"),
+    honoured("pam_service", Type.STRING, "mailserver",
+             "The service of /etc/pam.d that the source pam asks; with a dovecot.conf, dovecot.", "ours"),
     honoured("passwd_file", Type.STRING, "$config_directory/users",
              "The file of accounts, in Dovecot's passwd-file format.", "ours"),
     honoured("mail_location", Type.STRING, "",
