@@ -14,16 +14,27 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 LONGEST_LINE: Final = 2000  # characters of text; log readers and syslog cut at 2 KiB
+_VARIABLE: Final = re.compile(r"%(?:\{([^{}]*)\}|(.))")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, limit: int = 1000) -> str:
     """The text, at most `limit` characters, with `?` for control characters and those that turn direction."""
     return _UNSAFE.sub("?", text)[:limit]
+
+
+def filled(template: str, values: Mapping[str, object]) -> str:
+    """The template with Dovecot's `%x`, `%{name}` and `%%` replaced; unknown names stay recognisable."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        return "%" if name == "%" else str(values.get(name, f"UNSUPPORTED_VARIABLE_{name}"))
+
+    return _VARIABLE.sub(value, template)
 
 
 class MailLog(Protocol):

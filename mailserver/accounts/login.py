@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from ipaddress import ip_network
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.scram import Challenge, Proof
+from mailserver.accounts.throttle import Network, is_within
 
 PASSWORD_MECHANISMS: Final = ("PLAIN", "LOGIN")
+_LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("::ffff:127.0.0.0/104"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,25 @@ class Peer:
     local_port: int
     is_tls: bool
     is_secure: bool
+
+
+def peer_of(transport: Any, is_tls: bool, trusted: Sequence[Network] = ()) -> Peer:
+    """Both ends of a connection; a client in a `trusted` network is as safe as one under TLS."""
+    there, here = transport.getPeer(), transport.getHost()
+    address = str(getattr(there, "host", "") or "local")
+    return Peer(
+        address,
+        int(getattr(there, "port", 0)),
+        str(getattr(here, "host", "") or "local"),
+        int(getattr(here, "port", 0)),
+        is_tls,
+        is_tls or is_loopback(address) or is_within(address, trusted),
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the peer is on this machine: 127.0.0.0/8, ::1, or a Unix socket."""
+    return address == "local" or is_within(address, _LOOPBACK)
 
 
 @dataclass(frozen=True, slots=True)

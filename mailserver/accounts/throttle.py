@@ -1,12 +1,12 @@
 """How long an answer to a login is held back. RELIABILITY B20.
 
-Every wrong password is answered after at least 2 s. Each further *different* wrong password from the same
-place (an IPv4 address, an IPv6 /48) doubles that, up to 15 s; the answers to one place follow
-each other, so that parallel connections gain nothing, and where too many wait the next
+Every wrong password is answered after at least 2 s (auth_failure_delay). Each further *different* wrong
+password from the same place (an IPv4 address, an IPv6 /48) doubles that, up to 15 s; the answers to one
+place follow each other, so that parallel connections gain nothing, and where too many wait the next
 attempt is not checked at all. An old phone that repeats one wrong password stays at the
-first step. A right password from a place where this name logged in before is never slowed;
-one from another place waits as long as a wrong one would (but not on a place without
-failures). An account that many places guess at is slowed the same way, without
+first step. A right password from a place where this name logged in before is never slowed, nor left
+unchecked for what others do there; one from another place waits as long as a wrong one would (but not on a
+place without failures). An account that many places guess at is slowed the same way, without
 lock-out. After an hour without failures a place is forgotten. Everything is in memory and bounded.
 """
 
@@ -25,7 +25,7 @@ FIRST_DELAY: Final = 2.0  # seconds
 LONGEST_DELAY: Final = 15.0  # seconds
 MEMORY: Final = 3600.0  # seconds without a failure after which a place is forgotten
 MOST_WAITING: Final = 10  # attempts of one place whose answers are held back
-_FREE_GUESSES_AT_ACCOUNT: Final = 10  # different wrong passwords from anywhere
+_FREE_PLACES_OF_ACCOUNT: Final = 10  # places that guess at it: each is slowed by itself anyway
 _MOST_GUESSES_KEPT: Final = 16
 _MOST_PLACES: Final = 20_000
 _MOST_KNOWN: Final = 100_000
@@ -47,18 +47,34 @@ def place(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 48), strict=False))
 
 
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether the address lies in one of the networks; what is no address lies in none."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
 @dataclass(slots=True)
 class _Record:
-    """What is held against a place or an account. `guesses` maps a password's digest to the name tried."""
+    """What is held against a place or an account, and the answers held back: when, and to whom.
+
+    `guesses` are a place's different wrong passwords, by a digest, each with the name tried; for an
+    account the different places.
+    """
 
     guesses: dict[bytes, str] = field(default_factory=dict)
     last_failure: float = 0.0
     free_at: float = 0.0  # when the last held answer goes out
-    waiting: list[float] = field(default_factory=list)
+    waiting: list[tuple[float, str]] = field(default_factory=list)
 
-    def delay(self, free: int = 0) -> float:
+    def delay(self, first: float, free: int = 0) -> float:
+        """Seconds: `first` for one guess, then doubling from FIRST_DELAY."""
         steps = len(self.guesses) - free
-        return 0.0 if steps <= 0 else min(FIRST_DELAY * 2 ** (steps - 1), LONGEST_DELAY)
+        if steps <= 1:
+            return first if steps == 1 else 0.0
+        return min(FIRST_DELAY * float(2 ** (steps - 1)), LONGEST_DELAY)
 
 
 class _Records(Generic[T]):
@@ -102,8 +118,14 @@ class Throttle:
     Places in `trusted` networks (webmail, a proxy) wait the first delay only.
     """
 
-    def __init__(self, clock: Callable[[], float], trusted: Sequence[Network] = ()) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        trusted: Sequence[Network] = (),
+        first_delay: float = FIRST_DELAY,
+    ) -> None:
         self._clock = clock
+        self._first_delay = first_delay
         self._trusted = tuple(trusted)
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
@@ -112,27 +134,33 @@ class Throttle:
         self._known: _Records[bool] = _Records(_MOST_KNOWN, lambda: True)
 
     def may_check(self, address: str, name: str) -> bool:
-        """Whether the next attempt of this place is looked at; false where too many answers wait."""
-        with self._lock:
-            record = self._places.find(place(address))
-            return record is None or self._count_waiting(record) < MOST_WAITING
+        """Whether the next attempt of this place is looked at; false where too many answers wait.
 
-    def _count_waiting(self, record: _Record) -> int:
-        now = self._clock()
-        record.waiting = [due for due in record.waiting if due > now]
-        return len(record.waiting)
+        Where the name is known there, only the answers to that name count.
+        """
+        where = place(address)
+        with self._lock:
+            record = self._places.find(where)
+            if record is None:
+                return True
+            now = self._clock()
+            record.waiting = [(due, name) for due, name in record.waiting if due > now]
+            waiting = [other for _, other in record.waiting]
+            is_known = self._known.find(f"{where} {name}") is not None
+            return (waiting.count(name) if is_known else len(waiting)) < MOST_WAITING
 
     def failed(self, address: str, name: str, password: bytes) -> float:
         """Seconds to hold back the answer to a wrong password."""
+        where = place(address)
         guess = hmac.digest(self._key, name.encode("utf-8", "replace") + b"\0" + password, "sha256")
         with self._lock:
-            here = self._record(self._places, place(address))
+            here = self._record(self._places, where)
             anywhere = self._record(self._accounts, name)
-            for record in (here, anywhere):
+            for record, mark in ((here, guess), (anywhere, where.encode("utf-8", "replace"))):
                 record.last_failure = self._clock()
                 if len(record.guesses) < _MOST_GUESSES_KEPT:
-                    record.guesses[guess] = name
-            return self._hold(address, here, anywhere)
+                    record.guesses[mark] = name
+            return self._hold(address, name, here, anywhere)
 
     def _record(self, records: _Records[_Record], key: str) -> _Record:
         found = records.find(key)
@@ -140,16 +168,17 @@ class Throttle:
             records.forget(key)
         return records.touch(key)
 
-    def _hold(self, address: str, here: _Record, anywhere: _Record) -> float:
+    def _hold(self, address: str, name: str, here: _Record, anywhere: _Record) -> float:
         """Seconds until this place's next free moment, which is taken."""
-        if self._is_trusted(address):
-            return FIRST_DELAY if here.guesses else 0.0
+        if is_within(address, self._trusted):
+            return self._first_delay if here.guesses else 0.0
         now = self._clock()
-        delay = max(here.delay(), anywhere.delay(_FREE_GUESSES_AT_ACCOUNT))
+        first = self._first_delay
+        delay = max(here.delay(first), anywhere.delay(first, _FREE_PLACES_OF_ACCOUNT))
         if delay == 0.0:
             return 0.0
         here.free_at = max(here.free_at, now) + delay
-        here.waiting.append(here.free_at)
+        here.waiting.append((here.free_at, name))
         return here.free_at - now
 
     def succeeded(self, address: str, name: str) -> float:
@@ -162,16 +191,10 @@ class Throttle:
             was_known = self._known.find(f"{where} {name}") is not None
             self._known.touch(f"{where} {name}")
             here = self._record(self._places, where)
-            delay = 0.0 if was_known else self._hold(address, here, self._record(self._accounts, name))
+            anywhere = self._record(self._accounts, name)
+            delay = 0.0 if was_known else self._hold(address, name, here, anywhere)
             here.guesses = {guess: tried for guess, tried in here.guesses.items() if tried != name}
             return delay
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
 
     def forgive(self, where: str) -> bool:
         """See `Penalties.forgive`."""

@@ -70,7 +70,7 @@ class _Watch:
     def _look(self) -> None:
         settings = self._session.settings
         now = self._session.service.reactor.seconds()
-        if now - self._spoke >= settings.idle_notify_interval:
+        if 0 < settings.idle_notify_interval <= now - self._spoke:
             self._spoke = now
             self._session.output.line(b"* OK Still here")
             self._session.output.flush()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Peer
 from mailserver.imapd.session import Session
-from mailserver.maillog import MailLog
+from mailserver.imapd.settings import ImapSettings
+from mailserver.maillog import MailLog, filled
 
 
 class Journal:
@@ -23,7 +25,7 @@ class Journal:
     `session` is the session that began on it, kept when it has ended.
     """
 
-    def __init__(self, log: MailLog, clock: Any) -> None:
+    def __init__(self, log: MailLog, clock: Any, settings: ImapSettings) -> None:
         self.peer = Peer("", 0, "", 0, False, False)
         self.id = secrets.token_urlsafe(9)
         self.reason = "Connection closed"
@@ -34,6 +36,7 @@ class Journal:
         self.octets_out = 0  # what another process said before us
         self._name = ""
         self._log = log
+        self._settings = settings
         self._clock = clock
         self._started = clock.seconds()
         self._was_turned_away = False
@@ -64,14 +67,33 @@ class Journal:
         if session is None:
             self._ended_before_login()
             return
-        counts = session.counts
-        self._log.write(
-            f"imap({loggable(session.account.name)})<{os.getpid()}><{self.id}>",
-            f"Disconnected: {self.reason} in={self.octets_in} out={self.octets_out + octets_out} "
-            f"deleted={counts.deleted} expunged={counts.expunged} trashed={counts.trashed} "
-            f"hdr_count={counts.hdr_count} hdr_bytes={counts.hdr_bytes} "
-            f"body_count={counts.body_count} body_bytes={counts.body_bytes}",
+        counts, octets_out = session.counts, self.octets_out + octets_out
+        values = {
+            "i": self.octets_in, "input": self.octets_in, "o": octets_out, "output": octets_out,
+            "deleted": counts.deleted, "expunged": counts.expunged, "trashed": counts.trashed,
+            "fetch_hdr_count": counts.hdr_count, "fetch_hdr_bytes": counts.hdr_bytes,
+            "fetch_body_count": counts.body_count, "fetch_body_bytes": counts.body_bytes,
+            "session": self.id, "autoexpunged": 0,
+        }  # fmt: skip
+        summary = filled(self._settings.logout_format, values)
+        self._log.write(self._session_ident(session), f"Disconnected: {self.reason} {summary}")
+
+    def _session_ident(self, session: Session) -> str:
+        return f"imap({loggable(session.account.name)})<{os.getpid()}><{self.id}>"
+
+    def identified(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """The client says what it is; those fields are logged that imap_id_log names."""
+        wanted = self._settings.id_log
+        texts = [[text.decode("utf-8", "replace") for text in pair] for pair in fields]
+        said = ", ".join(
+            f"{name.lower()}={value}" for name, value in texts if "*" in wanted or name.lower() in wanted
         )
+        if not said:
+            return
+        if self.session is not None:
+            self._log.write(self._session_ident(self.session), f"ID sent: {said}")
+        else:
+            self._log.write("imap-login", f"ID sent: {said}: {self._fields(self._name)}")
 
     def _ended_before_login(self) -> None:
         seconds = int(self._clock.seconds() - self._started)

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn, Login
-from mailserver.accounts.login import Granted, Logins, Peer
+from mailserver.accounts.login import Granted, Logins, Peer, peer_of
 from mailserver.imapd import capability
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
 from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
@@ -79,7 +79,7 @@ class ImapServer(IMAP4Server):
         self._handover = handover
         self._sessions = sessions
         self._logged_in = logged_in or LoggedIn()
-        self._journal = Journal(log, service.reactor)
+        self._journal = Journal(log, service.reactor, service.settings)
         self._entrance = Entrance(service, logins, registry, self._journal, self._bindings)
         self._session: Session | None = None
         self._resumed: tuple[Account, Preamble] | None = None
@@ -122,17 +122,7 @@ class ImapServer(IMAP4Server):
         self._output.flush()
 
     def _peer_of(self, is_tls: bool) -> Peer:
-        there, here = self.transport.getPeer(), self.transport.getHost()
-        address = str(getattr(there, "host", "") or "local")
-        is_local = address.startswith("127.") or address in ("::1", "local", "::ffff:127.0.0.1")
-        return Peer(
-            address,
-            int(getattr(there, "port", 0)),
-            str(getattr(here, "host", "") or "local"),
-            int(getattr(here, "port", 0)),
-            is_tls,
-            is_tls or is_local,
-        )
+        return peer_of(self.transport, is_tls, self._service.settings.trusted_networks)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Everything that the session held is given back."""
@@ -382,18 +372,30 @@ class ImapServer(IMAP4Server):
             self._output.line(b"* CAPABILITY " + self._capabilities())
             return ok("Capability completed.")
         if command.name == "ID":
-            self._output.line(b"* ID (" + string(b"name") + b" " + string(b"mailserver") + b")")
+            self._journal.identified(command.arguments.fields)
+            self._output.line(b"* ID " + self._identity())
             return ok("ID completed.")
         self._output.line(b"* BYE Logging out")
         self._journal.reason = "Logged out"
         return ok("Logout completed.")
 
     def _capabilities(self) -> bytes:
-        if self._session is not None:
+        configured = self._service.settings.capability
+        if self._session is None:
+            found = self._entrance.capabilities(self._tls is not None)
+        elif configured and not configured.startswith("+"):
+            return configured.encode("ascii", "replace")
+        else:
             size = self._service.settings.largest_message
             has_acls = self._session.store.keeps_acls
-            return capability.after_login(size, self._input.is_compressed, self._may_leave, has_acls)
-        return self._entrance.capabilities(self._tls is not None)
+            found = capability.after_login(size, self._input.is_compressed, self._may_leave, has_acls)
+        more = configured[1:].split() if configured.startswith("+") else []
+        return b" ".join([found, *[word.encode("ascii", "replace") for word in more]])
+
+    def _identity(self) -> bytes:
+        """What we say of ourselves. RFC 2971 §3.3."""
+        words = [string(word.encode()) for pair in self._service.settings.identity for word in pair]
+        return b"(" + b" ".join(words) + b")" if words else b"NIL"
 
     def _compress(self, command: Command) -> Reply | None:
         """Both streams are compressed from here on. RFC 4978 §3."""

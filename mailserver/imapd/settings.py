@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mailserver.accounts.login import PASSWORD_MECHANISMS
+from mailserver.accounts.throttle import Network
+
+LOGOUT_FORMAT: Final = (
+    "in=%i out=%o deleted=%{deleted} expunged=%{expunged} trashed=%{trashed} hdr_count=%{fetch_hdr_count} "
+    "hdr_bytes=%{fetch_hdr_bytes} body_count=%{fetch_body_count} body_bytes=%{fetch_body_bytes}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +20,15 @@ class ImapSettings:
     """Octets and seconds. `tap` fills it from main.cf and dovecot.conf.
 
     `allow_plaintext` lets passwords travel without TLS from anywhere
-    (`disable_plaintext_auth = no`); loopback always may.
+    (`disable_plaintext_auth = no`); loopback and `trusted_networks` always may. `identity` is what ID
+    answers, `id_log` the fields of the client's ID to log, `*` for all. `capability` replaces the list after
+    login, or with a `+` adds to both.
     """
 
     greeting: str = "Mail server ready."
     message_size_limit: int = 10_240_000
     allow_plaintext: bool = False
+    trusted_networks: Sequence[Network] = ()
     mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
     login_timeout: float = 180
     idle_timeout: float = 1800
@@ -27,6 +38,10 @@ class ImapSettings:
     line_limit: int = 65_536
     login_line_limit: int = 8_192
     login_literal_limit: int = 4_096
+    identity: tuple[tuple[str, str], ...] = (("name", "mailserver"),)
+    id_log: tuple[str, ...] = ()
+    capability: str = ""
+    logout_format: str = LOGOUT_FORMAT
     acl_anyone: bool = False  # whether clients give rights to `anyone` and `authenticated`
     most_login_failures: int = 3
     most_bad_commands_before_login: int = 3

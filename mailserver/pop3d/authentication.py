@@ -10,7 +10,6 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final
 
 from mailserver.accounts.login import Granted, Refused
@@ -88,12 +87,3 @@ def _plain(response: bytes) -> Credentials:
 def name_of(raw: bytes) -> str:
     """The name as text; one that can be nobody's stays recognisably so."""
     return raw[: LONGEST_NAME + 1].decode("utf-8", "replace")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether the peer is on this machine: 127.0.0.0/8, ::1, or a Unix socket."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address == "local"
-    return parsed.is_loopback or bool(getattr(parsed, "ipv4_mapped", None) and parsed.ipv4_mapped.is_loopback)  # type: ignore[union-attr]

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn, Login
-from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
+from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered, peer_of
 from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.maillog import MailLog
@@ -43,7 +43,6 @@ from mailserver.pop3d.authentication import (
     by_scram,
     challenge_line,
     from_auth,
-    is_loopback,
     name_of,
 )
 from mailserver.pop3d.lines import LineQueue, LineTooLong
@@ -102,7 +101,7 @@ class Pop3Server(POP3):
         self._handover = handover
         self._sessions = sessions
         self._clock = reactor
-        self._record = ConnectionRecord(log, secrets.token_urlsafe(9))
+        self._record = ConnectionRecord(log, secrets.token_urlsafe(9), settings.logout_format)
         self._started = reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
         self._user: bytes | None = None
@@ -145,16 +144,7 @@ class Pop3Server(POP3):
         self._write(b"+OK %b\r\n" % self._settings.greeting.encode("ascii", "replace"))
 
     def _peer_of(self, is_tls: bool) -> Peer:
-        there, here = self.transport.getPeer(), self.transport.getHost()
-        address = str(getattr(there, "host", "") or "local")
-        return Peer(
-            address,
-            int(getattr(there, "port", 0)),
-            str(getattr(here, "host", "") or "local"),
-            int(getattr(here, "port", 0)),
-            is_tls,
-            is_tls or is_loopback(address),
-        )
+        return peer_of(self.transport, is_tls, self._settings.trusted_networks)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The maildrop is released, once no command uses it any more."""
@@ -213,6 +203,7 @@ class Pop3Server(POP3):
         if octets and not self._is_lost:
             if self._transcript is not None:
                 (self._transcript.content if is_content else self._transcript.server)(octets)
+            self._record.octets_out += len(octets)
             self.transport.write(octets)
 
     # Back-pressure: see IPushProducer.
@@ -237,6 +228,7 @@ class Pop3Server(POP3):
         """Commands run in order, each after the one before has been answered."""
         if self._is_closing:
             return
+        self._record.octets_in += len(data)
         self._input.add(data)
         self._advance()
         if self._input.held > HELD and not self._is_closing:

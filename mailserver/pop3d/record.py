@@ -10,8 +10,9 @@ import os
 from typing import Final
 
 from mailserver.accounts.login import Peer
-from mailserver.maillog import MailLog
+from mailserver.maillog import MailLog, filled
 from mailserver.pop3d.maildrop import Maildrop
+from mailserver.pop3d.settings import LOGOUT_FORMAT
 
 LOGGED_OUT_EARLY: Final = "Aborted login by logging out"
 
@@ -19,8 +20,10 @@ LOGGED_OUT_EARLY: Final = "Aborted login by logging out"
 class ConnectionRecord:
     """See the module. `name` and `method` are those of the last attempt; `account` of the login."""
 
-    def __init__(self, log: MailLog, session: str) -> None:
+    def __init__(self, log: MailLog, session: str, logout_format: str = LOGOUT_FORMAT) -> None:
         self._log = log
+        self._logout_format = logout_format
+        self.octets_in = self.octets_out = 0
         self.session = session
         self.peer = Peer("local", 0, "local", 0, False, False)
         self.name = self.method = self.account = ""
@@ -64,12 +67,22 @@ class ConnectionRecord:
     def session_ended(self, maildrop: Maildrop, is_updated: bool) -> None:
         """The session is over, with or without its deletions."""
         topped, retrieved = maildrop.topped, maildrop.retrieved
-        deleted = len(maildrop.deleted) if is_updated else 0
-        self._write(
-            f"Disconnected: {self.reason} top={topped.messages}/{topped.octets}, "
-            f"retr={retrieved.messages}/{retrieved.octets}, "
-            f"del={deleted}/{len(maildrop.uids)}, size={sum(maildrop.sizes)}"
-        )
+        deleted = maildrop.deleted if is_updated else set()
+        facts = {
+            ("i", "input"): self.octets_in,
+            ("o", "output"): self.octets_out,
+            ("t", "top_count"): topped.messages,
+            ("p", "top_bytes"): topped.octets,
+            ("r", "retr_count"): retrieved.messages,
+            ("b", "retr_bytes"): retrieved.octets,
+            ("d", "deleted_count"): len(deleted),
+            ("", "deleted_bytes"): sum(map(maildrop.size, deleted)),
+            ("m", "message_count"): len(maildrop.uids),
+            ("s", "message_bytes"): sum(maildrop.sizes),
+            ("", "session"): self.session,
+        }
+        values = {name: value for names, value in facts.items() for name in names}
+        self._write(f"Disconnected: {self.reason} {filled(self._logout_format, values)}")
 
     def _write(self, text: str) -> None:
         self._log.write(f"pop3({loggable(self.account)})<{os.getpid()}><{self.session}>", text)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mailserver.accounts.login import PASSWORD_MECHANISMS
+from mailserver.accounts.throttle import Network
 from mailserver.pop3d.uidl import DEFAULT_FORMAT, uidl_maker
+
+LOGOUT_FORMAT: Final = "top=%t/%p, retr=%r/%b, del=%d/%m, size=%s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,15 +18,17 @@ class Pop3Settings:
     """Octets and seconds. `tap` fills it from main.cf and dovecot.conf.
 
     `allow_plaintext` lets passwords travel without TLS from anywhere
-    (`disable_plaintext_auth = no`); loopback always may. `marks_seen` is the opposite of
-    `pop3_no_flag_updates`. Raises ValueError for a `uidl_format` that cannot be.
+    (`disable_plaintext_auth = no`); loopback and `trusted_networks` always may. `marks_seen` is the
+    opposite of `pop3_no_flag_updates`. Raises ValueError for a `uidl_format` that cannot be.
     """
 
     greeting: str = "Mail server ready."
     uidl_format: str = DEFAULT_FORMAT
     allow_plaintext: bool = False
+    trusted_networks: Sequence[Network] = ()
     mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
     marks_seen: bool = True
+    logout_format: str = LOGOUT_FORMAT
     login_timeout: float = 180
     idle_timeout: float = 600  # RFC 1939 §3: at least ten minutes
     line_limit: int = 512

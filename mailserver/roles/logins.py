@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from ipaddress import ip_network
 from typing import Final
 
 from mailserver.accounts.app_passwords import AppPasswords
@@ -13,7 +14,7 @@ from mailserver.accounts.login_database import LoginDatabase
 from mailserver.accounts.rehash import Rehash
 from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.scram_dialogue import MECHANISM as SCRAM
-from mailserver.accounts.throttle import Throttle
+from mailserver.accounts.throttle import Network, Throttle
 from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
@@ -28,6 +29,15 @@ def mechanisms(config: Config) -> tuple[str, ...]:
     """Those of `auth_mechanisms` that there are here, in that order."""
     words = (word.upper().removesuffix("-PLUS") for word in config.words("auth_mechanisms"))
     return tuple(dict.fromkeys(word for word in words if word in _KNOWN))
+
+
+def trusted_networks(config: Config) -> tuple[Network, ...]:
+    """The networks of login_trusted_networks. Raises ConfigError."""
+    try:
+        words = config.words("login_trusted_networks")
+        return tuple(ip_network(word.replace("[", "").replace("]", ""), strict=False) for word in words)
+    except ValueError as error:
+        raise config.error("login_trusted_networks", f"{error}: write addresses and networks") from error
 
 
 def dovecot_socket(config: Config) -> str:
@@ -97,4 +107,6 @@ def judge(parts: Parts) -> Judge:
     has_scram = SCRAM in mechanisms(parts.config)
     if has_scram and not check.app_passwords_only:
         check.after_login.append(scram.enrol)
-    return Judge(check, Throttle(time.monotonic), parts.log, scram if has_scram else None)
+    first_delay = parts.config.seconds("auth_failure_delay")
+    throttle = Throttle(time.monotonic, trusted_networks(parts.config), first_delay)
+    return Judge(check, throttle, parts.log, scram if has_scram else None)

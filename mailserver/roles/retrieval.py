@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mailserver import __version__
 from mailserver.accounts.groups import groups_of
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
@@ -17,7 +18,7 @@ from mailserver.imapd.settings import ImapSettings
 from mailserver.pop3d.factory import Pop3Factory
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
-from mailserver.roles.logins import mechanisms
+from mailserver.roles.logins import mechanisms, trusted_networks
 from mailserver.roles.parts import Parts
 from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import StoreRegistry
@@ -36,7 +37,12 @@ def imap_settings(config: Config) -> ImapSettings:
         greeting=config.string("login_greeting"),
         message_size_limit=config.octets("message_size_limit"),
         allow_plaintext=allows_plaintext(config),
+        trusted_networks=trusted_networks(config),
         mechanisms=mechanisms(config),
+        identity=identity(config.words("imap_id_send")),
+        id_log=tuple(word.lower() for word in config.words("imap_id_log")),
+        capability=config.string("imap_capability"),
+        logout_format=config.string("imap_logout_format"),
         login_timeout=config.seconds("login_timeout"),
         idle_timeout=config.seconds("imap_timeout"),
         idle_notify_interval=config.seconds("imap_idle_notify_interval"),
@@ -52,13 +58,25 @@ def pop3_settings(config: Config) -> Pop3Settings:
             greeting=config.string("login_greeting"),
             uidl_format=config.string("pop3_uidl_format"),
             allow_plaintext=allows_plaintext(config),
+            trusted_networks=trusted_networks(config),
             mechanisms=mechanisms(config),
-            marks_seen=True,
+            marks_seen=not config.boolean("pop3_no_flag_updates"),
+            logout_format=config.string("pop3_logout_format"),
             login_timeout=config.seconds("login_timeout"),
             idle_timeout=config.seconds("pop3_timeout"),
         )
     except ValueError as error:
         raise config.error("pop3_uidl_format", str(error)) from error
+
+
+def identity(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The pairs of imap_id_send: `*` is what we know of the field. Dovecot's wiki, imap_id_send."""
+    system = os.uname()
+    known = {
+        "name": "mailserver", "version": __version__, "os": system.sysname, "os-version": system.release,
+    }  # fmt: skip
+    pairs = zip(words[::2], words[1::2], strict=False)
+    return tuple((name, known.get(name.lower(), "") if value == "*" else value) for name, value in pairs)
 
 
 def allows_plaintext(config: Config) -> bool:

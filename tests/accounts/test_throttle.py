@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from mailserver.accounts.throttle import LONGEST_DELAY, MEMORY, Throttle, place
+from mailserver.accounts.throttle import LONGEST_DELAY, MEMORY, MOST_WAITING, Throttle, place
 
 
 class Time:
@@ -131,3 +131,48 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(300):
         throttle.failed("192.0.2.1", "alice", b"%d" % n)
     assert max(count for _, count, _ in throttle.penalties()) <= 16
+
+
+def test_the_first_delay_may_be_set() -> None:
+    """auth_failure_delay: of the first guess alone, and all that a trusted network waits."""
+    time = Time()
+    throttle = Throttle(time, [ipaddress.ip_network("192.0.2.0/24")], first_delay=0.5)
+    delays = []
+    for n in range(4):
+        delays.append(throttle.failed("198.51.100.1", f"user{n}", b"x"))
+        time.now += delays[-1]
+    assert delays == [0.5, 4, 8, 15]
+    assert [throttle.failed("192.0.2.1", f"name{n}", b"x") for n in range(3)] == [0.5] * 3
+
+
+def test_a_forgiven_place_begins_anew() -> None:
+    """`mailserver penalty --clear`."""
+    throttle = Throttle(Time())
+    throttle.failed("192.0.2.1", "alice", b"1")
+    throttle.failed("192.0.2.1", "alice", b"2")
+    assert throttle.forgive("192.0.2.1") and not throttle.forgive("192.0.2.1")
+    assert throttle.penalties() == []
+    assert throttle.failed("192.0.2.1", "bob", b"3") == 2
+
+
+def test_who_is_known_is_checked_whatever_others_do_there() -> None:
+    """A flood of guesses from behind the same address keeps no colleague out; a name's own flood ends."""
+    throttle = Throttle(Time())
+    throttle.succeeded("192.0.2.1", "alice")
+    for n in range(MOST_WAITING):
+        throttle.failed("192.0.2.1", f"user{n}", b"x")
+    assert not throttle.may_check("192.0.2.1", "bob")
+    assert throttle.may_check("192.0.2.1", "alice") and throttle.succeeded("192.0.2.1", "alice") == 0
+    for n in range(MOST_WAITING):
+        assert throttle.may_check("192.0.2.1", "alice")
+        throttle.failed("192.0.2.1", "alice", b"%d" % n)
+    assert not throttle.may_check("192.0.2.1", "alice")
+
+
+def test_a_hundred_guesses_from_one_place_slow_nobody_elsewhere() -> None:
+    """B20: not even a login of the same account from a place where it never was."""
+    time = Time()
+    throttle = Throttle(time)
+    for n in range(100):
+        time.now += throttle.failed("192.0.2.1", "alice", b"%d" % n)
+    assert throttle.succeeded("198.51.100.1", "alice") == 0

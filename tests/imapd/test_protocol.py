@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -266,6 +267,66 @@ def test_a_kicked_session() -> None:
     assert client.read() == b"* BYE Kicked by an administrator.\r\n"
     assert not client.is_open and logged_in.logins() == []
     assert server.log.lines[-1][1].startswith("Disconnected: Kicked by an administrator in=")
+
+
+# What Dovecot's users have set.
+
+
+def test_trusted_networks_need_no_tls() -> None:
+    """login_trusted_networks: they are as safe as loopback, the others are not."""
+    settings = ImapSettings(trusted_networks=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")))
+    server = Server(settings)
+    for address in ("192.0.2.7", "2001:db8::1"):
+        assert b"a OK" in server.connect(address).ask(b"a LOGIN alice secret")
+        assert server.logins.attempts[-1].peer.is_secure
+    outside = server.connect("198.51.100.1")
+    assert b"LOGINDISABLED" in outside.read()
+    assert outside.ask(b"a LOGIN alice secret").startswith(b"a NO [PRIVACYREQUIRED]")
+
+
+def test_what_id_says_and_logs() -> None:
+    """imap_id_send and imap_id_log, before and after the login; RFC 2971."""
+    server = Server(ImapSettings(identity=(("name", "x"), ("os", "Linux")), id_log=("name", "version")))
+    client = server.connect()
+    assert b'* ID ("name" "x" "os" "Linux")' in client.ask(
+        b'a ID ("Name" "Mutt" "os" "hidden" "version" "1")'
+    )
+    client.send(b"b LOGIN alice secret")
+    client.send(b'c ID ("name" "Mutt\r\n2")')
+    client.send(b'd ID ("name" "Mutt 2")')
+    client.send(b"e ID NIL")
+    texts = [text for _, text in server.log.lines if text.startswith("ID sent")]
+    assert texts[0].startswith("ID sent: name=Mutt, version=1: user=<>, rip=127.0.0.1")
+    assert texts[1:] == ["ID sent: name=Mutt 2"]
+    assert b"* ID NIL" in Server(ImapSettings(identity=())).connect().ask(b"a ID NIL")
+
+
+@pytest.mark.parametrize(
+    ("capability", "found"),
+    [
+        ("+XFOO XBAR", rb"\* OK \[CAPABILITY IMAP4rev1 .* XFOO XBAR\] "),
+        ("IMAP4rev1 XBAZ", rb"\* OK \[CAPABILITY .*AUTH="),
+    ],
+)
+def test_configured_capabilities(capability: str, found: bytes) -> None:
+    """imap_capability: more of them in both lists, or another list after the login."""
+    client = Server(ImapSettings(capability=capability)).connect()
+    assert re.match(found, client.read())
+    answer = client.ask(b"a LOGIN alice secret")
+    if capability.startswith("+"):
+        assert b" IDLE " in answer and b" XFOO XBAR]" in answer
+    else:
+        assert answer == b"a OK [CAPABILITY IMAP4rev1 XBAZ] Logged in\r\n"
+
+
+def test_the_logout_format() -> None:
+    """imap_logout_format, in Dovecot's variables."""
+    server = Server(ImapSettings(logout_format="%i/%{output} 100%% %{nonsense} %x"))
+    server.log_in().send(b"b LOGOUT")
+    assert re.fullmatch(
+        r"Disconnected: Logged out \d+/\d+ 100% UNSUPPORTED_VARIABLE_nonsense UNSUPPORTED_VARIABLE_x",
+        server.log.lines[-1][1],
+    )
 
 
 # After login.

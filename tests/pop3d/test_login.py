@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from mailserver.accounts.login import Granted, Refused
 from mailserver.pop3d.factory import Pop3Settings
 from mailserver.store.contract import MailboxBusy, StoreFailure
 from tests.accounts.scram_client import ScramClient, log_in
-from tests.pop3d.dialogue import ALICE, ELSEWHERE, Dialogue, HeldThreads
+from tests.pop3d.dialogue import ALICE, ELSEWHERE, TWO, Dialogue, HeldThreads
 
 PLAIN = base64.b64encode(b"\0alice\0secret")
 
@@ -277,6 +279,29 @@ def test_a_kicked_session_deletes_nothing() -> None:
     dialogue.server.connectionLost()
     assert len(dialogue.store.inbox.uids) == 2 and not dialogue.store.maildrop_is_locked
     assert "Disconnected: Kicked by an administrator top=0/0" in dialogue.log.lines[-1][1]
+
+
+def test_trusted_networks_need_no_tls() -> None:
+    """login_trusted_networks: they are as safe as loopback, the others are not."""
+    settings = Pop3Settings(trusted_networks=(ip_network("192.0.2.0/24"),))
+    Dialogue(settings=settings, address="192.0.2.7").log_in()
+    outside = Dialogue(settings=settings, address="198.51.100.1")
+    outside.connect()
+    assert outside.ask(b"USER alice").startswith(b"-ERR [AUTH] Plaintext authentication disallowed")
+
+
+def test_the_logout_format_and_unchanged_flags() -> None:
+    """pop3_logout_format in Dovecot's variables; pop3_no_flag_updates leaves what was read unseen."""
+    text = "%{input} %o %{retr_count}/%b %d/%{deleted_bytes} %{session}"
+    dialogue = Dialogue(settings=Pop3Settings(logout_format=text, marks_seen=False))
+    dialogue.log_in()
+    for command in (b"RETR 1", b"DELE 2", b"QUIT"):
+        dialogue.ask(command)
+    service, line = dialogue.log.lines[-1]
+    found = re.fullmatch(r"Disconnected: Logged out (\d+) (\d+) 1/\d+ 1/(\d+) (\S+)", line)
+    assert found and int(found[1]) == len(b"USER alice\r\nPASS secret\r\nRETR 1\r\nDELE 2\r\nQUIT\r\n")
+    assert int(found[2]) > 100 and int(found[3]) == len(TWO) and f"<{found[4]}>" in service
+    assert [message.flags for message in dialogue.store.inbox.messages.values()] == [frozenset()]
 
 
 def test_login_line_in_the_log() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, harmless, honoured, refused
+from mailserver.config.declaration import Type, harmless, honoured, inert, refused
 
 # fmt: off
 PARAMETERS: Final = (
@@ -27,8 +27,9 @@ PARAMETERS: Final = (
     honoured("disable_plaintext_auth", Type.BOOLEAN, "yes",
              "Whether passwords are refused before TLS, loopback and login_trusted_networks aside.",
              "dovecot"),
-    harmless("login_trusted_networks", Type.LIST, "",
-             "The clients whose passwords are taken without TLS.", "dovecot"),
+    honoured("login_trusted_networks", Type.LIST, "",
+             "The clients whose passwords are taken without TLS, and that wait auth_failure_delay at most.",
+             "dovecot"),
     honoured("login_greeting", Type.STRING, "Dovecot ready.",
              "The text of the greeting.", "dovecot"),
     honoured("auth_listener", Type.STRING, "",
@@ -50,8 +51,8 @@ PARAMETERS: Final = (
              "ours"),
     refused("auth_username_format", Type.STRING, "%Lu",
              "How a login name becomes an account's; lower case always.", "dovecot"),
-    harmless("auth_failure_delay", Type.SECONDS, "2s",
-             "How long a failed login is kept waiting.", "dovecot"),
+    honoured("auth_failure_delay", Type.SECONDS, "2s",
+             "How long a first failed login is kept waiting; further guesses 4, 8 and 15 s.", "dovecot"),
     honoured("auth_cache_ttl", Type.SECONDS, "10m",
              "How long a right password is remembered, keyed, in memory.", "dovecot"),
     honoured("first_valid_uid", Type.INTEGER, "500",
@@ -92,6 +93,23 @@ PARAMETERS: Final = (
              "The most sessions of an account from one address outside mynetworks by one protocol; "
              "0 is any number.",
              "dovecot"),
+    honoured("imap_capability", Type.STRING, "",
+             "The capabilities after login, or with a + further ones.", "dovecot"),
+    honoured("imap_id_send", Type.LIST, "name *",
+             "What IMAP's ID answers: pairs of field and value, * for what is known.", "dovecot"),
+    honoured("imap_id_log", Type.LIST, "",
+             "The fields of a client's ID that are logged, * for all.", "dovecot"),
+    honoured("imap_logout_format", Type.STRING,
+             "in=%i out=%o deleted=%{deleted} expunged=%{expunged} trashed=%{trashed} "
+             "hdr_count=%{fetch_hdr_count} hdr_bytes=%{fetch_hdr_bytes} "
+             "body_count=%{fetch_body_count} body_bytes=%{fetch_body_bytes}",
+             "What the last line of an IMAP session in the log tells.", "dovecot"),
+    honoured("pop3_logout_format", Type.STRING, "top=%t/%p, retr=%r/%b, del=%d/%m, size=%s",
+             "What the last line of a POP3 session in the log tells.", "dovecot"),
+    honoured("pop3_no_flag_updates", Type.BOOLEAN, "no",
+             "Whether what POP3 retrieves stays unseen.", "dovecot"),
+    inert("pop3_client_workarounds", Type.LIST, "",
+          "outlook-no-nuls and oe-ns-eoh: both are done for every client.", "dovecot"),
     honoured("imap_idle_notify_interval", Type.SECONDS, "2m",
              "How often an idle client is told that the server is there.", "dovecot"),
     honoured("imap_max_line_length", Type.OCTETS, "65536",
