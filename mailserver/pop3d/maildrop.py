@@ -4,18 +4,24 @@ Message numbers, sizes and ids hold for the session, whatever other programs do 
 Nothing is deleted before `update`, which QUIT calls; a session that ends otherwise deletes
 nothing. One POP3 session at a time holds the maildrop, by a lock no delivery waits for.
 
+A client that did not say UTF8 sees a UTF-8 header in ASCII (`message.downgrade`); LIST and STAT count what is
+stored nevertheless, since to know better every message would have to be read.
+
 All methods that touch the store block: they run in a thread, one at a time. Message
 numbers count from 1.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from mailserver.accounts.account import Account
+from mailserver.message.downgrade import downgraded
 from mailserver.pop3d.output import multiline, top
+from mailserver.pop3d.uidl import header_digest
 from mailserver.store.contract import (
     SEEN,
     AccountStore,
@@ -62,6 +68,7 @@ class Maildrop:
         self.uids: tuple[Uid, ...] = tuple(uid for uid in inbox.uids if uid in sizes)
         self.sizes: tuple[int, ...] = tuple(sizes[uid] for uid in self.uids)
         self.uidvalidity = inbox.uidvalidity
+        self.takes_utf8 = False
         self.deleted: set[int] = set()
         self.retrieved = Sent()
         self.topped = Sent()
@@ -104,6 +111,12 @@ class Maildrop:
         """The messages' files, by UID; see `Mailbox.file_names`."""
         return self._inbox.file_names(self.uids)
 
+    def header_digests(self) -> Mapping[Uid, str]:
+        """`uidl.header_digest` of the messages, by UID; those that others have too are left out."""
+        known = self._inbox.facts(self.uids, header_digest, "header-md5.1")
+        times = Counter(known.values())
+        return {uid: digest.decode("ascii") for uid, digest in known.items() if times[digest] == 1}
+
     def retrieve(self, number: int) -> bytes:
         """RETR's whole answer. The message will be \\Seen. Raises StoreError."""
         answer = self._answer(number)
@@ -113,7 +126,7 @@ class Maildrop:
 
     def top(self, number: int, lines: int) -> bytes:
         """TOP's whole answer. Raises StoreError."""
-        answer = b"+OK\r\n" + multiline(top(self._inbox.read(self.uids[number - 1]), lines))
+        answer = b"+OK\r\n" + multiline(top(self._read(number), lines))
         self.topped.messages += 1
         self.topped.octets += len(answer)
         return answer
@@ -146,8 +159,13 @@ class Maildrop:
             self._registry.close(self._store)
 
     def _answer(self, number: int) -> bytes:
+        content = self._read(number)
+        return b"+OK %d octets\r\n%b" % (len(content), multiline(content))
+
+    def _read(self, number: int) -> bytes:
+        """The message as this client may see it. RFC 6856 §2.1."""
         content = self._inbox.read(self.uids[number - 1])
-        return b"+OK %d octets\r\n%b" % (self.size(number), multiline(content))
+        return content if self.takes_utf8 else downgraded(content)
 
     def _read_ahead(self, number: int) -> None:
         """Small messages that come next are read too, where the client takes them in order."""

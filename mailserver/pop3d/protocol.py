@@ -4,9 +4,8 @@
 A command that waits for a thread holds back those pipelined behind it; so does a client that
 does not read. RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 3206, 5034 (AUTH), 6856 (UTF8).
 
-UTF8 changes nothing in what is sent: messages go out as they are stored with it or without
-it, as from Dovecot. LANG knows English
-alone (RFC 6856 §3).
+Without UTF8 a client is sent ASCII headers: those of internationalized mail are rewritten for it
+(`message.downgrade`). LANG knows English alone (RFC 6856 §3).
 
 Where a login is granted with a stream, `handover` takes the connection over; at the host's
 end `resume` starts the protocol where the front stopped. A connection that ends without
@@ -105,6 +104,7 @@ class Pop3Server(POP3):
         self._started = reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
         self._user: bytes | None = None
+        self._takes_utf8 = False
         self._maildrop: Maildrop | None = None
         self._transaction: Transaction | None = None
         self._input = LineQueue()
@@ -138,6 +138,7 @@ class Pop3Server(POP3):
             self._record.peer = Peer(**preamble["peer"])
             self._record.session = preamble["session"]
             self._record.method = preamble["method"]
+            self._takes_utf8 = preamble["utf8"]
             self._start(self._enter(account))
             return
         self._record.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
@@ -388,6 +389,10 @@ class Pop3Server(POP3):
         self._record.peer = self._peer_of(is_tls=True)
 
     async def _utf8(self, argument: bytes) -> None:
+        """RFC 6856 §2.1: from now on the client reads UTF-8 headers."""
+        if argument:
+            raise BadCommand("UTF8 has no argument.")
+        self._takes_utf8 = True
         self._write(b"+OK UTF8 enabled.\r\n")
 
     async def _lang(self, argument: bytes) -> None:
@@ -511,6 +516,7 @@ class Pop3Server(POP3):
         preamble = {
             "session": self._record.session,
             "method": self._record.method,
+            "utf8": self._takes_utf8,
             "peer": asdict(self._record.peer),
         }
         pending = self._input.take_all()
@@ -530,6 +536,7 @@ class Pop3Server(POP3):
         except StoreError as problem:
             self._end_login(f"Mailbox not available: {problem}", _refusal(problem))
             return
+        maildrop.takes_utf8 = self._takes_utf8
         self._maildrop = maildrop
         self._transaction = Transaction(maildrop, self._threads, self._settings.uidl_format)
         self._bad_commands = 0

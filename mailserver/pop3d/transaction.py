@@ -12,7 +12,7 @@ from typing import Final
 
 from mailserver.pop3d.maildrop import Maildrop
 from mailserver.pop3d.output import END
-from mailserver.pop3d.uidl import needs_names, uidl_maker
+from mailserver.pop3d.uidl import Known, needs_digests, needs_names, uidl_maker
 from mailserver.store.contract import Uid
 from mailserver.threads import Threads
 
@@ -31,6 +31,7 @@ class Transaction:
         self._threads = threads
         self._uidl = uidl_maker(uidl_format)
         self._names: Mapping[Uid, str] | None = None if needs_names(uidl_format) else {}
+        self._digests: Mapping[Uid, str] | None = None if needs_digests(uidl_format) else {}
         self.is_updated = False
 
     def at_hand(self, line: bytes) -> bytes | None:
@@ -62,6 +63,8 @@ class Transaction:
     async def _list_ids(self, arguments: list[bytes]) -> bytes:
         if self._names is None:
             self._names = await self._threads.run(self._maildrop.file_names)
+        if self._digests is None:
+            self._digests = await self._threads.run(self._maildrop.header_digests)
         if arguments:
             number = self._number(arguments)
             return b"+OK %d %b\r\n" % (number, self._id(number))
@@ -70,7 +73,8 @@ class Transaction:
 
     def _id(self, number: int) -> bytes:
         uid = self._maildrop.uids[number - 1]
-        return self._uidl(uid, self._maildrop.uidvalidity, (self._names or {}).get(uid, ""))
+        name, digest = (self._names or {}).get(uid, ""), (self._digests or {}).get(uid, "")
+        return self._uidl(Known(uid, self._maildrop.uidvalidity, name, digest))
 
     async def _retrieve(self, arguments: list[bytes]) -> bytes:
         return await self._threads.run(self._maildrop.retrieve, self._number(arguments))

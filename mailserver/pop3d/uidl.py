@@ -1,9 +1,13 @@
 """The unique ids of UIDL, in Dovecot's format language, so that nobody downloads mail twice.
 
-`%u` is the UID, `%v` UIDVALIDITY; before the letter may stand `0`, a width, and `X` for
-hexadecimal. `%f` is the name of the message's file in a maildir, as Courier's POP3 server gave it,
-and `%g` Dovecot's GUID, which is the same; where messages share a file the default format takes
-their place. The default, `%08Xu%08Xv`, is Dovecot's. RFC 1939 §7, `pop3_uidl_format`.
+    %u  the UID                 %f  the name of the message's file in a maildir, as Courier gave it
+    %v  UIDVALIDITY             %g  Dovecot's GUID, which is the same
+    %%  a per cent sign         %m  the MD5 of a few header fields, as Dovecot gives it for an mbox
+
+Between the per cent sign and the letter may stand `0`, a width, and modifiers: `X` for hexadecimal, `L`
+and `U` for lower and upper case, `M` for the MD5 of what it would have been (`%Mf` is tpop3d's). Where two
+messages would have the same name or digest, the default format takes their place: no two ids are ever equal.
+The default, `%08Xu%08Xv`, is Dovecot's. RFC 1939 §7, `pop3_uidl_format`.
 """
 
 from __future__ import annotations
@@ -11,51 +15,93 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
+
+from mailserver.message.header import header_end, scan
 
 DEFAULT_FORMAT: Final = "%08Xu%08Xv"
-_SPECIFIER: Final = re.compile(r"%(?:(0?)([0-9]{0,2})(X?)([uv])|([fg])|(%))")
+_SPECIFIER: Final = re.compile(r"%([LUMX]*)(0?)([0-9]{0,2})([LUMX]*)([uvfgm%])")
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 _LONGEST: Final = 70
-MakeId = Callable[[int, int, str], bytes]
+_LINE_END: Final = re.compile(rb"\r?\n")
+_HASHED: Final = frozenset({b"date", b"delivered-to", b"message-id", b"received", b"x-delivery-id"})
+
+
+class Known(NamedTuple):
+    """What an id is made of; `name` and `digest` are "" where there is none that is this message's alone."""
+
+    uid: int
+    uidvalidity: int
+    name: str = ""
+    digest: str = ""
+
+
+MakeId = Callable[[Known], bytes]
 
 
 def uidl_maker(text: str) -> MakeId:
-    """A function from UID, UIDVALIDITY and file name ("" where there is none) to the id.
+    """A function from what is known of a message to its id.
 
     Raises ValueError where the format is not understood, is not unique, or cannot give 1 to 70
     characters from `!` to `~`; a file name is taken as it is, or its digest where it is not printable.
     """
-    template = _SPECIFIER.sub(_python_specifier, text.replace("{", "{{").replace("}", "}}"))
     if "%" in _SPECIFIER.sub("", text):
         raise ValueError(f"pop3_uidl_format: unknown variable in {text!r}")
-    longest = template.format(u=2**32 - 1, v=2**32 - 1, name="n")
-    if template.format(u=1, v=1, name="a") == template.format(u=2, v=1, name="b"):
-        raise ValueError(f"pop3_uidl_format: {text!r} has no %u, %f or %g, ids would not be unique")
-    if len(longest) > _LONGEST or not _PRINTABLE.fullmatch(longest):
+    longest = _written(text, Known(2**32 - 1, 2**32 - 1, "n", "d" * 32))
+    shortest = _written(text, Known(1, 1, "a", "c"))
+    if shortest == _written(text, Known(2, 1, "b", "d")):
+        raise ValueError(f"pop3_uidl_format: {text!r} has no %u, %f, %g or %m, ids would not be unique")
+    if len(longest) > _LONGEST or not _PRINTABLE.fullmatch(shortest + longest):
         raise ValueError(f"pop3_uidl_format: {text!r} does not give 1 to 70 printable characters")
-    if not needs_names(text):
-        return lambda uid, uidvalidity, name: template.format(u=uid, v=uidvalidity).encode("ascii")
-    return lambda uid, uidvalidity, name: _named(template, uid, uidvalidity, name)
+    return lambda known: _id(text, known)
 
 
 def needs_names(text: str) -> bool:
     """Whether the format has the file name in it."""
-    return any(found[5] for found in _SPECIFIER.finditer(text))
+    return any(found[5] in "fg" for found in _SPECIFIER.finditer(text))
 
 
-def _named(template: str, uid: int, uidvalidity: int, name: str) -> bytes:
-    if not name:
-        return uidl_maker(DEFAULT_FORMAT)(uid, uidvalidity, "")
-    if not _PRINTABLE.fullmatch(name):
+def needs_digests(text: str) -> bool:
+    """Whether the format has the header's digest in it."""
+    return any(found[5] == "m" for found in _SPECIFIER.finditer(text))
+
+
+def header_digest(content: bytes) -> bytes:
+    """The MD5 of the fields that tell messages apart, in hexadecimal, as Dovecot makes it of an mbox.
+
+    Delivered-To and X-Delivery-ID count; the first Received; and what comes before it of Date and Message-ID.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    was_received = False
+    for spelt, body in scan(content[: header_end(content)]):
+        name = spelt.strip().lower()
+        if name not in _HASHED or (was_received and name in (b"date", b"message-id", b"received")):
+            continue
+        was_received = was_received or name == b"received"
+        value = body.removeprefix(b":")
+        digest.update(_LINE_END.sub(b"", value[1:] if value[:1] in (b" ", b"\t") else value))
+    return digest.hexdigest().encode("ascii")
+
+
+def _id(text: str, known: Known) -> bytes:
+    lacks = (not known.name and needs_names(text)) or (not known.digest and needs_digests(text))
+    return _written(DEFAULT_FORMAT if lacks else text, known).encode("ascii")
+
+
+def _written(text: str, known: Known) -> str:
+    name = known.name
+    if name and not _PRINTABLE.fullmatch(name):
         name = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
-    return template.format(u=uid, v=uidvalidity, name=name).encode("ascii")
+    values = {"u": known.uid, "v": known.uidvalidity, "f": name, "g": name, "m": known.digest, "%": "%"}
+    return _SPECIFIER.sub(lambda found: _specified(found, values[found[5]]), text)
 
 
-def _python_specifier(found: re.Match[str]) -> str:
-    if found[6]:
-        return "%"
-    if found[5]:
-        return "{name}"
-    zero, width, hexadecimal, letter = found[1], found[2], found[3], found[4]
-    return f"{{{letter}:{zero}{width}{'x' if hexadecimal else 'd'}}}"
+def _specified(found: re.Match[str], value: int | str) -> str:
+    zero, width, modifiers = found[2], int(found[3] or 0), found[1] + found[4]
+    text = f"{value:x}" if isinstance(value, int) and "X" in modifiers else str(value)
+    for modifier in modifiers:
+        if modifier == "M":
+            text = hashlib.md5(text.encode("ascii", "replace"), usedforsecurity=False).hexdigest()
+        elif modifier in "LU":
+            text = text.upper() if modifier == "U" else text.lower()
+    return text.rjust(width, "0" if zero else " ")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mailserver.pop3d.factory import Pop3Settings
 from mailserver.pop3d.output import multiline, top
-from mailserver.store.contract import SEEN, StoreFailure
+from mailserver.pop3d.uidl import Known, header_digest, uidl_maker
+from mailserver.store.contract import SEEN, NewMessage, StoreFailure
 from tests.pop3d.dialogue import ONE, TWO, Dialogue, HeldThreads, unstuffed
 
 
@@ -280,9 +281,69 @@ def test_uidl_formats() -> None:
     dialogue = Dialogue(settings=Pop3Settings(uidl_format="%v.%u"))
     dialogue.log_in()
     assert dialogue.ask(b"UIDL 2") == b"+OK 2 1000001.2\r\n"
-    for unfit in ("%v", "", "%u x", "%q", "%u%", "x" * 70 + "%u", "%m%u"):
+    for unfit in ("%v", "", "%u x", "%q", "%u%", "x" * 70 + "%u", "%h%u", "%5u"):
         with pytest.raises(ValueError, match="pop3_uidl_format"):
             Pop3Settings(uidl_format=unfit)
+
+
+def test_uidl_modifiers() -> None:
+    """Dovecot's: upper case, hexadecimal, MD5, widths; before the letter in any order."""
+    known = Known(255, 10, "Name", "abc")
+    for text, made in {
+        "%08Xu": b"000000ff", "%UXu": b"FF", "%Lf%u": b"name255", "%Uf": b"NAME",
+        "%4Mu": b"fe131d7f5a6b38b23cc967316c13dae2",
+        "%m-%v": b"abc-10", "%%%u": b"%255",
+    }.items():  # fmt: skip
+        assert uidl_maker(text)(known) == made
+
+
+@pytest.mark.parametrize(
+    ("header", "digest"),
+    [
+        (b"Received: from x by y\r\n\twith ESMTP\r\nSubject: one\r\n", b"db2b8d408414039f760bb259da124bb2"),
+        (b"X-Delivery-ID:  77 \r\nFrom: a@b\r\n", b"e507b32e3b7bb08854e3d2affe6f58ab"),
+        (b"Delivered-To: me@here\r\n", b"66e22b9dfc980d8539279caa9b740c9e"),
+        (b"Received: from x by y\r\nReceived: from z by x\r\nDate: x\r\n",
+         b"8e6cb85d333205c3fab03af2d72785e7"),
+        (b"Date: Fri, 22 Feb 2008 17:06:22 +0000\r\nMessage-ID: <2@x>\r\n"
+         b"Received: from x by y\r\nFrom: a@b\r\n",
+         b"89268a6479a961e9647f0234daf859f7"),
+        (b"From: a@b\r\nSubject: none\r\n", b"d41d8cd98f00b204e9800998ecf8427e"),
+    ],
+)  # fmt: skip
+def test_header_digests_are_dovecots(header: bytes, digest: bytes) -> None:
+    """As Debian's Dovecot 2.3 gave them for `pop3_uidl_format = %m` over an mbox."""
+    assert header_digest(header + b"\r\nbody\r\n") == digest
+
+
+def test_uidl_of_header_digests() -> None:
+    """pop3_uidl_format = %m; messages that cannot be told apart by it get the default."""
+    dialogue = Dialogue(settings=Pop3Settings(uidl_format="%m"))
+    same = b"Date: x\r\n\r\n"
+    dialogue.store.inbox.append([NewMessage(content) for content in (b"Date: y\r\n\r\n", same, same)])
+    dialogue.log_in()
+    ids = dialogue.ask(b"UIDL").split(b"\r\n")[3:6]
+    assert re.fullmatch(rb"3 [0-9a-f]{32}", ids[0])
+    assert ids[1:] == [b"4 00000004000f4241", b"5 00000005000f4241"]
+
+
+def test_utf8_headers() -> None:
+    """Who did not say UTF8 reads ASCII headers, in RETR and TOP; what is stored stays. RFC 6856 §2.1, §4."""
+    content = "Subject: Gr\u00fc\u00dfe\r\n\r\n\u00e4\r\n".encode()
+    for says_utf8 in (False, True):
+        dialogue = Dialogue()
+        dialogue.store.inbox.append([NewMessage(content)])
+        dialogue.connect()
+        if says_utf8:
+            assert dialogue.ask(b"UTF8 x").startswith(b"-ERR")
+            assert dialogue.ask(b"UTF8") == b"+OK UTF8 enabled.\r\n"
+        dialogue.ask(b"USER alice")
+        dialogue.ask(b"PASS secret")
+        shown = content if says_utf8 else b"Subject: =?utf-8?b?R3LDvMOfZQ==?=\r\n\r\n\xc3\xa4\r\n"
+        assert dialogue.ask(b"RETR 3") == b"+OK %d octets\r\n%b.\r\n" % (len(shown), shown)
+        assert dialogue.ask(b"TOP 3 0") == b"+OK\r\n%b.\r\n" % shown[: shown.index(b"\xc3\xa4\r\n")]
+        assert dialogue.ask(b"UTF8").startswith(b"-ERR")
+        assert dialogue.store.inbox.read(dialogue.store.inbox.uids[2]) == content
 
 
 def test_uidl_of_file_names(monkeypatch: pytest.MonkeyPatch) -> None:

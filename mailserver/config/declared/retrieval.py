@@ -121,7 +121,7 @@ PARAMETERS: Final = (
     honoured("login_timeout", Type.SECONDS, "3m",
              "How long a client may take to log in.", "ours"),
     honoured("pop3_uidl_format", Type.STRING, "%08Xu%08Xv",
-             "What UIDL answers.", "dovecot"),
+             "What UIDL answers: %u, %v, %f, %g and %m, with Dovecot's modifiers.", "dovecot"),
     honoured("mbox_quoting", Type.STRING, "mboxo",
              "How lines that start with From are quoted: mboxo as Postfix does, or mboxrd.",
              "ours", choices=("mboxo", "mboxrd")),
