@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -78,6 +79,43 @@ def test_as_many_threads_as_calls_up_to_the_limit(loop: Loop, threads: WorkerThr
 
     loop.result(DeferredList([threads.run(call) for _ in range(2 * LIMIT)], fireOnOneErrback=True))
     assert names == {f"tested-{number}" for number in range(LIMIT)}
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_others_join_while_the_few_wait(loop: Loop, monkeypatch: pytest.MonkeyPatch, is_busy: bool) -> None:
+    """A disk or a lock that holds up the usual threads holds up nothing else, even where the reactor has
+    much to do; then the others go.
+    """
+    if is_busy:
+        monkeypatch.setattr("mailserver.threads.process_time", time.monotonic)
+    threads = WorkerThreads(loop.reactor, LIMIT, few=1)
+    barrier = threading.Barrier(LIMIT)
+    calls = [threads.run(barrier.wait, 60) for _ in range(LIMIT)]
+    loop.result(DeferredList(calls, fireOnOneErrback=True))
+    end = time.monotonic() + 60
+    while any(thread.name in ("worker-1", "worker-2") for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert loop.result(threads.run(lambda: threading.current_thread().name)) == "worker-0"
+    threads.stop()
+
+
+def test_nobody_joins_while_the_processor_is_what_is_missing(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads would only fight over the interpreter."""
+    monkeypatch.setattr("mailserver.threads.process_time", time.monotonic)  # busy all the time
+    monkeypatch.setattr("mailserver.threads._PATIENCE", 0.2)  # this machine may have other things to do
+    threads = WorkerThreads(loop.reactor, LIMIT, few=1)
+    names: set[str] = set()
+
+    def call() -> None:
+        names.add(threading.current_thread().name)
+        time.sleep(0.001)
+
+    loop.result(DeferredList([threads.run(call) for _ in range(500)], fireOnOneErrback=True))
+    assert names == {"worker-0"}
+    threads.stop()
 
 
 def test_one_call_at_a_time_needs_one_thread(loop: Loop, threads: WorkerThreads) -> None:

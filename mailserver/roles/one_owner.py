@@ -38,6 +38,7 @@ from mailserver.roles.smtp import SmtpListeners
 from mailserver.threads import WorkerThreads
 
 THREADS = 16
+FEW_THREADS = 3
 COLLECTION = (10_000, 20, 50)  # gc.set_threshold: indexes of mailboxes are large and hold no cycles
 
 
@@ -47,7 +48,7 @@ class OneOwnerServer(Service):
     def __init__(self, config: Config, log: MailLog, reactor: Any) -> None:
         self._reactor = reactor
         self._parts = Parts(config, log)
-        self._threads = WorkerThreads(reactor, THREADS, "mail")
+        self._threads = WorkerThreads(reactor, THREADS, "mail", FEW_THREADS)
 
     def prepare(self) -> None:
         """Ports are bound, rights are dropped, the queue is locked, all parts are made.

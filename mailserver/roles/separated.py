@@ -60,6 +60,7 @@ from mailserver.roles.ready import announce
 from mailserver.roles.transports import check_tables, longest_command, password_files, pipes
 
 AGENTS: Final = 4
+_FRONT_THREADS: Final = 3  # take mail into the queue; others join while the disk is slow
 _QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
 _AGENT_GRACE: Final = 100.0  # seconds that an agent waits longer for a command than its time limit
 _CHANNELS: Final = ("helper", "zygote", "agents", "queue")
@@ -258,7 +259,7 @@ class _Server:
         from mailserver.roles.session_door import SessionDoor
         from mailserver.roles.smtp import SmtpListeners
 
-        process = _Process()
+        process = _Process(few_threads=_FRONT_THREADS)
         reactor = process.reactor
         secrets = HelperSecrets(self._path("helper"))
         parts = Parts(
@@ -378,7 +379,8 @@ def _is_roots_own(request: Message) -> bool:
 class _Process:
     """A role's reactor and threads, from its start to its orderly end."""
 
-    def __init__(self, threads: int = 16) -> None:
+    def __init__(self, threads: int = 16, few_threads: int = 0) -> None:
+        """`few_threads`: see `WorkerThreads`."""
         from twisted.logger import globalLogBeginner
 
         from mailserver.roles.quiet_log import observer
@@ -386,7 +388,7 @@ class _Process:
 
         globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
         self.reactor = fresh_reactor()
-        self.threads = WorkerThreads(self.reactor, threads, "mail")
+        self.threads = WorkerThreads(self.reactor, threads, "mail", few_threads)
 
     def when_running(self, function: Callable[[], object]) -> None:
         """The function is called once the reactor runs."""
