@@ -8,8 +8,9 @@ goes wrong. A process killed before the commit leaves a file that the scan remov
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from zlib import crc32
 
@@ -81,6 +82,44 @@ class IncomingMessage:
                 content, offset = INCOMPLETE_HEADER + content, 0
                 os.ftruncate(self._descriptor, 0)
             write_all(self._descriptor, content, offset)
+
+    def reader(self) -> Callable[[int], Iterator[bytes]]:
+        """A function that gives the content so far, from an offset on, replaced or not. *Blocking.*"""
+        descriptor, written, pieces = self._descriptor, self._written, tuple(self._pieces)
+
+        def read(start: int) -> Iterator[bytes]:
+            at = start
+            while at < written:
+                piece = os.pread(descriptor, min(MEMORY_LIMIT, written - at), HEADER_SIZE + at)
+                if not piece:
+                    raise OSError(errno.EIO, "the queue file is too short")
+                at += len(piece)
+                yield piece
+            rest = b"".join(pieces)[max(start - written, 0) :]
+            if rest:
+                yield rest
+
+        return read
+
+    def replace_content(self, pieces: Iterable[bytes]) -> None:
+        """The content is that instead; `pieces` may come from a `reader`. *Blocking.*
+
+        Raises OSError: all is undone.
+        """
+        old, path = self._descriptor, self._path
+        self._descriptor, self._path = -1, ""
+        self._pieces, self._pending, self._written, self._checksum = [], 0, 0, 0
+        try:
+            with self._undone_on_error():
+                if old >= 0:
+                    os.unlink(path)
+                for piece in pieces:
+                    self.write(piece)
+                    if old >= 0 and self.wants_flush:
+                        self.flush()
+        finally:
+            if old >= 0:
+                os.close(old)
 
     def commit(self) -> QueueFile:
         """The message is durable under its name, and still locked. *Blocking.*

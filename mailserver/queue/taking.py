@@ -14,7 +14,7 @@ import os
 import pwd
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
@@ -23,6 +23,8 @@ from mailserver.envelope import Address, Envelope
 from mailserver.maillog import MailLog
 from mailserver.message.fields import format_date
 from mailserver.message.qualify import qualified_header
+from mailserver.milter.connection import run_blocking
+from mailserver.milter.rules import Discarded, MilterRules, Refusal
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import Cleanup, CleanupRules, ContentRefused
 from mailserver.queue.content_checks import Findings
@@ -32,6 +34,7 @@ from mailserver.queue.drop_file import Malformed
 from mailserver.queue.file import QueueFile
 from mailserver.queue.identity import is_queue_id
 from mailserver.queue.incoming import IncomingMessage
+from mailserver.queue.milters import apply_changes, ask_about_local, milter_content
 from mailserver.queue.submission import Submission, named
 
 STALE_SECONDS: Final = 86_400  # an unfinished file of that age was left by a command that was killed
@@ -56,6 +59,8 @@ class PickupRules:
     may_submit: Callable[[int], bool] = lambda uid: True
     content_filter: str = ""
     adds_copies: bool = True
+    milters: Sequence[MilterRules] = ()
+    macros: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,27 +237,50 @@ class Taking:
         cleanup = Cleanup(self._rules.cleanup, received, missing, is_local=True)
         try:
             self._receive(drop, cleanup, message)
+            if self._rules.milters and not cleanup.findings.discard:
+                self._pass_milters(message, received)
         except BaseException:
             message.discard()
             raise
         finally:
             self._log_findings(message, cleanup.findings)
         findings = cleanup.findings
-        if findings.discard:
+        if findings.discard or not message.envelope.recipients:
             message.discard()
             return None
         message.envelope = affected(
             message.envelope, findings.redirect, findings.bcc, findings.content_filter
         )
-        message.is_held = findings.hold
+        message.is_held = message.is_held or findings.hold
         committed = message.commit()
         self._log.write("pickup", f"{message.queue_id}: uid={drop.uid} from=<{submission.sender_text}>")
         self._log.write("cleanup", f"{message.queue_id}: message-id={cleanup.message_id}")
         return committed
 
+    def _pass_milters(self, message: IncomingMessage, received: bytes) -> None:
+        """The message is as non_smtpd_milters want it; without recipients where they drop it.
+
+        Raises ContentRefused, OSError.
+        """
+        rules, queue_id = self._rules, message.queue_id
+        content = milter_content(message, received, rules.cleanup.message_size_limit)
+        macros = {"j": rules.host, "i": queue_id, **rules.macros}
+        verdict = run_blocking(ask_about_local(rules.milters, content, macros, self._warn_of_milter))
+        if isinstance(verdict, Refusal):
+            line = f"{queue_id}: milter-reject: END-OF-MESSAGE from localhost[127.0.0.1]: {verdict.dsn}"
+            self._log.write("cleanup", f"{line} {verdict.text}; from=<{message.envelope.sender or ''}>")
+            raise ContentRefused(verdict.code, verdict.dsn, verdict.text)
+        if isinstance(verdict, Discarded):
+            content.envelope = replace(content.envelope, recipients=())
+        apply_changes(message, content)
+
+    def _warn_of_milter(self, text: str) -> None:
+        self._log.write("cleanup", f"warning: {text}")
+
     def _log_findings(self, message: IncomingMessage, findings: Findings) -> None:
         """What header_checks and their like found, in cleanup(8)'s form."""
-        sender, to = message.envelope.sender or "", message.envelope.recipients[0].address
+        sender = message.envelope.sender or ""
+        to = message.envelope.recipients[0].address if message.envelope.recipients else ""
         for action, kind, content, text in findings.notes:
             line = f"{message.queue_id}: {action}: {kind} {content} from local; from=<{sender}> to=<{to}>"
             self._log.write("cleanup", f"{line}: {text}" if text else line)

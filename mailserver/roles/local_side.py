@@ -13,7 +13,14 @@ from mailserver.queue.runner import Runner
 from mailserver.queue.taking import PickupRules, prepare
 from mailserver.rights.listeners import CannotListen
 from mailserver.roles.command_door import PLACE, CommandDoor, Permissions
-from mailserver.roles.input_options import NO_ADDRESS_MAPPINGS, cleanup_rules, input_options, pickup_view
+from mailserver.roles.input_options import (
+    NO_ADDRESS_MAPPINGS,
+    NO_MILTERS,
+    cleanup_rules,
+    input_options,
+    pickup_view,
+)
+from mailserver.roles.milters import milter_macros, milter_rules
 from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
 from mailserver.threads import Threads
@@ -39,6 +46,8 @@ class LocalSide:
             may_submit=allowed_users(parts, "authorized_submit_users"),
             content_filter=pickup.string("content_filter"),
             adds_copies=NO_ADDRESS_MAPPINGS not in options,
+            milters=() if NO_MILTERS in options else milter_rules(pickup, "non_smtpd_milters"),
+            macros=milter_macros(pickup),
         )
         try:
             prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from mailserver.config import values
 from mailserver.config.config import Config
+from mailserver.service_endpoint import parse_endpoint
 from mailserver.smtpd.policy_service import PolicyRules, PolicyService
-from mailserver.smtpd.service_endpoint import parse_endpoint
 from mailserver.tables.words import split_words, unbrace
 
 _TIMES: Final = ("max_idle", "max_ttl", "retry_delay", "timeout")

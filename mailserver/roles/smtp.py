@@ -13,20 +13,24 @@ from mailserver.accounts.login import PASSWORD_MECHANISMS, Logins
 from mailserver.config.config import Config
 from mailserver.config.syntax import Setting
 from mailserver.dns import Resolver
+from mailserver.milter.connection import ReactorConnect
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
 from mailserver.roles.input_options import (
     NO_ADDRESS_MAPPINGS,
+    NO_MILTERS,
     NO_UNKNOWN_RECIPIENT_CHECKS,
     cleanup_rules,
     input_options,
 )
 from mailserver.roles.logins import dovecot_socket, mechanisms
+from mailserver.roles.milters import milter_macros, milter_rules
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy, RestrictionTexts
 from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
@@ -229,6 +233,7 @@ class SmtpListeners:
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
             logged_in=parts.logged_in,
+            milters=self._milters(config),
         )
         return SmtpFactory(services, is_tls=is_tls)
 
@@ -242,6 +247,13 @@ class SmtpListeners:
             self._dovecots[path] = DovecotLogins(self._reactor, self._threads, ask)
             self._parts.log.write("master", f"SMTP logins are checked by Dovecot at {path}")
         return self._dovecots[path]
+
+    def _milters(self, config: Config) -> Milters | None:
+        rules = () if NO_MILTERS in input_options(config) else milter_rules(config, "smtpd_milters")
+        if not rules:
+            return None
+        connect, warn = ReactorConnect(self._reactor), self._parts.warn("smtpd")
+        return Milters(rules, connect, warn, milter_macros(config))
 
     def _tls(self, config: Config) -> Any:
         level = config.string("smtpd_tls_security_level")

@@ -13,6 +13,7 @@ from mailserver.dns import TemporaryLookupFailure
 from mailserver.smtpd.verdict import Effects, Request, Stage
 
 if TYPE_CHECKING:
+    from mailserver.smtpd.milters import SessionMilters
     from mailserver.smtpd.session import Session
 
 
@@ -48,7 +49,8 @@ class Admission:
         session = self._session
         decision = await session.services.policy.client(session.request_at(Stage.CONNECT), Effects())
         if not session.refuses(decision, "CONNECT"):
-            session.wire.reply(220, "", session.settings.greeting)
+            if session.milters is None or not await self._refused_by_milters(session.milters):
+                session.wire.reply(220, "", session.settings.greeting)
             return
         session.deny()
         if decision.refusal is not None and decision.refusal.disconnects:
@@ -56,6 +58,20 @@ class Admission:
             session.close()
         else:
             session.wire.reply(554, "", f"{session.settings.myhostname} ESMTP not accepting connections")
+
+    async def _refused_by_milters(self, milters: SessionMilters) -> bool:
+        """Whether a milter turns the client away: for now with 421, else nothing but QUIT is obeyed."""
+        session = self._session
+        refusal = await milters.connected()
+        if refusal is None:
+            return False
+        session.deny()
+        if refusal.code < 500:
+            session.reply(421, refusal.dsn, f"{session.settings.myhostname} {refusal.text}")
+            session.close()
+        else:
+            session.reply(refusal.code, refusal.dsn, refusal.text)
+        return True
 
     def _connects_too_often(self, connections: int) -> bool:
         session, settings = self._session, self._session.settings

@@ -16,8 +16,8 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mailserver.service_endpoint import ServiceEndpoint
 from mailserver.smtpd.access import Actions
-from mailserver.smtpd.service_endpoint import ServiceEndpoint
 from mailserver.smtpd.verdict import Evaluation, Request, Stage, Subject, Verdict
 from mailserver.tables.table import Entry
 from mailserver.wire.policy_delegation import PolicyAnswerError, decode_answer, encode_request

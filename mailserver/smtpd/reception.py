@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mailserver.envelope import Envelope
+from mailserver.milter.content import MilterContent
 from mailserver.queue.content_checks import Findings
 from mailserver.queue.copies import affected
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
+from mailserver.queue.milters import apply_changes, milter_content
 from mailserver.smtpd.verdict import Effects
 from mailserver.threads import Threads
 
@@ -60,6 +62,8 @@ class Reception:
         self._failure: OSError | None = None
         self._is_flushing = False
         self._is_discarded = False
+        self._is_finished = False
+        self._own = b""
         self.octets = 0
 
     @property
@@ -77,9 +81,10 @@ class Reception:
         """What header_checks and their like want done, and logged, with the content so far."""
         return self._filter.findings if self._filter is not None else Findings()
 
-    def begin(self, content_filter: ContentFilter) -> None:
-        """Content may be added."""
+    def begin(self, content_filter: ContentFilter, own: bytes = b"") -> None:
+        """Content may be added; `own` is our Received: field, which the filter puts before it."""
         self._filter = content_filter
+        self._own = own
 
     def add(self, content: bytes) -> None:
         """The piece (LF line ends) is taken."""
@@ -113,8 +118,23 @@ class Reception:
         """
         return await self._threads.run(self._commit, effects)
 
-    def _commit(self, effects: Effects) -> QueueFile | None:
+    async def for_milters(self, size_limit: int) -> MilterContent:
+        """All of the content, as milters see it. Raises ContentRefused and OSError, as `commit` does."""
+        return await self._threads.run(self._for_milters, size_limit)
+
+    def _for_milters(self, size_limit: int) -> MilterContent:
+        self._finish()
+        return milter_content(self._message, self._own, size_limit)
+
+    async def change(self, content: MilterContent) -> None:
+        """The message is as milters made it. Raises OSError: nothing is left of it."""
+        await self._threads.run(apply_changes, self._message, content)
+
+    def _finish(self) -> None:
         assert self._filter is not None
+        if self._is_finished:
+            return
+        self._is_finished = True
         if self._failure is not None:
             raise self._failure
         try:
@@ -122,6 +142,10 @@ class Reception:
         except BaseException:
             self._message.discard()
             raise
+
+    def _commit(self, effects: Effects) -> QueueFile | None:
+        assert self._filter is not None
+        self._finish()
         findings = self._filter.findings
         if effects.discard or findings.discard:
             self._message.discard()

@@ -13,6 +13,7 @@ from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
 from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.lookups import Networks, Resolver
+from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy
 from mailserver.smtpd.reception import MakeFilter
 from mailserver.smtpd.settings import SmtpdSettings
@@ -55,4 +56,5 @@ class Services:
     may_send_bare_newlines: Networks | None = None
     are_not_limited: Networks | None = None
     are_offered_no_login: Networks | None = None
+    milters: Milters | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)

@@ -19,10 +19,12 @@ from twisted.internet.defer import Deferred
 from mailserver.accounts.logged_in import Login
 from mailserver.envelope import Address
 from mailserver.maillog import printable
+from mailserver.milter.rules import Refusal
 from mailserver.smtpd.admission import Admission
 from mailserver.smtpd.authentication import Authentication
 from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.lookups import Networks
+from mailserver.smtpd.milters import SessionMilters
 from mailserver.smtpd.policy import Decision
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.session_facts import session_facts
@@ -53,6 +55,8 @@ class Session:
         self.is_esmtp = False
         self.login = ""
         self.sasl_method = ""
+        milters = services.milters
+        self.milters = SessionMilters(self, milters) if milters is not None else None
         self.mail = MailTransactions(self)
         self.authentication = Authentication(self)
         self.admission = Admission(self)
@@ -199,6 +203,15 @@ class Session:
             self.close()
         return True
 
+    def refused_by_milter(self, refusal: Refusal | None) -> bool:
+        """Whether a milter refuses; then the reply is on its way."""
+        if refusal is None:
+            return False
+        self.reply(refusal.code, refusal.dsn, refusal.text)
+        if refusal.disconnects:
+            self.close()
+        return True
+
     def log_reject(self, kind: str, command: str, verdict: Verdict) -> None:
         """The refusal is in the log, in the form that fail2ban and pflogsumm read."""
         code, dsn = self._softened(verdict.code, verdict.dsn)
@@ -229,8 +242,7 @@ class Session:
             return self._done(None)
         command = self._commands.get(verb)
         if command is None:
-            self._unknown(verb, line)
-            return self._done(None)
+            return self._done(self._unknown(verb, line))
         try:
             return self._done(command(argument))
         except SmtpError as error:
@@ -317,7 +329,18 @@ class Session:
         self.services.clock.callLater(seconds, waiting.callback, None)
         await waiting
 
-    def _unknown(self, verb: str, line: bytes) -> None:
+    def _unknown(self, verb: str, line: bytes) -> Work:
+        if self.milters is not None and verb not in self.settings.forbidden_commands:
+            return self._ask_about_unknown(verb, line)
+        self._refuse_unknown(verb, line)
+        return None
+
+    async def _ask_about_unknown(self, verb: str, line: bytes) -> None:
+        assert self.milters is not None
+        if not self.refused_by_milter(await self.milters.unknown(line)):
+            self._refuse_unknown(verb, line)
+
+    def _refuse_unknown(self, verb: str, line: bytes) -> None:
         if verb in self.settings.forbidden_commands:
             self.log(f"warning: non-SMTP command from {self.client}: {verb}")
             self.reply(221, "2.7.0", "Error: I can break rules, too. Goodbye.")
@@ -343,7 +366,10 @@ class Session:
             return
         before, self.helo = self.helo, helo
         decision = await self.services.policy.helo(self.request_at(Stage.HELO), Effects())
-        if self.apply(decision, verb):
+        refused = self.apply(decision, verb)
+        if self.milters is not None and not refused:
+            refused = self.refused_by_milter(await self.milters.helo(helo, verb))
+        if refused:
             self.helo = before
             return
         self.is_esmtp = is_esmtp
@@ -489,6 +515,8 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone, whoever ended it."""
+        if self.milters is not None:
+            self.milters.close()
         self.services.logged_in.leave(self)
         self.client_left()
         if self.peer_address:

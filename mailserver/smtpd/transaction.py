@@ -48,6 +48,7 @@ class Transaction:
     chunks: ChunkDecoder | None = None
     has_failed: bool = False  # a chunk was refused: the rest of them is swallowed
     number: int = field(default_factory=count(1).__next__)
+    queue_id: str = ""  # once content may come
 
 
 class MailTransactions:
@@ -63,6 +64,7 @@ class MailTransactions:
         self._chunk_is_last = False
         self.is_receiving = False  # content is expected: the command that announced it goes on
         self._asked: Address | None = None  # the sender or recipient being decided, for the log
+        self._opening: Transaction | None = None  # whose MAIL is being decided
 
     @property
     def is_open(self) -> bool:
@@ -97,7 +99,7 @@ class MailTransactions:
             return {"instance": f"{os.getpid():x}.{id(self):x}", "size": "0"}
         return {
             "instance": f"{os.getpid():x}.{id(self):x}.{transaction.number:x}",
-            "queue_id": reception.queue_id if reception is not None else "",
+            "queue_id": transaction.queue_id,
             "size": str(reception.octets if reception is not None else transaction.mail.size),
         }
 
@@ -108,6 +110,20 @@ class MailTransactions:
         self.is_receiving = False
         if transaction is not None and transaction.reception is not None:
             transaction.reception.discard()
+        if self._session.milters is not None:
+            self._session.milters.forget_message()
+
+    def asked(self) -> tuple[Address | None, Address | None]:
+        """Sender and recipient that are being decided, or known."""
+        if self._current is None:
+            return self._asked, None
+        return self._current.mail.sender, self._asked
+
+    def discard(self, why: str) -> None:
+        """The message will be taken, and go nowhere."""
+        transaction = self._current or self._opening
+        if transaction is not None:
+            transaction.effects.discard = why
 
     # ------------------------------------------------------------ MAIL
 
@@ -125,18 +141,21 @@ class MailTransactions:
         self._require_room(command.size)
         self._require_rate("message", settings.client_message_rate_limit, "too much mail")
         transaction = Transaction(command)
-        if session.services.policy.decides("sender"):
-            return self._ask_sender(transaction)
+        if session.services.policy.decides("sender") or session.milters is not None:
+            return self._ask_sender(transaction, argument)
         self._open(transaction)
         return None
 
-    async def _ask_sender(self, transaction: Transaction) -> None:
+    async def _ask_sender(self, transaction: Transaction, argument: bytes) -> None:
         session, sender = self._session, transaction.mail.sender
-        self._asked = sender
+        self._asked, self._opening = sender, transaction
         request = session.request_at(Stage.MAIL, sender)
         decision = await session.services.policy.sender(request, transaction.effects)
         refused = session.apply(decision, "MAIL")
-        self._asked = None
+        if session.milters is not None and not refused:
+            parameters = argument.rpartition(b">")[2]
+            refused = session.refused_by_milter(await session.milters.mail(_text(sender), parameters))
+        self._asked = self._opening = None
         if not refused:
             self._open(transaction)
 
@@ -186,7 +205,7 @@ class MailTransactions:
             self._too_many()
             return None
         self._require_rate("recipient", settings.client_recipient_rate_limit, "too many recipients")
-        return self._ask_recipient(transaction, recipient)
+        return self._ask_recipient(transaction, recipient, argument)
 
     def _too_many(self) -> None:
         """The recipient may come again; that counts as an error only for a client that does not stop."""
@@ -196,13 +215,17 @@ class MailTransactions:
             raise error
         self._session.wire.reply(error.code, error.dsn, error.text)
 
-    async def _ask_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
+    async def _ask_recipient(self, transaction: Transaction, recipient: Recipient, argument: bytes) -> None:
         session = self._session
         self._asked = recipient.address
         count = len(transaction.recipients) + 1
         request = session.request_at(Stage.RCPT, transaction.mail.sender, recipient.address, count)
         decision = await session.services.policy.recipient(request, transaction.effects)
         refused = session.apply(decision, "RCPT")
+        if session.milters is not None and not refused:
+            parameters = argument.rpartition(b">")[2]
+            refusal = await session.milters.rcpt(str(recipient.address), parameters)
+            refused = session.refused_by_milter(refusal)
         self._asked = None
         if not refused:
             transaction.recipients.append(recipient)
@@ -221,7 +244,7 @@ class MailTransactions:
         if session.settings.forbid_unauth_pipelining and session.wire.has_waiting_input:
             session.refuse_pipelining()
             return None
-        if session.services.policy.decides("data"):
+        if session.services.policy.decides("data") or session.milters is not None:
             return self._ask_data(transaction)
         self._invite(transaction)
         return None
@@ -239,7 +262,7 @@ class MailTransactions:
 
     def _invite(self, transaction: Transaction) -> None:
         session = self._session
-        transaction.reception = self._receive(transaction)
+        transaction.reception = transaction.reception or self._receive(transaction)
         self._data = DataDecoder(session.bare_newline)
         self.is_receiving = True
         session.wire.reply(354, "", _GO_ON)
@@ -250,7 +273,20 @@ class MailTransactions:
         count = len(transaction.recipients)
         request = session.request_at(Stage.DATA, transaction.mail.sender, None, count)
         decision = await session.services.policy.data(request, transaction.effects)
-        return not session.apply(decision, command)
+        if session.apply(decision, command):
+            return False
+        return session.milters is None or await self._milters_let_content_come(transaction, command)
+
+    async def _milters_let_content_come(self, transaction: Transaction, command: str) -> bool:
+        session = self._session
+        assert session.milters is not None
+        transaction.reception = self._receive(transaction)  # they are told the queue id
+        if not session.refused_by_milter(await session.milters.data(command)):
+            return True
+        reception, transaction.reception = transaction.reception, None
+        if reception is not None:
+            reception.discard()
+        return False
 
     def _receive(self, transaction: Transaction) -> Reception:
         """The message has its queue id, its Received: field, and a line in the log."""
@@ -261,6 +297,7 @@ class MailTransactions:
             services.queue, envelope, arrival, services.threads, session.settings.adds_copies
         )
         host, queue_id = session.settings.myhostname, reception.queue_id
+        transaction.queue_id = queue_id
         received = received_field(
             envelope,
             queue_id,
@@ -273,7 +310,7 @@ class MailTransactions:
         is_local = bool(session.login) or _is_loopback(session.request.address)
         adds_fields = is_local or session.settings.always_add_missing_headers
         missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
-        reception.begin(services.make_filter(fields + received, missing, is_local))
+        reception.begin(services.make_filter(fields + received, missing, is_local), received)
         sasl = f", sasl_method={session.sasl_method}, sasl_username={session.login}" if session.login else ""
         session.log(f"{queue_id}: client={session.client}{sasl}")
         return reception
@@ -350,7 +387,7 @@ class MailTransactions:
                 if not await self._may_send_content(transaction, "BDAT"):
                     raise _Answered
                 transaction.chunks = ChunkDecoder(session.bare_newline)
-                transaction.reception = self._receive(transaction)
+                transaction.reception = transaction.reception or self._receive(transaction)
         except SmtpError as error:
             refusal = error
         if refusal is not None and self._current is not None:
@@ -425,6 +462,8 @@ class MailTransactions:
                 return ""
         transaction.reception = None  # from here on it is ours, whether or not the client stays
         try:
+            if session.milters is not None and not await session.milters.let_in(transaction, reception):
+                return ""
             queue_file = await reception.commit(transaction.effects)
         except ContentRefused as refused:
             if not reception.findings.notes:
@@ -433,6 +472,7 @@ class MailTransactions:
             session.reply(refused.code, refused.dsn, refused.text)
             return ""
         except OSError as error:
+            reception.discard()
             session.log(f"warning: {reception.queue_id}: queue file write error: {error}")
             session.reply(451, "4.3.0", "Error: queue file write error")
             return ""

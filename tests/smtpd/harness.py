@@ -128,7 +128,7 @@ class House:
     """A server for example.org with everything it stands on, and connections to it."""
 
     def __init__(self, directory: Path, *, threads: Threads | None = None, **changes: Any) -> None:
-        """`changes` are fields of SmtpdSettings; texts, tools, policy: the policy; clients: Services."""
+        """`changes` are fields of SmtpdSettings; texts, tools, policy: the policy; others: Services."""
         self.clock = changes.pop("clock", None) or Clock()
         self.log = ListLog()
         self.queue = QueueDirectory(os.fspath(directory), clock=lambda: NOW, message_size_limit=1 << 20)
@@ -143,6 +143,7 @@ class House:
         xclient = changes.pop("xclient", None)
         tools = self.tools(**changes.pop("tools", {}))
         clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
+        milters = changes.pop("milters", None)
         texts = RestrictionTexts(**changes.pop("texts", {}))
         settings = SmtpdSettings(myhostname="mx.example.org", **changes)
         rules = CleanupRules(message_size_limit=settings.message_size_limit)
@@ -161,6 +162,7 @@ class House:
             resolver=self.names,
             tls=tls,
             may_override_client=networks(xclient) if xclient else None,
+            milters=milters,
             **clients,
         )
         self.factory = SmtpFactory(self.services)

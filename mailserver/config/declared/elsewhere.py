@@ -212,7 +212,6 @@ PARAMETERS: Final = (
         maillog_file_rotate_suffix = %Y%m%d-%H%M%S
         max_idle = 100s
         max_use = 100
-        milter_macro_daemon_name = $myhostname
         multi_instance_group =
         multi_instance_wrapper =
         pickup_service_name = pickup
