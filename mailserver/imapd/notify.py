@@ -2,7 +2,8 @@ r"""NOTIFY: the client hears of events in its mailboxes at any time. RFC 5465.
 
 The selected mailbox is told of between commands (in IDLE, by IDLE). Other mailboxes are held open
 while they are watched; their hints become STATUS responses. What sessions of this process do
-with mailbox names is announced to the account's other watches and becomes LIST responses.
+with mailbox names is announced to the account's other watches and becomes LIST responses; what other
+processes do is found by looking at the names every `poll_interval` seconds.
 
 Beyond `MOST_WATCHED` mailboxes a NOTIFY is refused with NOTIFICATIONOVERFLOW. Commands tell of the
 selected mailbox whatever NOTIFY says: RFC 3501 §5.2 wants the client to know its size.
@@ -18,6 +19,7 @@ from typing import Final
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 
 from mailserver.imapd import fetch
 from mailserver.imapd.listing import list_line
@@ -62,6 +64,10 @@ def announce(session: Session, event: NameEvent) -> None:
             old_local = store.local_name(owner, old_name) if old_name else ""
             own_words = replace(event, name=local, old_name=old_local or "", entries=entries)
             watch.heard(own_words, is_own=watch.session is session)
+
+
+_NAME_EVENTS: Final = frozenset({"MAILBOXNAME", "SUBSCRIPTIONCHANGE"})
+_OUTSIDE: Final = NameEvent("", "")
 
 
 async def notify(session: Session, command: Notify) -> Reply:
@@ -118,7 +124,9 @@ class Watch:
         self._work: Deferred[None] | None = None
         self._is_at_work = False
         self._waiting: list[NameEvent] = []
-        self._seen: set[str] = set()  # names that the client may know of
+        self._seen: dict[str, Folder] = {}  # what the client may know of
+        self._poll = LoopingCall(self._look)
+        self._poll.clock = session.service.reactor
         self._is_stopped = False
 
     @property
@@ -141,18 +149,22 @@ class Watch:
     async def start(self) -> None:
         """The mailboxes are open and watched; a Refusal, with nothing held, where they are too many."""
         listed = await self.session.run(self.session.store.folders)
-        self._seen = {folder.name for folder in listed}
+        self._seen = {folder.name: folder for folder in listed}
         folders = self._wanted(listed)
         if len(folders) > MOST_WATCHED:
             raise Refusal("Too many mailboxes to watch.", b"NOTIFICATIONOVERFLOW")
         await self._watch(folders)
         if self._groups:
             _watches.add(self)
+        if any(group.events & _NAME_EVENTS for group in self._groups):
+            self._poll.start(self.session.settings.poll_interval, now=False)
 
     async def stop(self) -> None:
         """Nothing is told any more, and nothing held."""
         self._is_stopped = True
         _watches.discard(self)
+        if self._poll.running:
+            self._poll.stop()
         if self._work is not None:
             await self._work
         for name in list(self._watched):
@@ -248,8 +260,16 @@ class Watch:
 
     def heard(self, event: NameEvent, is_own: bool) -> None:
         """A mailbox's name or subscription changed; what this session did itself it knows."""
+        self._take(event if not is_own else NameEvent("", event.name))
+
+    def _look(self) -> None:
+        """What another process may have done is looked for, unless the client has not read the last yet."""
+        if not self._is_at_work and not self.session.output.is_paused:
+            self._take(_OUTSIDE)
+
+    def _take(self, event: NameEvent) -> None:
         if not self._is_stopped:
-            self._waiting.append(event if not is_own else NameEvent("", event.name))
+            self._waiting.append(event)
             if not self._is_at_work:
                 self._is_at_work = True
                 self._work = Deferred.fromCoroutine(self._take_names())
@@ -262,13 +282,27 @@ class Watch:
                 await self._watch(self._wanted(folders)[:MOST_WATCHED])
                 names = {folder.name: folder for folder in folders}
                 if not self._overflows():
-                    self._tell_name(event, names)
-                self._seen = set(names)
+                    for each in self._differences(names) if event is _OUTSIDE else [event]:
+                        self._tell_name(each, names)
+                self._seen = names
                 self.session.output.flush()
         except StoreError:
             self._waiting.clear()  # what cannot be looked at is not told
         finally:
             self._is_at_work = False
+
+    def _differences(self, folders: dict[str, Folder]) -> list[NameEvent]:
+        """What happened to names since they were last looked at."""
+        seen = self._seen
+        moved = folders.keys() ^ seen.keys()
+        parents = {name.rpartition(SEPARATOR)[0] for name in moved}  # told with their children
+        came_or_went = sorted(moved - parents)
+        changed = sorted(
+            name for name in folders.keys() & seen.keys() if folders[name].subscribed != seen[name].subscribed
+        )
+        return [NameEvent("MAILBOXNAME", name) for name in came_or_went] + [
+            NameEvent("SUBSCRIPTIONCHANGE", name) for name in changed
+        ]
 
     def _tell_name(self, event: NameEvent, folders: dict[str, Folder]) -> None:
         """§5.4: the mailbox, and the parent of one that came or went. §5.6, §5.7: entries without values."""

@@ -92,7 +92,14 @@ def _written(text: str, known: Known) -> str:
     name = known.name
     if name and not _PRINTABLE.fullmatch(name):
         name = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
-    values = {"u": known.uid, "v": known.uidvalidity, "f": name, "g": name, "m": known.digest, "%": "%"}
+    values: dict[str, int | str] = {
+        "u": known.uid,
+        "v": known.uidvalidity,
+        "f": name,
+        "g": name,
+        "m": known.digest,
+        "%": "%",
+    }
     return _SPECIFIER.sub(lambda found: _specified(found, values[found[5]]), text)
 
 

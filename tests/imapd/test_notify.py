@@ -109,3 +109,36 @@ def test_limits_are_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
     assert client.ask(b'a GETQUOTA "User quota"').startswith(b'* QUOTA "User quota" (STORAGE 2 10)\r\n')
     monkeypatch.setattr(server.store, "quota", lambda: Quota(1500, 2, 0, 7))
     assert client.ask(b'a GETQUOTA "User quota"').startswith(b'* QUOTA "User quota" (MESSAGE 2 7)\r\n')
+
+
+def test_names_that_other_processes_change_are_found(server: Server) -> None:
+    """Within the poll's interval: made, renamed, subscribed; new ones are watched too. §5.4, §5.5."""
+    server.store.create("old")
+    client = server.log_in()
+    client.ask(b"a NOTIFY SET (personal (MessageNew MessageExpunge MailboxName SubscriptionChange))")
+    interval = server.settings.poll_interval
+    server.store.create("box/child")
+    server.clock.advance(interval)
+    assert sorted(client.read().split(b"\r\n")) == [
+        b"",
+        b'* LIST (\\HasChildren) "/" "box"',
+        b'* LIST (\\HasNoChildren) "/" "box/child"',
+    ]
+    server.clock.advance(interval)
+    assert client.read() == b""
+    arrive(server, "box/child")
+    assert b'* STATUS "box/child" (MESSAGES 1 ' in client.read()
+    server.store.rename("old", "new")
+    server.store.set_subscribed("box/child", True)
+    server.clock.advance(interval)
+    said = client.read()
+    assert b'* LIST (\\HasNoChildren) "/" "new"\r\n' in said
+    assert b'* LIST (\\NonExistent \\HasNoChildren) "/" "old"\r\n' in said
+    assert b'* LIST (\\HasNoChildren \\Subscribed) "/" "box/child"\r\n' in said
+    client.ask(b"b CREATE mine")
+    server.clock.advance(interval)
+    assert client.read() == b""
+    client.send(b"c LOGOUT")
+    assert not any(
+        call.getTime() - server.clock.seconds() == interval for call in server.clock.getDelayedCalls()
+    )
