@@ -21,7 +21,7 @@ from typing import Final
 from mailserver.accounts.account import Account
 from mailserver.message.downgrade import downgraded
 from mailserver.pop3d.output import multiline, top
-from mailserver.pop3d.uidl import header_digest
+from mailserver.pop3d.uidl import header_digest, old_id
 from mailserver.store.contract import (
     SEEN,
     AccountStore,
@@ -116,6 +116,12 @@ class Maildrop:
         known = self._inbox.facts(self.uids, header_digest, "header-md5.1")
         times = Counter(known.values())
         return {uid: digest.decode("ascii") for uid, digest in known.items() if times[digest] == 1}
+
+    def old_ids(self) -> Mapping[Uid, bytes]:
+        """`uidl.old_id` of the messages, by UID; those that others have too are left out."""
+        known = self._inbox.facts(self.uids, old_id, "x-uidl.1")
+        times = Counter(known.values())
+        return {uid: old for uid, old in known.items() if old and times[old] == 1}
 
     def retrieve(self, number: int) -> bytes:
         """RETR's whole answer. The message will be \\Seen. Raises StoreError."""

@@ -538,7 +538,10 @@ class Pop3Server(POP3):
             return
         maildrop.takes_utf8 = self._takes_utf8
         self._maildrop = maildrop
-        self._transaction = Transaction(maildrop, self._threads, self._settings.uidl_format)
+        settings = self._settings
+        self._transaction = Transaction(
+            maildrop, self._threads, settings.uidl_format, settings.reuses_old_ids
+        )
         self._bad_commands = 0
         if self._resumed is None:
             self._record.login()

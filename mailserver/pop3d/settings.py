@@ -28,6 +28,7 @@ class Pop3Settings:
     trusted_networks: Sequence[Network] = ()
     mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
     marks_seen: bool = True
+    reuses_old_ids: bool = False  # pop3_reuse_xuidl
     logout_format: str = LOGOUT_FORMAT
     login_timeout: float = 180
     idle_timeout: float = 600  # RFC 1939 §3: at least ten minutes

@@ -26,12 +26,15 @@ class BadCommand(Exception):
 class Transaction:
     """See the module. `is_updated` is set once QUIT has done its work."""
 
-    def __init__(self, maildrop: Maildrop, threads: Threads, uidl_format: str) -> None:
+    def __init__(
+        self, maildrop: Maildrop, threads: Threads, uidl_format: str, reuses_old_ids: bool = False
+    ) -> None:
         self._maildrop = maildrop
         self._threads = threads
         self._uidl = uidl_maker(uidl_format)
         self._names: Mapping[Uid, str] | None = None if needs_names(uidl_format) else {}
         self._digests: Mapping[Uid, str] | None = None if needs_digests(uidl_format) else {}
+        self._old_ids: Mapping[Uid, bytes] | None = None if reuses_old_ids else {}
         self.is_updated = False
 
     def at_hand(self, line: bytes) -> bytes | None:
@@ -65,6 +68,8 @@ class Transaction:
             self._names = await self._threads.run(self._maildrop.file_names)
         if self._digests is None:
             self._digests = await self._threads.run(self._maildrop.header_digests)
+        if self._old_ids is None:
+            self._old_ids = await self._threads.run(self._maildrop.old_ids)
         if arguments:
             number = self._number(arguments)
             return b"+OK %d %b\r\n" % (number, self._id(number))
@@ -73,6 +78,8 @@ class Transaction:
 
     def _id(self, number: int) -> bytes:
         uid = self._maildrop.uids[number - 1]
+        if self._old_ids and uid in self._old_ids:
+            return self._old_ids[uid]
         name, digest = (self._names or {}).get(uid, ""), (self._digests or {}).get(uid, "")
         return self._uidl(Known(uid, self._maildrop.uidvalidity, name, digest))
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from mailserver.message.header import header_end, scan
+from mailserver.message.header import first, header_end, scan
 
 DEFAULT_FORMAT: Final = "%08Xu%08Xv"
 _SPECIFIER: Final = re.compile(r"%([LUMX]*)(0?)([0-9]{0,2})([LUMX]*)([uvfgm%])")
@@ -81,6 +81,12 @@ def header_digest(content: bytes) -> bytes:
         value = body.removeprefix(b":")
         digest.update(_LINE_END.sub(b"", value[1:] if value[:1] in (b" ", b"\t") else value))
     return digest.hexdigest().encode("ascii")
+
+
+def old_id(content: bytes) -> bytes:
+    """The id in X-UIDL, where another server left one that can be an id; else nothing. `pop3_reuse_xuidl`."""
+    found = (first(content[: header_end(content)], b"x-uidl") or b"").strip()
+    return found if len(found) <= _LONGEST and _PRINTABLE.fullmatch(found.decode("latin-1")) else b""
 
 
 def _id(text: str, known: Known) -> bytes:

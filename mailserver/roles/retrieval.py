@@ -61,6 +61,7 @@ def pop3_settings(config: Config) -> Pop3Settings:
             trusted_networks=trusted_networks(config),
             mechanisms=mechanisms(config),
             marks_seen=not config.boolean("pop3_no_flag_updates"),
+            reuses_old_ids=config.boolean("pop3_reuse_xuidl"),
             logout_format=config.string("pop3_logout_format"),
             login_timeout=config.seconds("login_timeout"),
             idle_timeout=config.seconds("pop3_timeout"),

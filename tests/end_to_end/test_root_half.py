@@ -14,7 +14,7 @@ from tests.end_to_end.root_mail import imap, logged
 from tests.end_to_end.root_server import PASSWORD, RootServer
 from tests.end_to_end.server import wait_for
 
-pytestmark = pytest.mark.needs("root")
+pytestmark = pytest.mark.needs("root", "unshare", "postfix", "dovecot")
 
 MESSAGE = "From: viktor@example.org\r\nTo: ursula@example.org\r\nSubject: {subject}\r\n\r\nFrom here on.\r\n"
 

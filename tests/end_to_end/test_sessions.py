@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import imaplib
 import json
 import poplib
 import re
 import signal
 import smtplib
+import socket
 import stat
 import subprocess
 import sys
@@ -141,3 +143,26 @@ def test_rawlog_in_files(server: Server) -> None:
     server.command("rawlog", "bob", "--stop")
     assert server.command("rawlog", "bob", "--show") == "off\n"
     assert "no such account" in server.command("rawlog", "nobody", status=67)
+
+
+def test_logins_for_another_program(tmp_path: Path) -> None:
+    """auth_listener without root: Dovecot's protocol at a socket of our own, its mode as it is set."""
+    path = tmp_path / "auth"
+    with running(tmp_path / "home", "mbox", f"auth_listener = {path}", "auth_listener_mode = 0600") as server:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as program:
+            program.settimeout(30)
+            program.connect(str(path))
+            lines = program.makefile("rb")
+            greeting = list(iter(lines.readline, b"DONE\n"))
+            assert greeting[0] == b"VERSION\t1\t2\n" and b"MECH\tPLAIN\tplaintext\n" in greeting
+            response = base64.b64encode(f"\0alice\0{server.passwords['alice']}".encode())
+            program.sendall(b"VERSION\t1\t1\nCPID\t1\n")
+            program.sendall(b"AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.7\tresp=" + response + b"\n")
+            assert lines.readline() == b"OK\t1\tuser=alice\n"
+        server.logged(r"auth: Login: user=<alice>, service=smtp, method=PLAIN, rip=192\.0\.2\.7")
+        server.stop()
+        server.start()  # the socket that the ended server left is replaced
+        with socket.socket(socket.AF_UNIX) as program:
+            program.connect(str(path))
+            assert program.recv(8) == b"VERSION\t"

@@ -346,6 +346,19 @@ def test_utf8_headers() -> None:
         assert dialogue.store.inbox.read(dialogue.store.inbox.uids[2]) == content
 
 
+def test_ids_that_another_server_left() -> None:
+    """pop3_reuse_xuidl: X-UIDL where it can be an id and is one message's alone, else the format."""
+    headers = (b"X-UIDL: abc!~1\r\n", b"X-UIDL: two words\r\n", b"", b"X-UIDL: same\r\n", b"X-UIDL: same\r\n")
+    messages = [b"%bSubject: x\r\n\r\nX-UIDL: body\r\n" % header for header in (*headers, b"X-UIDL:\r\n")]
+    dialogue = Dialogue(messages, Pop3Settings(uidl_format="%u", reuses_old_ids=True))
+    dialogue.log_in()
+    assert dialogue.ask(b"UIDL").split(b"\r\n")[1:-2] == [b"1 abc!~1", b"2 2", b"3 3", b"4 4", b"5 5", b"6 6"]
+    assert dialogue.ask(b"UIDL 1") == b"+OK 1 abc!~1\r\n"
+    plain = Dialogue(messages, Pop3Settings(uidl_format="%u"))
+    plain.log_in()
+    assert plain.ask(b"UIDL 1") == b"+OK 1 1\r\n"
+
+
 def test_uidl_of_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """pop3_uidl_format = %f or %g: whoever comes from Courier or Dovecot downloads nothing twice."""
     for text in ("%f", "%g"):

@@ -82,7 +82,6 @@ PARAMETERS: Final = (
         pop3_enable_last = no
         pop3_fast_size_lookups = no
         pop3_lock_session = no
-        pop3_reuse_xuidl = no
         pop3_save_uidl = no
         postmaster_address =
         rejection_reason =

@@ -108,6 +108,8 @@ PARAMETERS: Final = (
              "What the last line of a POP3 session in the log tells.", "dovecot"),
     honoured("pop3_no_flag_updates", Type.BOOLEAN, "no",
              "Whether what POP3 retrieves stays unseen.", "dovecot"),
+    honoured("pop3_reuse_xuidl", Type.BOOLEAN, "no",
+             "Whether UIDL answers what another server left in a message's X-UIDL.", "dovecot"),
     inert("pop3_client_workarounds", Type.LIST, "",
           "outlook-no-nuls and oe-ns-eoh: both are done for every client.", "dovecot"),
     honoured("imap_idle_notify_interval", Type.SECONDS, "2m",
