@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from mailserver.accounts import hashing
@@ -113,17 +114,35 @@ class SourcePasswordCheck:
         if lowered is None:
             return None
         found = (self._directory.credential(spelling) for spelling in spellings(lowered, self._local_domains))
-        return next((credential for credential in found if credential is not None), None)
+        credential = next((credential for credential in found if credential is not None), None)
+        return credential and self._of_user(credential)
+
+    def _of_user(self, credential: Credential) -> Credential:
+        """The credential of the account that `user=` names, with the networks and prohibitions of both."""
+        entry = credential.account
+        user = entry.extra.get("user", "").lower()
+        if not user or user == entry.name:
+            return credential
+        account = self._directory.lookup(user)
+        if account is None:
+            raise TemporaryAccountFailure(f"{entry.name}: user={user}: there is no such account")
+        own = {key: value for key, value in entry.extra.items() if key != "user"}
+        may_login = entry.may_login and account.may_login
+        return replace(
+            credential,
+            account=replace(account, may_login=may_login, extra={**account.extra, **own}),
+            entry=entry.name,
+        )
 
     def _is_right(self, credential: Credential, password: bytes) -> bool:
         stored = credential.stored
         digest = self._good.digest(
-            credential.account.name.encode(), password, stored.encode("utf-8", "surrogateescape")
+            credential.name.encode(), password, stored.encode("utf-8", "surrogateescape")
         )
         if digest in self._good:
             return True
         try:
-            is_right = hashing.verify(stored, password)
+            is_right = hashing.verify(stored, password, credential.name)
         except hashing.UnknownScheme as error:
             raise TemporaryAccountFailure(f"the password of {credential.account.name}: {error}") from error
         if is_right:
@@ -146,6 +165,6 @@ class SourcePasswordCheck:
                 nobody.verify(password, origin)
                 return
         try:
-            hashing.verify(borrowed, password)
+            hashing.verify(borrowed, password, name)
         except hashing.UnknownScheme:
             hashing.verify(_NOBODY, password)

@@ -8,7 +8,8 @@ translated before: `{SHA512}` is base64 with Dovecot and hex with passlib.
 
 Comparisons take constant time. Nothing is logged here. Argon2 needs the
 `cryptography` package built on OpenSSL 3.2, or `argon2-cffi`; without either such a password
-cannot be verified and `UnknownScheme` says so.
+cannot be verified and `UnknownScheme` says so. Of Dovecot's schemes `{OTP}` is not known: it changes with
+each login.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
+import passlib.hash
 import passlib.utils.handlers as passlib_handlers
 from passlib.context import CryptContext
 from passlib.exc import MissingBackendError
 
-from mailserver.accounts import libcrypt
+from mailserver.accounts import libcrypt, old_schemes
+from mailserver.accounts.old_schemes import octets_of
 
 DEFAULT_SCHEME: Final = "SHA512-CRYPT"
 DEFAULT_ROUNDS: Final = 100_000  # about 50 ms in crypt(3); passlib's default takes ten times that
@@ -107,7 +110,7 @@ _context: Final = CryptContext(
 
 def _crypt(text: str, password: bytes) -> bool:
     """Crypt(5) text and passlib's own modular formats."""
-    if text.startswith("$argon2id$"):
+    if text.startswith("$argon2"):
         return _argon2(text, password)
     if _context.identify(text) is None:
         raise UnknownScheme("the hash is of no method that crypt(3) or passlib knows")
@@ -123,8 +126,7 @@ def _digest(algorithm: str, salted: bool = False) -> Callable[[str, bytes], bool
     size = hashlib.new(algorithm).digest_size
 
     def verify(text: str, password: bytes) -> bool:
-        is_hex = not salted and re.fullmatch(f"[0-9A-Fa-f]{{{2 * size}}}", text) is not None
-        stored = binascii.unhexlify(text) if is_hex else base64.b64decode(text)
+        stored = base64.b64decode(text) if salted else octets_of(text, size)
         digest, salt = stored[:size], stored[size:]
         if len(digest) != size or (salt and not salted):
             raise ValueError("a digest of the wrong length")
@@ -156,18 +158,28 @@ def _scram(algorithm: str) -> Callable[[str, bytes], bool]:
 
 
 def _argon2(text: str, password: bytes) -> bool:
+    """By the `cryptography` package where it knows the variant, else by passlib's back ends."""
     try:
         from cryptography.exceptions import InvalidKey, UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+        from cryptography.hazmat.primitives.kdf import argon2
     except ImportError:
         return bool(_context.verify(password, text))
+    variant = getattr(argon2, text.split("$")[1].capitalize(), None)
+    if variant is None:
+        return bool(_context.verify(password, text))
     try:
-        Argon2id.verify_phc_encoded(password, text)
+        variant.verify_phc_encoded(password, text)
     except InvalidKey:
         return False
     except UnsupportedAlgorithm:
         return bool(_context.verify(password, text))
     return True
+
+
+def _ldap_pbkdf2(name: str) -> Callable[[str, bytes], bool]:
+    """passlib's `{PBKDF2-SHA256}rounds$salt$digest`, as slapd has it."""
+    handler = getattr(passlib.hash, f"ldap_pbkdf2_{name.partition('-')[2].lower()}")
+    return lambda text, password: bool(handler.verify(password, f"{{{name}}}{text}"))
 
 
 _VERIFY: Final[dict[str, Callable[[str, bytes], bool]]] = {
@@ -198,17 +210,34 @@ _VERIFY: Final[dict[str, Callable[[str, bytes], bool]]] = {
     "SMD5": _digest("md5", salted=True),
     "SCRAM-SHA-1": _scram("sha1"),
     "SCRAM-SHA-256": _scram("sha256"),
+    "CRAM-MD5": old_schemes.cram_md5,
+    "HMAC-MD5": old_schemes.cram_md5,
+    "PLAIN-MD4": old_schemes.plain_md4,
+    "PLAIN-TRUNC": old_schemes.plain_trunc,
+    "NTLM": old_schemes.ntlm,
+    "LANMAN": old_schemes.lanman,
+    **{name: _ldap_pbkdf2(name) for name in ("PBKDF2-SHA1", "PBKDF2-SHA256", "PBKDF2-SHA512")},
     "MD5": lambda text, password: (
         _crypt(text, password) if text.startswith("$") else _digest("md5")(text, password)
     ),
 }
 
-SCHEMES: Final = tuple(_VERIFY)
+# Those whose hash has the login in it.
+_VERIFY_LOGIN: Final[dict[str, Callable[[str, bytes, str], bool]]] = {"DIGEST-MD5": old_schemes.digest_md5}
+SCHEMES: Final = (*_VERIFY, *_VERIFY_LOGIN)
+# Those that hold octets: an encoding behind the name is that of the octets, not of a text.
+_BINARY: Final = frozenset(
+    {
+        *("SHA", "SHA1", "SHA256", "SHA512", "SSHA", "SSHA256", "SSHA512", "SMD5", "PLAIN-MD5", "LDAP-MD5"),
+        *("PLAIN-MD4", "CRAM-MD5", "HMAC-MD5", "DIGEST-MD5"),
+    }
+)
 # Of these a graphics card tries millions or more in a second.
 _WEAK: Final = frozenset(
     {
         *("PLAIN", "CLEAR", "CLEARTEXT", "SHA", "SHA1", "SHA256", "SHA512", "SSHA", "SSHA256", "SSHA512"),
-        *("SMD5", "MD5", "PLAIN-MD5", "LDAP-MD5", "PBKDF2", "MD5-CRYPT", "DES-CRYPT"),
+        *("SMD5", "MD5", "PLAIN-MD5", "LDAP-MD5", "PBKDF2", "MD5-CRYPT", "DES-CRYPT", "PLAIN-MD4"),
+        *("PLAIN-TRUNC", "NTLM", "LANMAN"),
     }
 )
 _STRONG_METHODS: Final = (
@@ -216,20 +245,39 @@ _STRONG_METHODS: Final = (
 )  # fmt: skip
 
 
-def verify(stored: str, password: bytes) -> bool:
+def split(stored: str) -> tuple[str, str]:
+    """The scheme in capitals, and the text in that scheme's own encoding. Raises UnknownScheme.
+
+    `.HEX`, `.B64` and `.BASE64` behind the scheme say how the rest is encoded.
+    """
+    match = _SCHEME.match(stored)
+    if match is None:
+        return "CRYPT", stored
+    name, encoding, text = match.group(1).upper(), (match.group(2) or "").upper(), stored[match.end() :]
+    if not encoding:
+        return name, text
+    try:
+        octets = bytes.fromhex(text) if encoding == "HEX" else base64.b64decode(text, validate=True)
+        return name, base64.b64encode(octets).decode("ascii") if name in _BINARY else octets.decode("utf-8")
+    except ValueError as error:
+        raise UnknownScheme(f"the stored {{{name}.{encoding}}} password is malformed") from error
+
+
+def verify(stored: str, password: bytes, login: str = "") -> bool:
     """Whether the password is the stored one. Blocking, for as long as the scheme wants.
 
-    A NUL in the password is never right. Raises UnknownScheme where nobody can tell.
+    A NUL in the password is never right. `login` is the name that some schemes hash too. Raises
+    UnknownScheme where nobody can tell.
     """
     if b"\0" in password or len(password) > libcrypt.LONGEST_PASSWORD:
         return False
-    scheme = _SCHEME.match(stored)
-    name = scheme.group(1).upper() if scheme else "CRYPT"
-    text = stored[scheme.end() :] if scheme else stored
-    check = _VERIFY.get(name)
-    if check is None:
-        raise UnknownScheme(f"the scheme {{{name}}} is not one of: {' '.join(SCHEMES)}")
+    name, text = split(stored)
     try:
+        if name in _VERIFY_LOGIN:
+            return _VERIFY_LOGIN[name](text, password, login)
+        check = _VERIFY.get(name)
+        if check is None:
+            raise UnknownScheme(f"the scheme {{{name}}} is not one of: {' '.join(SCHEMES)}")
         return check(text, password)
     except (ValueError, TypeError) as error:
         raise UnknownScheme(f"the stored {{{name}}} password is malformed") from error
@@ -239,9 +287,7 @@ def verify(stored: str, password: bytes) -> bool:
 
 def is_weak(stored: str) -> bool:
     """Whether whoever steals the stored password could guess it fast; a fixed list of schemes decides."""
-    scheme = _SCHEME.match(stored)
-    name = scheme.group(1).upper() if scheme else "CRYPT"
-    text = stored[scheme.end() :] if scheme else stored
+    name, text = split(stored)
     return name in _WEAK or (name == "CRYPT" and not text.startswith(_STRONG_METHODS))
 
 

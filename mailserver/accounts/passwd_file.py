@@ -2,9 +2,16 @@
 
 A line is `user:password:uid:gid:gecos:home:shell:extra`; fields at the end may be missing. The password
 is `{SCHEME}text` or bare crypt(3) text; empty, `*` or `!…` means no login. uid and gid may be
-names; where they are empty the mail belongs to the file's one `owner`. `extra` holds
-`key=value` words: `userdb_mail`, `allow_nets`, `nologin`, …. `#` begins a comment line. The first line
-of a name counts.
+names; where they are empty the mail belongs to the file's one `owner`. `#` begins a comment line. The first
+line of a name counts. `extra` holds `key=value` words, of which these mean something:
+
+    allow_nets=NET,…          logins from there only
+    nologin                   mail, and no login
+    nopassword                any password is right, where the password field is empty
+    user=NAME                 the login is that account's
+    userdb_mail=LOCATION      mail_location of this account
+    userdb_uid, userdb_gid, userdb_home            for fields that are empty
+    userdb_quota_rule, …2, …3                      quota
 
 A line that cannot be understood makes that one account a temporary failure, with
 `path:line` in the text: its mail waits, nobody is told that the user is unknown.
@@ -18,11 +25,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.accounts.account import Account, TemporaryAccountFailure
+from mailserver.accounts.account import Account, Origin, TemporaryAccountFailure
 from mailserver.accounts.snapshot import FileSnapshot
-from mailserver.accounts.source import NO_PASSWORD, Credential
+from mailserver.accounts.source import ASK_AUTHORITY, NO_PASSWORD, Credential
 
 LOCKED: Final = ("!", "*")
+_NOTHING: Final = ("", "{PLAIN}", "{CLEARTEXT}")
+
+
+class Anybody:
+    """An `Authority` to which every password is right."""
+
+    def verify(self, password: bytes, origin: Origin) -> bool:
+        """See `Authority.verify`."""
+        return True
+
+    def is_open(self, origin: Origin) -> bool:
+        """See `Authority.is_open`."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +83,17 @@ class PasswdFile:
     """An `AccountSource` over one passwd-file.
 
     `home_template` is the home of entries without one: `%u` is the name, `%n` its local part,
-    `%d` its domain.
+    `%d` its domain. `default_scheme` is that of passwords without one.
     """
 
-    def __init__(self, path: str, owner: MailOwner, home_template: str = "") -> None:
+    def __init__(
+        self, path: str, owner: MailOwner, home_template: str = "", default_scheme: str = "CRYPT"
+    ) -> None:
         self.name = f"passwd-file({path})"
         self._path = path
         self._owner = owner
         self._home_template = home_template
+        self._default_scheme = default_scheme
         self._file = FileSnapshot(path, parse)
 
     def _entries(self) -> Mapping[str, Entry]:
@@ -86,12 +109,20 @@ class PasswdFile:
             return None
         account = self._account(entry)
         stored = entry.fields[1].strip()
+        if stored.upper() in _NOTHING and "nopassword" in account.extra and account.may_login:
+            return Credential(account, ASK_AUTHORITY, authority=Anybody())
         if not stored or stored.startswith(LOCKED):
             is_locked = stored not in NO_PASSWORD
             return Credential(account, reason="the password is empty or locked", is_closed=is_locked)
         if not account.may_login:
             return Credential(account, reason="the account has nologin", is_closed=True)
-        return Credential(account, stored, file=self._path)
+        named = self._with_scheme(stored)
+        return Credential(account, named, file=self._path if named == stored else "")
+
+    def _with_scheme(self, stored: str) -> str:
+        if stored.startswith("{") or self._default_scheme.upper() == "CRYPT":
+            return stored
+        return f"{{{self._default_scheme}}}{stored}"
 
     def _account(self, entry: Entry) -> Account:
         name, _, uid, gid, gecos, home, shell, extra_text = entry.fields
@@ -100,9 +131,9 @@ class PasswdFile:
         try:
             return Account(
                 name,
-                self._uid(uid.strip()),
-                self._gid(gid.strip()),
-                home or self._home(name),
+                self._uid(uid.strip() or extra.pop("userdb_uid", "")),
+                self._gid(gid.strip() or extra.pop("userdb_gid", "")),
+                home or extra.pop("userdb_home", "") or self._home(name),
                 shell,
                 gecos,
                 mail=extra.pop("userdb_mail", ""),
@@ -142,4 +173,4 @@ class PasswdFile:
     def stored_passwords(self) -> Sequence[str]:
         """See `AccountSource.stored_passwords`."""
         stored = (entry.fields[1].strip() for entry in self._entries().values())
-        return [text for text in stored if text and not text.startswith(LOCKED)]
+        return [self._with_scheme(text) for text in stored if text and not text.startswith(LOCKED)]

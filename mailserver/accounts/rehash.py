@@ -29,7 +29,7 @@ class Rehash:
 
     def __call__(self, credential: Credential, password: bytes) -> Credential:
         """The credential as it is stored from now on."""
-        path, name = credential.file, credential.account.name
+        path, name = credential.file, credential.name
         if not path or not hashing.is_weak(credential.stored):
             return credential
         try:

@@ -88,7 +88,7 @@ class ScramCheck:
         """The account has a verifier of this password, which was found right; or the log says why not."""
         if read_verifier(credential.stored) is not None:
             return credential
-        name, digest = credential.account.name, _digest(credential.stored)
+        name, digest = credential.name, _digest(credential.stored)
         try:
             if self._database.verifier(name, digest) is None:
                 verifier = make_verifier(password, self._own_challenge(name))
@@ -102,7 +102,7 @@ class ScramCheck:
     def challenge_of(self, credential: Credential) -> Challenge:
         """What clients of that account are shown."""
         own = read_verifier(credential.stored)
-        return self._own_challenge(credential.account.name) if own is None else own.challenge
+        return self._own_challenge(credential.name) if own is None else own.challenge
 
     def _verifier(self, name: str, credential: Credential | None) -> Verifier:
         """The account's verifier, else nobody's. It takes the same steps, and as long, for every name."""
@@ -110,7 +110,7 @@ class ScramCheck:
         if credential is not None:
             nobodys = Verifier(self.challenge_of(credential), _NO_KEY, _NO_KEY)
         may_login = credential is not None and credential.account.may_login
-        known, stored = (credential.account.name, credential.stored) if credential and may_login else ("", "")
+        known, stored = (credential.name, credential.stored) if credential and may_login else ("", "")
         enrolled = self._database.verifier(known, _digest(stored))
         return read_verifier(stored) or read_verifier(enrolled or "") or nobodys
 

@@ -35,7 +35,7 @@ class Credential:
 
     `is_closed`: an administrator or its time closed the account, so that no other secret is good either.
     `file` is the passwd-file in which it stands, "" where it stands in none. `authority` is there where
-    `stored` says to ask it.
+    `stored` says to ask it. `entry` is the name under which it stands, where that is not the account's.
     """
 
     account: Account
@@ -44,6 +44,12 @@ class Credential:
     is_closed: bool = False
     file: str = ""
     authority: Authority | None = None
+    entry: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name under which it stands."""
+        return self.entry or self.account.name
 
 
 class AccountSource(AccountDirectory, Protocol):

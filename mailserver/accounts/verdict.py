@@ -37,7 +37,9 @@ def is_allowed_from(account: Account, address: str) -> bool:
         return True
     try:
         client = ipaddress.ip_address(address.partition("%")[0])
-        parsed = [ipaddress.ip_network(text.strip(), strict=False) for text in networks.split(",")]
+        words = [text.strip().strip("[]") for text in networks.split(",")]
+        # `local` is a Unix socket with Dovecot: nobody logs in by one here.
+        parsed = [ipaddress.ip_network(text, strict=False) for text in words if text != "local"]
     except ValueError:
         return False
     return any(client in network for network in parsed)

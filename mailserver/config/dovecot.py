@@ -239,6 +239,10 @@ def _account_source(section: Section, settings: dict[str, Setting]) -> None:
             " use passwd-file, pam, shadow or passwd"
         )
     _add_source(settings, "passwd-file", section.where)
+    scheme = values.get("default_password_scheme") or re.search(r"scheme=(\S+)", values.get("args", ""))
+    if scheme and section.kind == "passdb":
+        word = scheme if isinstance(scheme, str) else scheme[1]
+        settings["default_pass_scheme"] = Setting("default_pass_scheme", word, section.where)
     path = values.get("passwd_file_path") or _path_in_args(values.get("args", ""))
     if path:
         settings["passwd_file"] = Setting("passwd_file", path.replace("$", "$$"), section.where)

@@ -204,7 +204,8 @@ class Parts:
     def _source(self, word: str) -> AccountSource:
         config = self.config
         if word == "passwd-file":
-            return PasswdFile(config.string("passwd_file"), self.mail_owner, config.string("mail_home"))
+            path, home = config.string("passwd_file"), config.string("mail_home")
+            return PasswdFile(path, self.mail_owner, home, config.string("default_pass_scheme"))
         if word == "system":
             return SystemAccounts(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
         if word == "pam":

@@ -53,9 +53,9 @@ def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     hashed: list[str] = []
     real = hashing.verify
 
-    def verify(text: str, password: bytes) -> bool:
+    def verify(text: str, password: bytes, login: str) -> bool:
         hashed.append(text)
-        return real(text, password)
+        return real(text, password, login)
 
     monkeypatch.setattr(check_module.hashing, "verify", verify)
     return hashed

@@ -10,7 +10,10 @@ import pytest
 
 from mailserver.accounts import passwd_file_edit as edit
 from mailserver.accounts.account import TemporaryAccountFailure
-from tests.accounts.sample import stored, write_users
+from mailserver.accounts.check import SourcePasswordCheck
+from mailserver.accounts.directory import SourceDirectory
+from mailserver.accounts.passwd_file import MailOwner, PasswdFile
+from tests.accounts.sample import check_for, stored, write_users
 
 
 def test_a_full_line(tmp_path: Path) -> None:
@@ -123,3 +126,56 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(edit.EditError, match="already"):
         edit.add(str(path), "A", "x")
     assert path.stat().st_ino == before
+
+
+def test_fields_of_a_prefetched_userdb(tmp_path: Path) -> None:
+    """userdb_uid, userdb_gid and userdb_home count where the fields are empty."""
+    words = "userdb_uid=7 userdb_gid=8 userdb_home=/x"
+    source = write_users(tmp_path / "users", f"a:{{PLAIN}}x::::::{words}", f"b:{{PLAIN}}x:1:2::/h::{words}")
+    first, second = source.lookup("a"), source.lookup("b")
+    assert first is not None and (first.uid, first.gid, first.home) == (7, 8, "/x")
+    assert second is not None and (second.uid, second.gid, second.home) == (1, 2, "/h")
+
+
+def test_nopassword_needs_an_empty_field(tmp_path: Path) -> None:
+    """As Dovecot has it; nologin and allow_nets count."""
+    lines = (
+        "a:::::::nopassword",
+        "b:{PLAIN}x::::::nopassword",
+        "c:::::::nopassword nologin",
+        "d:!::::::nopassword",
+    )
+    check = check_for(tmp_path / "users", *lines)
+    assert check.verify("a", b"anything") and check.verify("a", b"")
+    assert check.verify("b", b"x") and check.verify("b", b"y") is None
+    assert check.verify("c", b"x") is None and check.verify("d", b"x") is None
+
+
+def test_passwords_without_a_scheme(tmp_path: Path) -> None:
+    """default_pass_scheme, which is `scheme=` of a dovecot.conf."""
+    path = tmp_path / "users"
+    path.write_text("a:5ebe2294ecd0e0f08eab7690d2a6ee69\nb:{PLAIN}x\n")
+    source = PasswdFile(str(path), MailOwner(1, 1), "", "PLAIN-MD5")
+    check = SourcePasswordCheck(SourceDirectory([source]))
+    assert check.verify("a", b"secret") and check.verify("b", b"x")
+    assert source.stored_passwords()[0].startswith("{PLAIN-MD5}")
+
+
+def test_a_login_that_is_another_accounts(tmp_path: Path) -> None:
+    """`user=`: mail, networks and prohibitions of the account count, and those of the entry."""
+    check = check_for(
+        tmp_path / "users",
+        "alice:{PLAIN}a:1:1::/home/alice::userdb_mail=maildir:~/M",
+        "a.l.smith:{PLAIN}b::::::user=Alice allow_nets=10.0.0.0/8",
+        "lost:{PLAIN}c::::::user=nobody-here",
+        "shut:{PLAIN}d::::::user=barred",
+        "barred:{PLAIN}e::::::nologin",
+        "self:{PLAIN}f::::::user=self",
+    )
+    account = check.verify("a.l.smith", b"b")
+    assert account is not None and (account.name, account.mail) == ("alice", "maildir:~/M")
+    assert account.extra == {"allow_nets": "10.0.0.0/8"}
+    assert check.verify("a.l.smith", b"a") is None and check.verify("shut", b"d") is None
+    assert check.verify("self", b"f")
+    with pytest.raises(TemporaryAccountFailure, match="no such account"):
+        check.verify("lost", b"c")

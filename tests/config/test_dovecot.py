@@ -55,6 +55,7 @@ def test_version_2_3(tmp_path: Path) -> None:
     assert config.words("auth_mechanisms") == ("plain", "login")
     assert config.words("account_sources") == ("passwd-file", "pam")
     assert config.string("passwd_file") == "/etc/dovecot/users"
+    assert config.string("default_pass_scheme") == "CRYPT"
     assert config.warnings == ()
 
 

@@ -65,6 +65,8 @@ PARAMETERS: Final = (
              "The service of /etc/pam.d that the source pam asks; with a dovecot.conf, dovecot.", "ours"),
     honoured("passwd_file", Type.STRING, "$config_directory/users",
              "The file of accounts, in Dovecot's passwd-file format.", "ours"),
+    honoured("default_pass_scheme", Type.STRING, "CRYPT",
+             "The scheme of passwords there that name none.", "dovecot"),
     honoured("mail_location", Type.STRING, "",
              "Where mail is read; the default follows home_mailbox and mail_spool_directory.", "dovecot"),
     honoured("acl", Type.STRING, "vfile",
