@@ -1,4 +1,4 @@
-"""The open sessions of a factory, so that each hears of the server's end."""
+"""The open sessions of a factory, so that each hears of the server's end, and their end is heard of."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class OpenSessions:
         self._clock = clock
         self._open: set[Session] = set()
         self._emptied: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
 
     def add(self, session: Session) -> None:
         """The connection exists."""
@@ -36,6 +37,17 @@ class OpenSessions:
         if not self._open and self._emptied is not None:
             emptied, self._emptied = self._emptied, None
             emptied.callback(None)
+        if not self._open:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when no connection is open; nobody is told to go."""
+        if not self._open:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
 
     def shut_down(self) -> Deferred[None]:
         """Every client was told; fires when all are gone, the slow ones cut off after PATIENCE."""

@@ -20,6 +20,7 @@ from mailserver.commands.errors import CommandError
 SUBCOMMANDS: Final = (
     "init",
     "run",
+    "reload",
     "user",
     "app-password",
     "explain",

@@ -1,9 +1,9 @@
 """`postfix`: start, stop, reload, flush and check the mail system. postfix(1).
 
 `start` checks the configuration, starts the server in the background, and returns when it listens
-on all ports, or says why it does not. `reload` checks first; a configuration with a fatal problem is
-not loaded. On SIGHUP the server reopens its log; lookup tables are followed without it, and
-parameters of main.cf take effect with `stop` and `start`.
+on all ports, or says why it does not. `reload` checks first, and shows what the running server says
+changed; a configuration that cannot be served is refused, and the old one runs on. Lookup tables and
+certificates are followed without it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import IO, Final
 from mailserver.commands.checks import Checks
 from mailserver.commands.errors import CommandError
 from mailserver.commands.queue_access import QueueAccess
+from mailserver.commands.reload import ask
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, config_directory, read_unchecked
 from mailserver.maillog import ListLog, MailLog
@@ -42,7 +43,7 @@ usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush
   start-fg  the same in the foreground
   stop      end it in order: sessions are told, deliveries under way are finished
   abort     end it at once
-  reload    check, then open the log anew
+  reload    take a changed main.cf and master.cf, or say why not; open the log anew
   flush     deliver everything that waits
   status    say whether it runs; exit status 1 where it does not
 
@@ -213,16 +214,15 @@ class Script:
             time.sleep(_PAUSE)
 
     def reload(self) -> int:
-        """The running server was told to look again, where the configuration may be loaded."""
+        """The running server has taken the configuration, and what changed is said; or why it was refused."""
         pid = self.require_running()
         if self.check():
             raise _Fatal("the configuration is not loaded, the old one stays: mend what is fatal above")
         self.say("refreshing the Postfix mail system")
-        try:
-            os.kill(pid, signal.SIGHUP)
-        except PermissionError as error:
-            raise _Fatal(f"no permission to signal process {pid}: become root, or its user") from error
-        return 0
+        outcome = ask(self.config, pid)
+        for line in outcome.lines():
+            self.say(line, to_log=False)  # the server has logged it
+        return int(bool(outcome.error))
 
     def flush(self) -> int:
         """Delivery of everything that waits has begun."""

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import ipaddress
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mailserver.accounts.throttle import Network
 from mailserver.commands.errors import CommandError
 from mailserver.config.read import ConfigError, read_unchecked
-from mailserver.roles.session_door import PLACE
+from mailserver.roles.session_door import PLACE, places
 
 UNAVAILABLE: Final = 69  # EX_UNAVAILABLE and EX_NOPERM of sysexits(3)
 NOT_PERMITTED: Final = 77
 NOT_FOUND: Final = 68  # doveadm's EX_NOTFOUND
 
+_OF_SESSIONS: Final = ("who", "kick")
+
 Found = Mapping[str, Any]
 
 
 def ask(arguments: argparse.Namespace, question: str, value: str = "") -> list[Found]:
-    """What the server answers. Raises CommandError."""
+    """What the server answers; for sessions, those of before a reload too. Raises CommandError."""
     try:
-        config = read_unchecked(arguments.config_directory, os.environ)
-        answer, descriptors = PLACE.ask(config.string("queue_directory"), question, value)
+        queue = read_unchecked(arguments.config_directory, os.environ).string("queue_directory")
+        answer, descriptors = PLACE.ask(queue, question, value)
     except ConfigError as error:
         raise CommandError(str(error)) from error
     except PermissionError as error:
@@ -38,11 +41,18 @@ def ask(arguments: argparse.Namespace, question: str, value: str = "") -> list[F
         ) from error
     if "error" in answer:
         raise CommandError(str(answer["error"]), int(answer.get("status", 1)))
-    if not descriptors:
-        return []
-    with open(descriptors[0], encoding="ascii") as file:
-        file.seek(0)
-        return [json.loads(line) for line in file]
+    found = list(_read(descriptors))
+    for place in places(queue)[1:] if question in _OF_SESSIONS else ():
+        with contextlib.suppress(OSError):  # it has just ended, or was left behind by a crash
+            found += _read(place.ask(queue, question, value)[1])
+    return found
+
+
+def _read(descriptors: Sequence[int]) -> Iterator[Found]:
+    for descriptor in descriptors:
+        with open(descriptor, encoding="ascii") as file:
+            file.seek(0)
+            yield from map(json.loads, file)
 
 
 class Masks:

@@ -20,7 +20,7 @@ from mailserver.config.parameters import find_parameter
 from mailserver.config.syntax import ConfigError, Setting, parse_main
 from mailserver.config.system import Host
 
-__all__ = ["Config", "ConfigError", "config_directory", "read_config", "read_unchecked"]
+__all__ = ["Config", "ConfigError", "checked", "config_directory", "read_config", "read_unchecked"]
 
 OWN_DIRECTORY: Final = "/etc/mailserver"
 POSTFIX_DIRECTORY: Final = "/etc/postfix"
@@ -37,7 +37,11 @@ def config_directory(directory: str | None, environ: Mapping[str, str]) -> str:
 
 def read_config(directory: str | None, environ: Mapping[str, str], host: Host | None = None) -> Config:
     """The configuration, checked: what is refused or cannot agree raises ConfigError."""
-    config = read_unchecked(directory, environ, host)
+    return checked(read_unchecked(directory, environ, host))
+
+
+def checked(config: Config) -> Config:
+    """The same with all its warnings: what is refused or cannot agree raises ConfigError."""
     warnings = (*config.warnings, *consistency.check(config))
     return Config(
         config.directory,

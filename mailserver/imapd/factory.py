@@ -75,6 +75,10 @@ class ImapFactory(ServerFactory):
         protocol.factory = self
         return protocol
 
+    def when_empty(self) -> Deferred[None]:
+        """Fires when every session has ended; nobody is told to go."""
+        return self._sessions.when_empty()
+
     def shut_down(self) -> Deferred[None]:
         """Every client hears BYE; fires when all are gone."""
         return self._sessions.shut_down()

@@ -68,6 +68,7 @@ class Pickup:
         self._is_stopping = True
         if self._inotify is not None:
             self._inotify.stop()
+            self._inotify = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._waiting.clear()

@@ -74,6 +74,10 @@ class Runner:
 
     def start(self) -> Deferred[None]:
         """Fires when the queue was scanned; delivery of what was found has begun."""
+        return self.rescan()
+
+    def rescan(self) -> Deferred[None]:
+        """The same again, for what others left: a runner before this one has ended its last delivery."""
         return Deferred.fromCoroutine(self._scan())
 
     def accept(self, message: QueueFile) -> None:
@@ -131,6 +135,8 @@ class Runner:
         except OSError as error:
             self._services.log.write("qmgr", f"warning: scan of the queue: {error}")
         if not self._is_stopping:
+            if self._scan_timer is not None and self._scan_timer.active():
+                self._scan_timer.cancel()
             self._scan_timer = self._reactor.callLater(
                 self._queue_run_delay, lambda: self._spawn(self._scan())
             )
@@ -231,7 +237,7 @@ class Runner:
         self._tell_idle()
 
     def _tell_idle(self) -> None:
-        if not self._active and not self._ready:
+        if not self._active and (self._is_stopping or not self._ready):
             waiting, self._idle = self._idle, []
             for idle in waiting:
                 idle.callback(None)

@@ -1,7 +1,9 @@
 """Listening sockets, bound by the supervisor and kept by it while roles come and go.
 
-A TCP port is probed without SO_REUSEPORT first: with it, a second server would silently take
-half of the connections. Channels of the roles are Unix sockets in the runtime directory.
+A TCP port is bound without SO_REUSEPORT: with it, a second server would silently take half of the
+connections. Only for the moment in which a socket takes the place of one that overlaps with it
+(127.0.0.1 that of 0.0.0.0) both have it. Channels of the roles are Unix sockets in the runtime
+directory.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 _BACKLOG: Final = 512
@@ -19,53 +22,57 @@ class CannotListen(Exception):
     """The text names the address and what to do."""
 
 
-def listen_tcp(host: str, port: int, share: bool = False) -> socket.socket:
-    """A listening, non-blocking socket; `share` lets further ones of ours stand beside it.
+def listen_tcp(host: str, port: int, beside: Sequence[socket.socket] = ()) -> socket.socket:
+    """A listening, non-blocking socket. `beside` are ours on that port that will be closed soon.
 
-    Raises CannotListen where somebody has the port, or where it may not be had.
+    Raises CannotListen where somebody else has the port, or where it may not be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        if share:
-            _bind(family, host, port, share=False).close()
-        listener = _bind(family, host, port, share)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {host or '*'} port {port}: {error.strerror}") from error
-    listener.setblocking(False)
-    return listener
-
-
-def _bind(family: socket.AddressFamily, host: str, port: int, share: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if share:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((host, port))
-    except OSError:
+        with _sharing([*beside, listener] if beside else []):
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)
+    except OSError as error:
         listener.close()
-        raise
+        raise CannotListen(f"cannot listen on {host or '*'} port {port}: {error.strerror}") from error
+    listener.setblocking(False)
     return listener
+
+
+@contextlib.contextmanager
+def _sharing(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """The sockets share their port while the block lasts."""
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
+    finally:
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def listen_channel(path: str, mode: int = 0o600, uid: int = 0, gid: int = 0) -> socket.socket:
     """A listening channel at that path, whose directory exists and is ours alone to write.
 
-    A socket that an earlier run left there is replaced. Whoever accepts checks `peer_uid` too.
+    A socket that is there already is replaced, with no moment in between in which there is none: whoever
+    connects reaches the one or the other. Whoever accepts checks `peer_uid` too.
     """
+    draft = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(draft)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     umask = os.umask(0o177)
     try:
-        listener.bind(path)
+        listener.bind(draft)
         if os.geteuid() == 0:
-            os.chown(path, uid, gid)
-        os.chmod(path, mode)
+            os.chown(draft, uid, gid)
+        os.chmod(draft, mode)
         listener.listen(_CHANNEL_BACKLOG)
+        os.rename(draft, path)
     except OSError as error:
         listener.close()
         raise CannotListen(f"cannot listen on {path}: {error.strerror}") from error

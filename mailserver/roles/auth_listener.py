@@ -131,10 +131,14 @@ class AuthListener:
         self._open: set[AuthServer] = set()
         reactor.addReader(self)
 
-    def stop(self) -> None:
-        """Nobody is answered any more."""
+    def leave(self) -> None:
+        """Nobody new is answered here; who is connected still is."""
         self._reactor.removeReader(self)
         self._listener.close()
+
+    def stop(self) -> None:
+        """Nobody is answered any more."""
+        self.leave()
         for server in tuple(self._open):
             server.transport.abortConnection()
 

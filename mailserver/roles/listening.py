@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,21 +19,31 @@ from mailserver.roles.retrieval import RetrievalListeners
 from mailserver.roles.smtp import SmtpListeners
 
 Bound = list[tuple[Listener, socket.socket]]
+Address = tuple[str, int]
 
 
 class StartFailed(Exception):
     """The server cannot start. The text says what, where, and what to do."""
 
 
-def bind_all(config: Config) -> Bound:
-    """Every listener of master.cf and `protocols` has its socket. Raises StartFailed, ConfigError."""
+def bind_all(config: Config, kept: Mapping[Address, socket.socket] | None = None) -> Bound:
+    """Every listener of master.cf and `protocols` has its socket, one of `kept` where that is there.
+
+    Raises StartFailed, ConfigError; then only `kept` is open still.
+    """
+    kept = kept or {}
+    wanted = listeners(config)
+    addresses = {(listener.address, listener.port) for listener in wanted}
+    leaving = {address: taken for address, taken in kept.items() if address not in addresses}
     bound: Bound = []
     try:
-        for listener in listeners(config):
-            bound.append((listener, _bind(listener)))
+        for listener in wanted:
+            taken = kept.get((listener.address, listener.port))
+            bound.append((listener, taken or _bind(listener, leaving)))
     except StartFailed:
-        for _, taken in bound:
-            taken.close()
+        for address, taken in by_address(bound).items():
+            if address not in kept:
+                taken.close()
         raise
     if not bound:
         raise StartFailed(
@@ -42,9 +52,16 @@ def bind_all(config: Config) -> Bound:
     return bound
 
 
-def _bind(listener: Listener) -> socket.socket:
+def by_address(bound: Bound) -> dict[Address, socket.socket]:
+    """The sockets by address and port."""
+    return {(listener.address, listener.port): taken for listener, taken in bound}
+
+
+def _bind(listener: Listener, leaving: Mapping[Address, socket.socket]) -> socket.socket:
+    """`leaving` are sockets that will be closed soon: an overlap with those is none."""
+    beside = [taken for (_, port), taken in leaving.items() if port == listener.port]
     try:
-        return listen_tcp(listener.address, listener.port)
+        return listen_tcp(listener.address, listener.port, beside)
     except CannotListen as error:
         cause = error.__cause__
         reason = cause.strerror if isinstance(cause, OSError) else str(error)
@@ -64,20 +81,28 @@ class Ports:
     def __init__(self, parts: Parts, reactor: Any) -> None:
         self._parts = parts
         self._reactor = reactor
+        self._found: Sequence[Listener] = ()
+        self._served: list[Any] = []
         self._ports: list[Any] = []
         self._factories: list[Any] = []
         self._expiry: ExpiryWatch | None = None
 
-    def open(self, bound: Bound, smtp: SmtpListeners, retrieval: RetrievalListeners) -> None:
-        """Every bound socket is served. Raises ConfigError before the first one is."""
-        made = [(self._factory(listener, smtp, retrieval), taken, listener) for listener, taken in bound]
-        for (factory, served), taken, _ in made:
-            self._factories.append(factory)
+    def make(self, found: Sequence[Listener], smtp: SmtpListeners, retrieval: RetrievalListeners) -> None:
+        """Every listener has its factory, nobody is served yet. Raises ConfigError."""
+        made = [self._factory(listener, smtp, retrieval) for listener in found]
+        self._found = found
+        self._factories = [factory for factory, _ in made]
+        self._served = [served for _, served in made]
+
+    def open(self, bound: Bound) -> None:
+        """Every listener's socket is served. They stay the caller's: the reactor has duplicates."""
+        sockets = by_address(bound)
+        for listener, served in zip(self._found, self._served, strict=True):
+            taken = sockets[listener.address, listener.port]
             port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, served)
             make_prompt(port)
-            taken.close()
             self._ports.append(port)
-        chains = partial(self._parts.chains, [listener.config for listener, _ in bound])
+        chains = partial(self._parts.chains, [listener.config for listener in self._found])
         self._expiry = ExpiryWatch(self._reactor, chains, self._parts.warn("master"))
         self._expiry.start()
 
@@ -103,16 +128,26 @@ class Ports:
             )
         return factory, TLSMemoryBIOFactory(context, False, factory)
 
-    async def close(self) -> None:
-        """Nothing listens any more; sessions have been told, and what was being committed is."""
+    async def leave(self) -> None:
+        """Nobody new is served; sessions go on."""
         if self._expiry is not None:
             self._expiry.stop()
-        for port in self._ports:
+        ports, self._ports = self._ports, []
+        for port in ports:
             await port.stopListening()
+
+    async def ended(self) -> None:
+        """Returns when every session has ended. After `leave`."""
+        for factory in self._factories:
+            await factory.when_empty()
+
+    async def close(self) -> None:
+        """Nothing listens any more; sessions have been told, and what was being committed is."""
+        await self.leave()
         for factory in self._factories:
             await factory.shut_down()
 
 
-def smtp_ports(bound: Sequence[tuple[Listener, object]]) -> frozenset[int]:
+def smtp_ports(found: Sequence[Listener]) -> frozenset[int]:
     """The ports on which we are an SMTP server ourselves."""
-    return frozenset(listener.port for listener, _ in bound if listener.service == "smtpd")
+    return frozenset(listener.port for listener in found if listener.service == "smtpd")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -25,44 +26,64 @@ from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
 from mailserver.threads import Threads
 
+LISTS: Final = ("authorized_mailq_users", "authorized_flush_users", "authorized_submit_users")
+
 
 class LocalSide:
-    """To be made as the queue's owner, after its directories. `is_shared`: several users submit mail.
-
-    Raises ConfigError where the directories cannot be had.
-    """
+    """To be made as the queue's owner. `is_shared`: several users submit mail. Raises ConfigError."""
 
     def __init__(self, parts: Parts, threads: Threads, reactor: Any, runner: Runner, is_shared: bool) -> None:
-        config, queue = parts.config, parts.queue
-        may_list = allowed_users(parts, "authorized_mailq_users")
-        may_flush = allowed_users(parts, "authorized_flush_users")
+        config = parts.config
         pickup = pickup_view(config)
         options = input_options(pickup)
+        may_list, may_flush, may_submit = (allowed_users(parts, name) for name in LISTS)
         rules = PickupRules(
             host=config.string("myhostname"),
             mail_name=config.string("mail_name"),
             my_origin=config.string("myorigin"),
             cleanup=cleanup_rules(parts.cleanup_rules, options),
-            may_submit=allowed_users(parts, "authorized_submit_users"),
+            may_submit=may_submit,
             content_filter=pickup.string("content_filter"),
             adds_copies=NO_ADDRESS_MAPPINGS not in options,
             milters=() if NO_MILTERS in options else milter_rules(pickup, "non_smtpd_milters"),
             macros=milter_macros(pickup),
         )
-        try:
-            prepare(f"{queue.path}/{State.MAILDROP.value}", is_shared)
-            listener = PLACE.listen(queue.path)
-        except (OSError, CannotListen) as error:
-            raise config.error("queue_directory", f"{error}: give it to the user of the server") from error
-        self._pickup = Pickup(reactor, threads, queue, rules, runner.accept, parts.log)
+        self._pickup = Pickup(reactor, threads, parts.queue, rules, runner.accept, parts.log)
         permissions = Permissions(may_list, may_flush, frozenset((0, os.geteuid())))
-        self._door = CommandDoor(reactor, threads, listener, queue, runner, permissions, parts.log)
+        self._make_door = partial(
+            CommandDoor,
+            reactor,
+            threads,
+            queue=parts.queue,
+            runner=runner,
+            permissions=permissions,
+            log=parts.log,
+        )
+        self._door: CommandDoor | None = None
+        self._config = config
+        self._is_shared = is_shared
+
+    def listen(self) -> None:
+        """Commands are answered here, and no longer where they were. After the queue's directories are there.
+
+        Raises ConfigError where the directories cannot be had.
+        """
+        path = self._config.string("queue_directory")
+        try:
+            prepare(f"{path}/{State.MAILDROP.value}", self._is_shared)
+            listener = PLACE.listen(path)
+        except (OSError, CannotListen) as error:
+            raise self._config.error(
+                "queue_directory", f"{error}: give it to the user of the server"
+            ) from error
+        self._door = self._make_door(listener=listener)
 
     def start(self) -> None:
-        """What was dropped is taken from now on. Commands are answered already."""
+        """What was dropped is taken from now on."""
         self._pickup.start()
 
     def stop(self) -> Deferred[None]:
         """Fires when nothing is being taken any more, and nobody is answered."""
-        self._door.stop()
+        if self._door is not None:
+            self._door.stop()
         return self._pickup.stop()

@@ -3,6 +3,9 @@
 Started without root, or as root where no system accounts are configured: then it binds, and becomes
 `mail_owner` for good before it reads a byte from the network. The front is the session
 host and the delivery agent itself.
+
+At a reload the new configuration gets a `Serving` of its own beside the present one, which ends with its last
+session. What it listens on newly it binds as `mail_owner`: a port below 1024 needs a stop and start.
 """
 
 from __future__ import annotations
@@ -11,86 +14,91 @@ import contextlib
 import gc
 import math
 import os
-from typing import Any
+import signal
+import socket
+from collections.abc import Container, Mapping
+from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 
-from mailserver.accounts.local_logins import LocalLogins
 from mailserver.config.config import Config
 from mailserver.dns import Resolver
 from mailserver.maillog import FileLog, MailLog
+from mailserver.queue.file import QueueFile
 from mailserver.rights.as_user import Identity, become
 from mailserver.rights.service_manager import ServiceManager
-from mailserver.roles.auth_listener import AuthListener, bind_auth
-from mailserver.roles.hangup import reopen_log_on_hangup
+from mailserver.roles.auth_listener import bind_auth
 from mailserver.roles.instance import lock_queue
-from mailserver.roles.listening import Ports, StartFailed, bind_all, smtp_ports
-from mailserver.roles.local_side import LocalSide
-from mailserver.roles.logins import judge, login_database
+from mailserver.roles.listening import Address, StartFailed, bind_all, by_address
+from mailserver.roles.logins import login_database
 from mailserver.roles.parts import Parts
 from mailserver.roles.python_home import unreachable_path
-from mailserver.roles.queueing import local_agents, make_runner
 from mailserver.roles.ready import announce
-from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
-from mailserver.roles.session_door import SessionDoor
-from mailserver.roles.smtp import SmtpListeners
+from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
+from mailserver.roles.serving import Process, Serving
+from mailserver.roles.signals import on_signal, stop_once
 from mailserver.threads import WorkerThreads
 
-THREADS = 16
-FEW_THREADS = 3
-COLLECTION = (10_000, 20, 50)  # gc.set_threshold: indexes of mailboxes are large and hold no cycles
+THREADS: Final = 16
+FEW_THREADS: Final = 3
+COLLECTION: Final = (10_000, 20, 50)  # gc.set_threshold: indexes of mailboxes are large and hold no cycles
+MOST_RETIRED: Final = 3  # configurations of the past whose sessions go on
 
 
 class OneOwnerServer(Service):
     """SMTP, queue, POP3 and IMAP in this process."""
 
     def __init__(self, config: Config, log: MailLog, reactor: Any) -> None:
+        self._config = config
+        self._log = log
         self._reactor = reactor
-        self._parts = Parts(config, log)
         self._threads = WorkerThreads(reactor, THREADS, "mail", FEW_THREADS)
+        self._retired: list[Serving] = []
+        self._one_reload = DeferredLock()
+        self._is_stopping = False
 
     def prepare(self) -> None:
         """Ports are bound, rights are dropped, the queue is locked, all parts are made.
 
         Whatever is wrong with the configuration or the machine is raised here.
         """
-        parts, reactor, threads = self._parts, self._reactor, self._threads
-        self._lock = lock_queue(parts.config, parts.mail_owner.uid, parts.mail_owner.gid)
-        bound = bind_all(parts.config)
-        auth = bind_auth(parts)
-        is_shared = os.geteuid() == 0
+        config, log = self._config, self._log
+        owner = Parts(config, log).mail_owner
+        self._lock = lock_queue(config, owner.uid, owner.gid)
+        self._file = OutcomeFile(config.string("queue_directory"), owner.uid, owner.gid)
+        self._bound = bind_all(config)
+        auth = bind_auth(Parts(config, log))
+        was_root = os.geteuid() == 0
         self._drop_root()
-        parts.queue.prepare()
-        self._resolver = Resolver(reactor)
-        self._registry, self._notices = make_registry(parts, threads, reactor)
-        self._runner, self._ways_out = make_runner(
-            parts,
-            threads,
-            reactor,
-            self._resolver,
-            local_agents(parts),
-            self._notices.nudge,
-            smtp_ports(bound),
-            agents_are_this_process=True,
+        self._process = Process(
+            self._reactor,
+            self._threads,
+            Resolver(self._reactor),
+            self._accepted,
+            self._delivered,
+            is_shared=was_root,
+            auth=auth,
         )
-        self._local = LocalSide(parts, threads, reactor, self._runner, is_shared)
-        decides = judge(parts)
-        logins = LocalLogins(decides, threads, reactor)
-        smtp = SmtpListeners(parts, threads, reactor, self._resolver, logins, self._runner.accept)
-        stores = behind_acls(parts, self._registry, may_share=True)
-        retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
-        self._sessions = SessionDoor(parts, threads, reactor, decides.throttle)
-        self._auth = AuthListener(parts, reactor, auth, logins) if auth is not None else None
-        self._ports = Ports(parts, reactor)
-        self._ports.open(bound, smtp, retrieval)
+        self._serving = Serving(config, log, self._process)
+        self._serving.listen()
+        self._reloading = Reloading(config, log, self._file, has_fixed_mode=was_root)
+
+    def _accepted(self, message: QueueFile) -> None:
+        """Whoever took it in, the queue's present runner delivers it."""
+        self._serving.accept(message)
+
+    def _delivered(self, path: str) -> None:
+        for serving in (self._serving, *self._retired):
+            serving.nudge(path)
 
     def _drop_root(self) -> None:
         if os.geteuid() != 0:
             return
-        owner = self._parts.mail_owner
+        parts = Parts(self._config, self._log)
+        owner = parts.mail_owner
         if owner.uid == 0:
-            self._parts.warn("master")("mail_owner is root, so everything runs as root: name another user")
+            parts.warn("master")("mail_owner is root, so everything runs as root: name another user")
             return
         closed = unreachable_path()
         if closed is not None:
@@ -99,22 +107,21 @@ class OneOwnerServer(Service):
                 "install into a directory that everybody may pass (chmod o+x), or use the system's Python"
             )
         with contextlib.suppress(OSError):  # whoever needs it says why it has none
-            login_database(self._parts).prepare()
-        if isinstance(self._parts.log, FileLog):
-            self._parts.log.give_to(owner.uid, owner.gid)
-        become(Identity(self._parts.config.string("mail_owner"), owner.uid, owner.gid))
+            login_database(parts).prepare()
+        if isinstance(self._log, FileLog):
+            self._log.give_to(owner.uid, owner.gid)
+        become(Identity(self._config.string("mail_owner"), owner.uid, owner.gid))
 
     def startService(self) -> None:
         """The queue is scanned, and mail flows."""
         super().startService()
-        self._notices.start()
-        self._runner.start()
-        self._local.start()
+        self._serving.open(self._bound)
         announce()
         self._manager = ServiceManager(os.environ)
         gc.freeze()  # what start-up made stays
         gc.set_threshold(*COLLECTION)
-        reopen_log_on_hangup(self._parts.log, self._manager)
+        on_signal(self._reactor, signal.SIGHUP, self._hang_up)
+        self._reactor.callLater(0, stop_once)  # when the reactor has its own handlers
         self._feed_watchdog()
 
     def _feed_watchdog(self) -> None:
@@ -123,22 +130,86 @@ class OneOwnerServer(Service):
         if math.isfinite(self._manager.interval):
             self._reactor.callLater(self._manager.interval, self._feed_watchdog)
 
+    # A reload.
+
+    def _hang_up(self) -> None:
+        """The log is open under its name again, and a changed configuration serves who comes."""
+        self._one_reload.run(lambda: Deferred.fromCoroutine(self._reload())).addErrback(self._log_bug)
+
+    def _log_bug(self, failure: Any) -> None:
+        for line in failure.getTraceback().splitlines():
+            self._log.write("master", f"error: {line}")
+
+    async def _reload(self) -> None:
+        if self._is_stopping:
+            return
+        self._manager.is_reloading()
+        for log in {id(each): each for each in (self._log, *(each.log for each in self._retired))}.values():
+            try:
+                if isinstance(log, FileLog):
+                    log.reopen()
+            except OSError as error:
+                log.write("master", f"warning: reload: {error}: the old file is written on")
+        begun = await self._threads.run(self._reloading.begin)
+        if begun is not None and not self._is_stopping:
+            await self._succeed(*begun)
+        self._manager.is_ready()
+
+    async def _succeed(self, outcome: Outcome, config: Config, log: MailLog) -> None:
+        """A new `Serving` is in the place of the present one, or that is as it was."""
+        old, new = by_address(self._bound), {}
+        try:
+            coming = Serving(config, log, self._process)
+            bound = await self._threads.run(bind_all, config, old)
+            new = by_address(bound)
+            coming.listen()
+        except Exception as error:  # whatever it is: the old configuration runs on
+            self._close(new, old)
+            self._reloading.refuse(outcome, error)
+            return
+        present, self._serving = self._serving, coming
+        self._config, self._log, self._bound = config, log, bound
+        self._retired.append(present)
+        await present.leave()
+        self._close(old, new)
+        coming.open(bound)
+        Deferred.fromCoroutine(self._finish(present)).addErrback(self._log_bug)
+        for oldest in self._retired[:-MOST_RETIRED]:
+            Deferred.fromCoroutine(oldest.dismiss()).addErrback(self._log_bug)
+        outcome.opened, outcome.closed = (
+            addresses(new.keys() - old.keys()),
+            addresses(old.keys() - new.keys()),
+        )
+        self._reloading.accept(outcome, config, log)
+
+    def _close(self, some: Mapping[Address, socket.socket], others: Container[Address]) -> None:
+        """Those sockets of `some` are closed that `others` have not."""
+        for address, taken in some.items():
+            if address not in others:
+                taken.close()
+
+    async def _finish(self, retired: Serving) -> None:
+        """It has ended; what its deliveries left in the queue is the present one's."""
+        await retired.delivered()
+        if not self._is_stopping:
+            await self._serving.rescan()
+        await retired.ended()
+        self._retired.remove(retired)
+
+    # The end.
+
     def stopService(self) -> Deferred[None]:
         """Clients were told, deliveries have ended, everything is closed."""
         super().stopService()
+        self._is_stopping = True
         self._manager.is_stopping()
-        return Deferred.fromCoroutine(self._stop())
+        return self._one_reload.run(lambda: Deferred.fromCoroutine(self._stop()))
 
     async def _stop(self) -> None:
-        self._sessions.stop()
-        if self._auth is not None:
-            self._auth.stop()
-        await self._ports.close()
-        await self._local.stop()
-        await self._runner.stop()
-        self._ways_out.close()
-        self._parts.queue.close()
-        self._notices.stop()
-        await self._threads.run(self._registry.shut)
+        await DeferredList(
+            [Deferred.fromCoroutine(serving.close()) for serving in (self._serving, *self._retired)]
+        )
+        self._close(by_address(self._bound), ())
         self._threads.stop()
+        self._file.close()
         os.close(self._lock)

@@ -73,7 +73,12 @@ def mail_log(config: Config) -> MailLog:
 
 def has_system_accounts(config: Config) -> bool:
     """Whether mail has many owners: then each role has a process of its own."""
-    return not {"system", "pam"}.isdisjoint(config.words("account_sources")) and os.geteuid() == 0
+    return names_system_accounts(config) and os.geteuid() == 0
+
+
+def names_system_accounts(config: Config) -> bool:
+    """Whether the accounts are users of this system, who own their mail."""
+    return not {"system", "pam"}.isdisjoint(config.words("account_sources"))
 
 
 class Parts:

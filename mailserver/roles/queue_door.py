@@ -34,8 +34,15 @@ class QueueDoor:
         self._listener = listener
         self._runner = runner
         self._allowed = frozenset(allowed_uids)
+        self._open: set[ReactorChannel] = set()
         listener.setblocking(False)
         reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Nobody is heard any more; who comes waits for the next one that has the listener."""
+        self._reactor.removeReader(self)
+        for channel in list(self._open):
+            channel.close()
 
     def fileno(self) -> int:
         """See IFileDescriptor."""
@@ -54,7 +61,8 @@ class QueueDoor:
         if messages.peer_uid(connection) not in self._allowed:
             connection.close()
             return
-        ReactorChannel(self._reactor, connection, self._heard, lambda: None)
+        channel = ReactorChannel(self._reactor, connection, self._heard, lambda: self._open.discard(channel))
+        self._open.add(channel)
 
     def connectionLost(self, reason: Failure) -> None:
         """See IFileDescriptor."""

@@ -18,7 +18,8 @@ import shutil
 import signal
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ from mailserver.queue.directory import State
 from mailserver.queue.taking import prepare as prepare_maildrop
 from mailserver.rights.agents import Agent, AgentClient
 from mailserver.rights.as_user import Identity, become_confined
-from mailserver.rights.fresh_reactor import fresh_reactor
+from mailserver.rights.generation import Generation, Passage, Role
 from mailserver.rights.handover import Handover
 from mailserver.rights.heart import Heart
 from mailserver.rights.listeners import held_channel, listen_channel
@@ -48,49 +49,50 @@ from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.service_manager import ServiceManager
 from mailserver.rights.session_host import SessionHost
-from mailserver.rights.supervisor import Role, Supervisor, fork_child
+from mailserver.rights.supervisor import BEGIN, RETIRE, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
 from mailserver.roles.auth_listener import AuthListener, bind_auth
 from mailserver.roles.certificates import SecretFiles
 from mailserver.roles.instance import lock_queue, runtime_directory
-from mailserver.roles.listening import Bound, StartFailed, bind_all, smtp_ports
+from mailserver.roles.listening import Bound, StartFailed, bind_all, by_address, smtp_ports
 from mailserver.roles.parts import Parts
+from mailserver.roles.process import RoleProcess
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.ready import announce
-from mailserver.roles.transports import check_tables, longest_command, password_files, pipes
+from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
+from mailserver.roles.transports import longest_command, password_files
+from mailserver.roles.trial import try_out
 
 AGENTS: Final = 4
-_FRONT_THREADS: Final = 3  # take mail into the queue; others join while the disk is slow
 _QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
+_FRONT_THREADS: Final = 3  # take mail into the queue; others join while the disk is slow
 _AGENT_GRACE: Final = 100.0  # seconds that an agent waits longer for a command than its time limit
-_CHANNELS: Final = ("helper", "zygote", "agents", "queue")
+_CHANNELS: Final = ("helper", "zygote", "agents")
 _AUTH: Final = "auth"
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
 def run(config: Config, log: MailLog) -> None:
     """All roles run until SIGTERM. Raises StartFailed, ConfigError before the first one starts."""
-    parts = Parts(config, log)
-    identity = _front_identity(config, parts)
+    identity = _front_identity(config, Parts(config, log))
     queue_lock = lock_queue(config, identity.uid, identity.gid)
     bound = bind_all(config)
+    try_out(config, log)
     os.makedirs(os.path.join(config.string("state_directory"), "accounts"), mode=0o755, exist_ok=True)
-    directory = runtime_directory(config)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    os.makedirs(os.path.join(directory, _AGENTS_ONLY), mode=0o700, exist_ok=True)
-    channels = {name: _channel(directory, name, identity) for name in _CHANNELS}
-    server = _Server(config, log, identity, bound, channels, directory)
-    server.check()
     _prepare_queue(config, log, identity)
-    listeners = {**channels, **{_name(listener): taken for listener, taken in bound}}
-    if (auth := bind_auth(parts)) is not None:
-        listeners[_AUTH] = auth
-    server.auth = auth
-    version = config.string("mail_version")
-    log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
-    announce()
+    directory = runtime_directory(config)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory, mode=0o755)
     try:
-        Supervisor(server.roles(), listeners, log, manager=ServiceManager(os.environ)).run()
+        queue_channel = _channel(directory, "queue", identity)
+        site = _Site(identity, directory, queue_channel, bind_auth(Parts(config, log)))
+        first = _Server(config, log, bound, site, is_first=True)
+        file = OutcomeFile(config.string("queue_directory"), 0, 0)
+        renewal = _Renewal(first, Reloading(config, log, file, has_fixed_mode=True))
+        version = config.string("mail_version")
+        log.write("master", f"daemon started -- version {version}, configuration {config.directory}")
+        announce()
+        Supervisor(first.generation(), manager=ServiceManager(os.environ), renewal=renewal).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(queue_lock)
@@ -147,92 +149,151 @@ def _name(listener: Listener) -> str:
     return f"{listener.address}:{listener.port}"
 
 
+@dataclass(slots=True)
+class _Site:
+    """What all generations share: the front's user, the runtime directory, and two sockets.
+
+    One is the way to the queue, the other where other programs have logins checked, if they do.
+    """
+
+    identity: Identity
+    directory: str
+    queue_channel: socket.socket
+    auth: socket.socket | None
+    generations: int = 0
+
+
+class _Renewal:
+    """The roles of a changed configuration: a `Renewal`."""
+
+    def __init__(self, server: _Server, reloading: Reloading) -> None:
+        self._server = server
+        self._reloading = reloading
+        self._coming: tuple[_Server, Outcome] | None = None
+
+    def next(self) -> Generation | None:
+        """See `Renewal.next`."""
+        begun = self._reloading.begin()
+        if begun is None:
+            return None
+        outcome, config, log = begun
+        try:
+            try_out(config, log)
+            bound = bind_all(config, by_address(self._server.bound))
+            server = _Server(config, log, bound, self._server.site)
+        except Exception as error:  # whatever it is: the old configuration runs on
+            self._reloading.refuse(outcome, error)
+            return None
+        self._coming = server, outcome
+        return server.generation()
+
+    def taken(self, problem: str) -> None:
+        """See `Renewal.taken`."""
+        assert self._coming is not None
+        (server, outcome), self._coming = self._coming, None
+        old, new = by_address(self._server.bound), by_address(server.bound)
+        left, right = (new, old) if problem else (old, new)
+        for address in left.keys() - right.keys():
+            left[address].close()
+        if problem:
+            self._reloading.refuse(outcome, StartFailed(problem))
+            return
+        outcome.opened, outcome.closed = (
+            addresses(new.keys() - old.keys()),
+            addresses(old.keys() - new.keys()),
+        )
+        self._server = server
+        self._reloading.accept(outcome, server.config, server.log)
+
+
 class _Server:
-    """What the roles share: made before the first fork, changed by none."""
+    """What the roles of one configuration share: made before the first fork, changed by none."""
 
     def __init__(
-        self,
-        config: Config,
-        log: MailLog,
-        identity: Identity,
-        bound: Bound,
-        channels: Mapping[str, socket.socket],
-        directory: str,
+        self, config: Config, log: MailLog, bound: Bound, site: _Site, is_first: bool = False
     ) -> None:
-        self._config = config
-        self._log = log
-        self._identity = identity
-        self._bound = bound
-        self._channels = channels
-        self._directory = directory
+        site.generations += 1
+        self.config = config
+        self.log = log
+        self.bound = bound
+        self.site = site
+        self._begins_at_once = is_first
+        self._identity = site.identity
+        self._directory = os.path.join(site.directory, str(site.generations))
+        os.makedirs(os.path.join(self._directory, _AGENTS_ONLY), mode=0o700)
+        os.chmod(self._directory, 0o755)
+        self._channels = {name: _channel(self._directory, name, site.identity) for name in _CHANNELS}
         self._heart = Heart()
-        self.auth: socket.socket | None = None  # where other programs have logins checked
+        self._front_passage, self._queue_passage = Passage(), Passage()
 
-    def check(self) -> None:
-        """Whatever a role would find wrong with the configuration is raised now."""
-        parts = Parts(self._config, self._log)
-        for listener, _ in self._bound:
-            for service in ("smtp", "imap", "pop3"):
-                parts.tls(service, listener.config)
-        _ = parts.routing, parts.local_rules, parts.account_sources, parts.retry_times, parts.namespace_rules
-        check_tables(parts)
-        pipes(self._config)
-
-    def roles(self) -> list[Role]:
-        """Those that take mail first: they are told to stop first."""
-        public = frozenset(_name(listener) for listener, _ in self._bound)
-        return [
-            Role("front", self._front, public | {_AUTH}, signal.SIGTERM, self._heart),
-            Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM),
+    def generation(self) -> Generation:
+        """The roles, those that take mail first: they are told to stop first."""
+        public = {_name(listener): taken for listener, taken in self.bound}
+        if self.site.auth is not None:
+            public[_AUTH] = self.site.auth
+        roles = [
+            Role("front", self._front, frozenset(public), signal.SIGTERM, self._heart, self._front_passage),
+            Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM, passage=self._queue_passage),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
             Role("helper", self._helper, frozenset({"helper"})),
         ]
+        sockets = {**self._channels, "queue": self.site.queue_channel, **public}
+        return Generation(roles, sockets, self.log, self._begins, self._ended)
+
+    def _begins(self) -> None:
+        self._begins_at_once = True
+
+    def _ended(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _path(self, channel: str) -> str:
-        return _channel_path(self._directory, channel)
+        directory = self.site.directory if channel == "queue" else self._directory
+        return _channel_path(directory, channel)
 
     # Root's roles.
 
     def _helper(self) -> None:
         from mailserver.roles.logins import dovecot_socket, judge
 
-        parts = Parts(self._config, self._log)
-        views = [listener.config for listener, _ in self._bound]
+        parts = Parts(self.config, self.log)
+        views = [listener.config for listener, _ in self.bound]
         named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
         pairs = (pair for view in views for pair in parts.key_pair_files(view))
-        secrets = SecretFiles(pairs, named, password_files(self._config))
+        secrets = SecretFiles(pairs, named, password_files(self.config))
         to_host = partial(attach, self._path("zygote"))
         dovecots = frozenset(map(dovecot_socket, views))
-        helper = Helper(judge(parts), parts.account_sources, to_host, self._log, secrets, dovecots - {""})
+        helper = Helper(judge(parts), parts.account_sources, to_host, self.log, secrets, dovecots - {""})
         uids = {0, self._identity.uid}
-        ChannelService(self._channels["helper"], helper.handle, uids, self._log).run_as_role()
+        ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()
 
     def _zygote(self) -> None:
         from mailserver.roles import retrieval
 
         _ = retrieval  # imported now, so that hosts need not
-        state = os.path.join(self._config.string("state_directory"), "accounts")
-        Zygote(self._channels["zygote"], self._host, state, self._log, self._host_groups).run()
+        state = os.path.join(self.config.string("state_directory"), "accounts")
+        Zygote(self._channels["zygote"], self._host, state, self.log, self._host_groups).run()
 
     def _agent(self) -> None:
         from mailserver.roles.queueing import local_agents
 
-        agents = local_agents(Parts(self._config, self._log))
+        agents = local_agents(Parts(self.config, self.log))
         uids = {self._identity.uid}
         Agent(
             self._channels["agents"],
             handlers(agents),
             uids,
-            self._log,
+            self.log,
             groups=self._job_groups,
             is_roots_own=_is_roots_own,
-            time_limit=longest_command(self._config) + _AGENT_GRACE,
+            time_limit=longest_command(self.config) + _AGENT_GRACE,
         ).run()
 
     def _host_groups(self, account: Message) -> tuple[int, ...]:
         """The spool's group, where the account's INBOX lies there."""
-        inbox = Parts(self._config, self._log).layout_for(account_from(account)).inbox
+        inbox = Parts(self.config, self.log).layout_for(account_from(account)).inbox
         return self._spool_group(os.path.dirname(inbox))
 
     def _job_groups(self, request: Message) -> tuple[int, ...]:
@@ -243,7 +304,7 @@ class _Server:
         return self._spool_group(os.path.dirname(str(job["target"]).rstrip("/")))
 
     def _spool_group(self, directory: str) -> tuple[int, ...]:
-        spool = self._config.string("mail_spool_directory").rstrip("/")
+        spool = self.config.string("mail_spool_directory").rstrip("/")
         if os.path.realpath(directory) != os.path.realpath(spool):
             return ()
         found = os.stat(spool)
@@ -259,11 +320,11 @@ class _Server:
         from mailserver.roles.session_door import SessionDoor
         from mailserver.roles.smtp import SmtpListeners
 
-        process = _Process(few_threads=_FRONT_THREADS)
+        process = RoleProcess(few_threads=_FRONT_THREADS)
         reactor = process.reactor
         secrets = HelperSecrets(self._path("helper"))
         parts = Parts(
-            self._config, self._log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
+            self.config, self.log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
         )
         become_confined(self._identity)
         parts.queue.prepare()
@@ -281,18 +342,46 @@ class _Server:
         )
         handovers = {name: Handover(reactor, name) for name in ("imap", "pop3")}
         retrieval = RetrievalListeners(parts, threads, reactor, logins, None, handovers)
-        door = SessionDoor(parts, threads, reactor, HelperPenalties(self._path("helper")))
+        penalties = HelperPenalties(self._path("helper"))
+        doors: list[SessionDoor] = []
+        auths: list[AuthListener] = []
         ports = Ports(parts, reactor)
-        ports.open(self._bound, smtp, retrieval)
-        auth = AuthListener(parts, reactor, self.auth, logins) if self.auth is not None else None
-        process.beat(self._heart)
+        ports.make([listener for listener, _ in self.bound], smtp, retrieval)
+
+        async def begin() -> None:
+            """Who comes is served; said again at the end of the generation before."""
+            if self.bound:
+                doors.append(SessionDoor(parts, threads, reactor, penalties))
+                if self.site.auth is not None:
+                    auths.append(AuthListener(parts, reactor, self.site.auth, logins))
+                ports.open(self.bound)
+                for _, taken in self.bound:
+                    taken.close()
+                self.bound = []
+
+        async def retire() -> None:
+            for door in doors:
+                door.step_aside()
+            for auth in auths:
+                auth.leave()
+            await ports.leave()
+            self._front_passage.released.give()
+            await ports.ended()
+            process.stop()
 
         async def stop() -> None:
-            door.stop()
-            if auth is not None:
+            for door in doors:
+                door.stop()
+            for auth in auths:
                 auth.stop()
             await ports.close()
 
+        process.beat(self._heart)
+        process.at(BEGIN, begin)
+        process.at(RETIRE, retire)
+        if self._begins_at_once:
+            process.when_running(lambda: process.spawn(begin))
+        process.when_running(self._front_passage.ready.give)
         process.run(stop)
 
     def _queue(self) -> None:
@@ -301,19 +390,19 @@ class _Server:
         from mailserver.roles.queue_door import QueueDoor
         from mailserver.roles.queueing import make_runner
 
-        process = _Process(_QUEUE_THREADS)
+        process = RoleProcess(_QUEUE_THREADS)
         reactor = process.reactor
         secrets = HelperSecrets(self._path("helper"))
         parts = Parts(
-            self._config, self._log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
+            self.config, self.log, HelperDirectory(self._path("helper")), secrets.read, secrets.stamp
         )
         _ = parts.default_privs
         agents = ChannelAgents(
-            AgentClient(held_channel(self._path("agents")), longest_command(self._config) + 2 * _AGENT_GRACE)
+            AgentClient(held_channel(self._path("agents")), longest_command(self.config) + 2 * _AGENT_GRACE)
         )
         become_confined(self._identity)
         parts.queue.prepare()
-        resolver, ports = Resolver(reactor), smtp_ports(self._bound)
+        resolver, ports = Resolver(reactor), smtp_ports([listener for listener, _ in self.bound])
         runner, ways_out = make_runner(
             parts,
             process.threads,
@@ -324,37 +413,59 @@ class _Server:
             ports,
             agents_are_this_process=False,
         )
-        QueueDoor(reactor, self._channels["queue"], runner, {0, self._identity.uid})
-        local = LocalSide(parts, process.threads, reactor, runner, is_shared=True)
-        process.when_running(runner.start)
-        process.when_running(local.start)
+        doors: list[QueueDoor] = []
+        sides: list[LocalSide] = []
+
+        async def begin() -> None:
+            """The queue is this process's; said again when another process has left it messages."""
+            if not doors:
+                doors.append(QueueDoor(reactor, self.site.queue_channel, runner, {0, self._identity.uid}))
+                sides.append(LocalSide(parts, process.threads, reactor, runner, is_shared=True))
+                sides[0].listen()
+                sides[0].start()
+            await runner.rescan()
 
         async def stop() -> None:
-            await local.stop()
-            await runner.stop()
+            """Nothing is begun any more; returns when nothing is under way."""
+            for door in doors:
+                door.stop()
+            idle = runner.stop()
+            for side in sides:
+                await side.stop()
+            self._queue_passage.released.give()
+            await idle
             ways_out.close()
             parts.queue.close()
 
+        async def retire() -> None:
+            await stop()
+            process.stop()
+
+        process.at(BEGIN, begin)
+        process.at(RETIRE, retire)
+        if self._begins_at_once:
+            process.when_running(lambda: process.spawn(begin))
+        process.when_running(self._queue_passage.ready.give)
         process.run(stop)
 
     def _host(self, account: Message, control: socket.socket) -> None:
         from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
 
-        process = _Process()
+        process = RoleProcess()
         reactor = process.reactor
-        parts = Parts(self._config, self._log)
+        parts = Parts(self.config, self.log)
         registry, notices = make_registry(parts, process.threads, reactor)
         stores = behind_acls(parts, registry, may_share=False)
         retrieval = RetrievalListeners(parts, process.threads, reactor, None, stores)
         factories: dict[str, Any] = {
-            "imap": retrieval.imap_host(self._config),
-            "pop3": retrieval.pop3_host(self._config),
+            "imap": retrieval.imap_host(self.config),
+            "pop3": retrieval.pop3_host(self.config),
         }
 
         def build(account: Message, service: str, preamble: Mapping[str, Any]) -> Any:
             return factories[service].resumed(account_from(account), preamble)
 
-        SessionHost(reactor, control, build, self._log, process.stop)
+        SessionHost(reactor, control, build, self.log, process.stop)
         process.when_running(notices.start)
 
         async def stop() -> None:
@@ -374,39 +485,3 @@ def _is_for_mailbox(request: Message) -> bool:
 def _is_roots_own(request: Message) -> bool:
     """Root's mailbox and .forward are its own; commands and files of it are nobody's."""
     return request["verb"] == "forward" or _is_for_mailbox(request)
-
-
-class _Process:
-    """A role's reactor and threads, from its start to its orderly end."""
-
-    def __init__(self, threads: int = 16, few_threads: int = 0) -> None:
-        """`few_threads`: see `WorkerThreads`."""
-        from twisted.logger import globalLogBeginner
-
-        from mailserver.roles.quiet_log import observer
-        from mailserver.threads import WorkerThreads
-
-        globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
-        self.reactor = fresh_reactor()
-        self.threads = WorkerThreads(self.reactor, threads, "mail", few_threads)
-
-    def when_running(self, function: Callable[[], object]) -> None:
-        """The function is called once the reactor runs."""
-        self.reactor.callWhenRunning(function)
-
-    def beat(self, heart: Heart) -> None:
-        """The supervisor sees every second that the reactor turns."""
-        heart.beat()
-        self.reactor.callLater(1.0, self.beat, heart)
-
-    def stop(self) -> None:
-        """The process ends in order."""
-        self.reactor.callLater(0, self.reactor.stop)
-
-    def run(self, stop: Callable[[], Any]) -> None:
-        """Runs until SIGTERM or `stop`; then `stop` is awaited."""
-        from twisted.internet.defer import Deferred
-
-        self.reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-        self.reactor.addSystemEventTrigger("after", "shutdown", self.threads.stop)
-        self.reactor.run()

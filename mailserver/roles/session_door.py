@@ -6,16 +6,19 @@
     {"ask": "forgive", "value": PLACE}       -> {"ok": true}; refused where nothing is held against it
 
 See `door`. The socket is `private/sessions` under queue_directory; whoever has the clients' connections
-opens it: the front, or the one process.
+opens it: the front, or the one process. Whoever was retired by a reload goes on answering for the sessions
+that it still has, at `private/sessions.` and a name of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from mailserver.accounts.throttle import Penalties
@@ -24,7 +27,17 @@ from mailserver.roles.door import Door, DoorRefusal, Place, in_memory
 from mailserver.roles.parts import Parts
 from mailserver.threads import Threads
 
-PLACE: Final = Place("private", "sessions", 0o700, 0o600)
+NAME: Final = "sessions"
+PLACE: Final = Place("private", NAME, 0o700, 0o600)
+
+
+def places(queue_directory: str) -> list[Place]:
+    """The place of the present door, then those of doors that stepped aside."""
+    try:
+        names = sorted(os.listdir(os.path.join(queue_directory, PLACE.directory)))
+    except OSError:
+        names = []
+    return [PLACE, *(replace(PLACE, name=name) for name in names if name.startswith(f"{NAME}."))]
 
 
 class SessionDoor:
@@ -49,10 +62,23 @@ class SessionDoor:
                 "queue_directory", f"{error}: give it to the user of the server"
             ) from error
         self._door = Door(reactor, listener, self._carry_out, self._trusted, parts.log)
+        self._directory = os.path.join(parts.queue.path, PLACE.directory)
+        self._aside = ""
+
+    def step_aside(self) -> None:
+        """The name is left to a successor; who asks them all is still answered."""
+        path = os.path.join(self._directory, NAME)
+        with contextlib.suppress(OSError):
+            aside = f"{path}.{secrets.token_hex(4)}"
+            os.link(path, aside)
+            self._aside = aside
 
     def stop(self) -> None:
         """Nobody is answered any more."""
         self._door.stop()
+        if self._aside:
+            with contextlib.suppress(OSError):
+                os.unlink(self._aside)
 
     async def _carry_out(self, uid: int, question: object, value: str) -> int | None:
         """What was asked is done; the descriptor of what there is to read."""

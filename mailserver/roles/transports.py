@@ -12,7 +12,7 @@ from typing import Final
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.pipe_attributes import BadAttribute, Pipe, parse_attributes
-from mailserver.roles.parts import Parts, secret_sources
+from mailserver.roles.parts import secret_sources
 
 SMTP: Final = "smtp"
 LMTP: Final = "lmtp"
@@ -53,13 +53,6 @@ def pipes(config: Config) -> dict[str, Pipe]:
 def longest_command(config: Config) -> int:
     """The most seconds that a command may run: command_time_limit, or a pipe row's own."""
     return max([config.seconds("command_time_limit"), *(pipe.time_limit for pipe in pipes(config).values())])
-
-
-def check_tables(parts: Parts) -> None:
-    """Raises ConfigError where a transport names a table that there cannot be."""
-    for view in transports(parts.config).values():
-        for name in (f"{view.client}_tls_policy_maps", f"{view.client}_sasl_password_maps"):
-            parts.tables_of(view.config, name)
 
 
 def password_files(config: Config) -> frozenset[str]:

@@ -23,6 +23,7 @@ class SmtpFactory(SMTPFactory):
         self._is_tls = is_tls
         self._open: set[SmtpServer] = set()
         self._emptied: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See `IProtocolFactory`."""
@@ -41,6 +42,17 @@ class SmtpFactory(SMTPFactory):
         self._open.discard(server)
         if self._emptied is not None and not self._open and not self._emptied.called:
             self._emptied.callback(None)
+        if not self._open:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when every session has ended; nobody is told to go."""
+        if not self._open:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
 
     def shut_down(self) -> Deferred[None]:
         """Every client hears 421, after the answer to what is being committed; fires when all are gone."""

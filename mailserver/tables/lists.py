@@ -8,6 +8,7 @@ is made; tables whenever they are asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,17 @@ def _items(
             yield Item(word, exclusion, source, open_table(word))
         elif word:
             yield Item(word, exclusion, source)
+
+
+def files_of(words: Sequence[str], depth: int = 0) -> Iterator[str]:
+    """The files that a list's words stand for, and those that these name in turn; unreadable ones too."""
+    paths = [word.lstrip("!") for word in words if word.lstrip("!").startswith("/")]
+    yield from paths
+    if depth < DEEPEST_FILE:
+        for path in paths:
+            with contextlib.suppress(TableError):
+                for _, line in _file_lines(path):
+                    yield from files_of(line, depth + 1)
 
 
 def _file_lines(path: str) -> Iterator[tuple[int, tuple[str, ...]]]:

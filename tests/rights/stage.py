@@ -33,12 +33,13 @@ from mailserver.accounts.verdict import Judge
 from mailserver.maillog import FileLog
 from mailserver.rights.agents import Agent, AgentClient, AgentFailure
 from mailserver.rights.as_user import Identity, become_confined
+from mailserver.rights.generation import Generation, Role
 from mailserver.rights.handover import Handover
 from mailserver.rights.listeners import connect_channel, held_channel, listen_channel, listen_tcp
 from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.session_host import SessionHost
-from mailserver.rights.supervisor import Role, Supervisor
+from mailserver.rights.supervisor import Supervisor
 from mailserver.rights.zygote import Zygote, attach
 
 FRONT = Identity("front", 64000, 64000)
@@ -257,7 +258,7 @@ class Stage:
             Role("agent", self.agent, frozenset({"agents"}), signal.SIGTERM),
         ]
         Path(f"{self.directory}/port").write_text(str(port))
-        Supervisor(roles, self.listeners, self.log, stop_seconds=10).run()
+        Supervisor(Generation(roles, self.listeners, self.log), stop_seconds=10).run()
 
 
 if __name__ == "__main__":

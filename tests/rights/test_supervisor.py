@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from mailserver.maillog import FileLog
+from mailserver.rights.generation import Generation, Role
 from mailserver.rights.heart import Heart
 from mailserver.rights.listeners import CannotListen, listen_channel, listen_tcp
 from mailserver.rights.service_manager import ServiceManager
-from mailserver.rights.supervisor import Role, Supervisor, fork_child
+from mailserver.rights.supervisor import Supervisor, fork_child
 from tests.rights.test_tree import is_alive, wait_for
 
 
@@ -25,7 +26,8 @@ def running(directory: Path, *roles: Role, **listeners: socket.socket) -> Iterat
     """A supervisor in a process of its own; ended, and all its roles, at the end."""
 
     def main() -> None:
-        Supervisor(roles, listeners, FileLog(str(directory / "log")), stop_seconds=0.5).run()
+        log = FileLog(str(directory / "log"))
+        Supervisor(Generation(roles, listeners, log), stop_seconds=0.5).run()
 
     pid = fork_child(main, lambda: None)
     try:
@@ -120,7 +122,8 @@ def test_hup_hands_the_reopened_log_to_roles_that_may_not_open_it(tmp_path: Path
 
     def main() -> None:
         log = FileLog(str(path))
-        Supervisor([role(tmp_path, "one", writes(log, tmp_path))], {}, log, stop_seconds=0.5).run()
+        roles = [role(tmp_path, "one", writes(log, tmp_path))]
+        Supervisor(Generation(roles, {}, log), stop_seconds=0.5).run()
 
     pid = fork_child(main, lambda: None)
     try:
@@ -145,7 +148,8 @@ def test_a_log_that_cannot_be_reopened_is_written_on(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "log"
 
     def main() -> None:
-        Supervisor([role(tmp_path, "one", sleep)], {}, FileLog(str(path)), stop_seconds=0.5).run()
+        roles = [role(tmp_path, "one", sleep)]
+        Supervisor(Generation(roles, {}, FileLog(str(path))), stop_seconds=0.5).run()
 
     pid = fork_child(main, lambda: None)
     try:
@@ -169,7 +173,8 @@ def test_the_service_manager_hears_of_reload_stop_and_life(tmp_path: Path) -> No
     def main() -> None:
         log = FileLog(str(tmp_path / "log"))
         roles = [role(tmp_path, "one", sleep)]
-        Supervisor(roles, {}, log, stop_seconds=0.5, manager=ServiceManager(environment)).run()
+        manager = ServiceManager(environment)
+        Supervisor(Generation(roles, {}, log), stop_seconds=0.5, manager=manager).run()
 
     def hear(text: bytes) -> None:
         while not manager.recv(1000).startswith(text):
@@ -210,16 +215,31 @@ def test_a_failing_role_says_why(capfd: pytest.CaptureFixture[str]) -> None:
     assert "ZeroDivisionError: oops" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("share", [False, True])
-def test_a_taken_port_is_said(share: bool) -> None:
-    """TWISTED.md: SO_REUSEPORT hides a taken port; we probe without it."""
+def test_a_taken_port_is_said() -> None:
+    """TWISTED.md: SO_REUSEPORT hides a taken port; we bind without it."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"127\.0\.0\.1 port {port}: Address already in use"):
-            listen_tcp("127.0.0.1", port, share)
+            listen_tcp("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+def test_a_socket_takes_the_place_of_one_that_overlaps(old: str, new: str) -> None:
+    """A changed inet_interfaces: at no moment is the port refused, and nobody else may have it after."""
+    with listen_tcp(old, 0) as leaving:
+        port = leaving.getsockname()[1]
+        with pytest.raises(CannotListen):
+            listen_tcp(new, port)
+        with listen_tcp(new, port, beside=[leaving]) as coming:
+            leaving.close()
+            with socket.create_connection(("127.0.0.1", port), 20):
+                coming.settimeout(20)
+                coming.accept()[0].close()
+            with pytest.raises(CannotListen):
+                listen_tcp(old, port)
 
 
 def test_a_channel_replaces_what_a_crash_left(tmp_path: Path) -> None:
