@@ -14,6 +14,7 @@ from typing import Final
 from mailserver.imapd.content import octets_of
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
 from mailserver.imapd.session import Session
+from mailserver.message.binary import without_binary
 from mailserver.store.contract import AccountStore, Mailbox, NewMessage, StoreError, Uid
 from mailserver.wire.imap_append import (
     Append,
@@ -95,6 +96,7 @@ def _append_all(store: AccountStore, name: str, messages: Sequence[NewMessage]) 
 def _stored(message: AppendedMessage, content: bytes) -> NewMessage:
     if not content:
         raise Refusal("Can't save a zero byte message.", b"CANNOT")
+    content = without_binary(content)
     if b"\0" in content:
         raise Refusal("NUL octets cannot be stored.", b"UNKNOWN-CTE")
     return NewMessage(with_crlf(content), message.flags, message.internal_date)
