@@ -24,6 +24,7 @@ from zope.interface import implementer
 from mailserver.accounts.login import Logins
 from mailserver.authd.protocol import AuthServer, Services
 from mailserver.config.config import Config
+from mailserver.config.listeners import listeners
 from mailserver.rights.handover import adopt
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
@@ -35,7 +36,7 @@ _MODE: Final = re.compile(r"[0-7]{3,4}")
 
 def bind_auth(parts: Parts) -> socket.socket | None:
     """The listening socket, None where none is wanted or it cannot be had: then the log has a warning."""
-    path = parts.config.string("auth_listener")
+    path = _wanted(parts.config)
     if not path:
         return None
     try:
@@ -45,9 +46,15 @@ def bind_auth(parts: Parts) -> socket.socket | None:
         return None
 
 
+def _wanted(config: Config) -> str:
+    """The socket's path; "" where no mailboxes are served here: a Dovecot that does may want that path."""
+    serves_mailboxes = any(listener.service in ("imapd", "pop3d") for listener in listeners(config))
+    return config.string("auth_listener") if serves_mailboxes else ""
+
+
 def why_not(config: Config) -> str:
     """Why there could be no such socket; "" where there could, or none is wanted. Nothing is changed."""
-    path = config.string("auth_listener")
+    path = _wanted(config)
     try:
         if path:
             _permissions(config, path)

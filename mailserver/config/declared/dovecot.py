@@ -61,7 +61,6 @@ PARAMETERS: Final = (
         auth_winbind_helper_path =
         first_valid_gid = 1
         hostname =
-        imap_client_workarounds =
         imap_hibernate_timeout = 0
         info_log_path =
         debug_log_path =

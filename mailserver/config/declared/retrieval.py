@@ -33,8 +33,8 @@ PARAMETERS: Final = (
     honoured("login_greeting", Type.STRING, "Dovecot ready.",
              "The text of the greeting.", "dovecot"),
     honoured("auth_listener", Type.STRING, "",
-             "The Unix socket at which other programs have logins checked, as at Dovecot's: for a Postfix "
-             "that stays, /var/spool/postfix/private/auth.", "ours"),
+             "The Unix socket at which other programs have logins checked, as at Dovecot's, where pop3d or "
+             "imapd listens: for a Postfix that stays, /var/spool/postfix/private/auth.", "ours"),
     honoured("auth_listener_mode", Type.STRING, "0660",
              "The mode of that socket.", "ours"),
     honoured("auth_listener_user", Type.STRING, "",
@@ -112,6 +112,9 @@ PARAMETERS: Final = (
              "Whether what POP3 retrieves stays unseen.", "dovecot"),
     honoured("pop3_reuse_xuidl", Type.BOOLEAN, "no",
              "Whether UIDL answers what another server left in a message's X-UIDL.", "dovecot"),
+    inert("imap_client_workarounds", Type.LIST, "",
+          "tb-extra-mailbox-sep and tb-lsub-flags are done for every client; delay-newmail is not.",
+          "dovecot"),
     inert("pop3_client_workarounds", Type.LIST, "",
           "outlook-no-nuls and oe-ns-eoh: both are done for every client.", "dovecot"),
     honoured("imap_idle_notify_interval", Type.SECONDS, "2m",
