@@ -28,6 +28,7 @@ from typing import Final
 from mailserver.accounts.account import Account, Origin, TemporaryAccountFailure
 from mailserver.accounts.snapshot import FileSnapshot
 from mailserver.accounts.source import ASK_AUTHORITY, NO_PASSWORD, Credential
+from mailserver.wire.user_variables import expand
 
 LOCKED: Final = ("!", "*")
 _NOTHING: Final = ("", "{PLAIN}", "{CLEARTEXT}")
@@ -82,8 +83,8 @@ def _extra_fields(text: str) -> dict[str, str]:
 class PasswdFile:
     """An `AccountSource` over one passwd-file.
 
-    `home_template` is the home of entries without one: `%u` is the name, `%n` its local part,
-    `%d` its domain. `default_scheme` is that of passwords without one.
+    `home_template` is the home of entries without one, with `wire.user_variables`. `default_scheme` is
+    that of passwords without one.
     """
 
     def __init__(
@@ -154,9 +155,10 @@ class PasswdFile:
         return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
 
     def _home(self, name: str) -> str:
-        local, _, domain = name.partition("@")
-        template = self._home_template
-        return template.replace("%u", name).replace("%n", local).replace("%d", domain)
+        try:
+            return expand(self._home_template, name)
+        except ValueError as error:
+            raise TemporaryAccountFailure(f"mail_home: {error}") from error
 
     def lookup(self, name: str) -> Account | None:
         """See `AccountDirectory.lookup`."""

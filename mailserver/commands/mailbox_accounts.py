@@ -83,6 +83,7 @@ class Work:
             log=log,
             make_mbox=self._make_mbox,
             expunge_grace=self.config.seconds("expunge_grace"),
+            quota_rules=self.config.string("quota_rule"),
         )
         try:
             yield registry

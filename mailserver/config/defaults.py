@@ -66,6 +66,11 @@ def _listen(config: Config) -> str:
     return "*, ::" if config.dovecot_path else "$inet_interfaces"
 
 
+def _namespace_separator(config: Config) -> str:
+    """With a dovecot.conf Dovecot's own default, that of the format."""
+    return "" if config.dovecot_path else "/"
+
+
 def _config_directory(config: Config) -> str:
     return config.directory.replace("$", "$$")
 
@@ -77,6 +82,7 @@ COMPUTED: Final[Mapping[str, Callable[[Config], str]]] = MappingProxyType(
         "mynetworks": _mynetworks,
         "mail_location": _mail_location,
         "listen": _listen,
+        "namespace_separator": _namespace_separator,
         "config_directory": _config_directory,
     }
 )

@@ -6,8 +6,7 @@
       location = maildir:%%h/Maildir            location = maildir:/var/mail/public
     }                                         }
 
-Where another user's mail lies is known already. A private namespace says nothing that is used here.
-The separator of names is always a slash: one that Dovecot has otherwise is told.
+Where another user's mail lies is known already. Of a private namespace the separator is used.
 """
 
 from __future__ import annotations
@@ -25,15 +24,12 @@ def namespace(section: Section, settings: dict[str, Setting], warnings: list[str
     """What the section says is in the settings, or in the warnings."""
     values = section.values()
     kind = values.get("type", section.name).strip()
-    if kind not in ("shared", "public"):
-        return
-    separator = values.get("separator", "/").strip() or "/"
+    separator = values.get("separator", "").strip()
     prefix = values.get("prefix", "").strip()
-    if separator != "/":
-        warnings.append(
-            f"{section.where}: namespace {section.name}: separator {separator}:"
-            " names of mailboxes have / between levels here"
-        )
+    if kind not in ("shared", "public"):
+        _private(section, separator, prefix, settings, warnings)
+        return
+    if separator:
         prefix = prefix.replace(separator, "/")
     if kind == "shared":
         value = prefix.replace("%%", "%").replace("$", "$$")
@@ -47,6 +43,19 @@ def namespace(section: Section, settings: dict[str, Setting], warnings: list[str
     item = f"{{ {prefix}={location} }}".replace("$", "$$")
     value = f"{before.value}, {item}" if before is not None else item
     settings["public_namespaces"] = Setting("public_namespaces", value, section.where)
+
+
+def _private(
+    section: Section, separator: str, prefix: str, settings: dict[str, Setting], warnings: list[str]
+) -> None:
+    """The account's own mailboxes: the separator is taken over, a prefix is not."""
+    if separator:
+        settings["namespace_separator"] = Setting("namespace_separator", separator, section.where)
+    if prefix:
+        warnings.append(
+            f"{section.where}: namespace {section.name}: prefix {prefix}:"
+            " clients see the folders without it, and fetch them once more"
+        )
 
 
 def _location(values: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from mailserver.config import consistency, dovecot
+from mailserver.config import consistency, dovecot, dovecot_meaning
 from mailserver.config.config import Config
 from mailserver.config.master import Row, parse_master
 from mailserver.config.parameters import find_parameter
@@ -88,7 +88,7 @@ def _add_dovecot(path: str, settings: dict[str, Setting]) -> list[str]:
     """What the dovecot.conf says is in `settings`, where main.cf says nothing; warnings."""
     parser = dovecot.Parser(_read, _glob)
     parser.parse(path)
-    found, warnings = dovecot.meaning(parser.finish())
+    found, warnings = dovecot_meaning.meaning(parser.finish())
     for setting in found:
         winner = settings.setdefault(setting.name, setting)
         if winner.value != setting.value:

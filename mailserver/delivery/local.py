@@ -24,12 +24,13 @@ from urllib.parse import quote
 from mailserver.delivery import command, user_files
 from mailserver.delivery.job import Action, Forward, Job, Owner
 from mailserver.delivery.pipe_content import formatted
-from mailserver.envelope import Outcome
+from mailserver.envelope import Outcome, Status
 from mailserver.store import locking, maildir, mbox
 from mailserver.store.contract import MailboxBusy
 from mailserver.store.mbox_lines import from_line
 from mailserver.store.mbox_open import UnsafeMailbox
-from mailserver.store.quota import parse_rule, usage_at_delivery
+from mailserver.store.quota import start_warning, usage_at_delivery
+from mailserver.store.quota_rules import QuotaWarning, Rules, due, parse_rules
 
 _BLOCK: Final = 256 * 1024
 _COMMANDS: Final = (Action.COMMAND, Action.PIPE)
@@ -54,7 +55,7 @@ class LocalAgents:
     `requires_home`, mail for a user whose home is missing waits. Without `strict_ownership` a
     mailbox may belong to somebody else. `command_shell` runs all commands, where it is not empty.
     `report` gets the traceback of what nobody expected.
-    `accounts_directory` holds each account's state, for quotas.
+    `accounts_directory` holds each account's state, for quotas; `quota_warnings` are run where one is passed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LocalAgents:
         mboxrd: bool = False,
         full_is_temporary: bool = False,
         accounts_directory: str = "",
+        quota_warnings: Sequence[QuotaWarning] = (),
         rules: locking.LockRules = locking.USUAL_RULES,
         requires_home: bool = False,
         strict_ownership: bool = True,
@@ -76,6 +78,7 @@ class LocalAgents:
         self._mboxrd = mboxrd
         self._full_is_temporary = full_is_temporary
         self._accounts_directory = accounts_directory
+        self._quota_warnings = quota_warnings
         self._rules = rules
         self._requires_home = requires_home
         self._strict_ownership = strict_ownership
@@ -117,8 +120,21 @@ class LocalAgents:
             eol = job.eol.encode("latin-1")
             body = formatted(_content(job, content), job.flags, eol)
             return command.deliver_to_pipe(job, chain((job.prefix.replace(b"\n", eol),), body))
-        if job.quota and not self._has_room(job):
+        rules = _rules(job)
+        if not rules:
+            return self._store(job, content)
+        directory = os.path.join(self._accounts_directory, quote(job.owner.name, safe="@+"))
+        octets, messages = usage_at_delivery(directory, job.target, rules)
+        after = octets + len(job.prefix) + job.content_length, messages + 1
+        if not rules.limits_in("INBOX").hold(*after):
             return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
+        outcome = self._store(job, content)
+        warning = due(self._quota_warnings, rules.limits, (octets, messages), after)
+        if warning and outcome.status is Status.DELIVERED:
+            start_warning(warning, job.owner.name, job.owner.home, self._report)
+        return outcome
+
+    def _store(self, job: Job, content: int) -> Outcome:
         if job.target.endswith("/"):
             return self._into_maildir(job, content)
         return self._append(job, content)
@@ -131,16 +147,6 @@ class LocalAgents:
             _make_directory(job.target.rstrip("/"))
             maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
         return Outcome.delivered("delivered to maildir")
-
-    def _has_room(self, job: Job) -> bool:
-        """Whether its owner may store the message too. A rule that cannot be read limits nothing."""
-        try:
-            limits = parse_rule(job.quota)
-        except ValueError:
-            return True
-        directory = os.path.join(self._accounts_directory, quote(job.owner.name, safe="@+"))
-        octets, messages = usage_at_delivery(directory, job.target)
-        return limits.hold(octets + len(job.prefix) + job.content_length, messages + 1)
 
     def _full(self, text: str) -> Outcome:
         """The recipient's mailbox is full: that may pass, or the sender hears at once, as configured."""
@@ -180,6 +186,14 @@ class LocalAgents:
         if error.errno in _NEVER:
             return Outcome.failed(text, "5.2.0")
         return Outcome.deferred(text, "4.2.0" if error.errno in _CHANGED else "4.3.0")
+
+
+def _rules(job: Job) -> Rules:
+    """The owner's rules. What cannot be read limits nothing."""
+    try:
+        return parse_rules(job.quota)
+    except ValueError:
+        return Rules()
 
 
 def _failure(job: Job) -> str:

@@ -16,4 +16,4 @@ def list_line(session: Session, folder: Folder, with_subscribed: bool) -> bytes:
         attributes.append(b"\\Subscribed")
     if folder.special_use:
         attributes.append(folder.special_use)
-    return b'* LIST (%b) "/" %b' % (b" ".join(attributes), session.name(folder.name))
+    return b"* LIST (%b) %b %b" % (b" ".join(attributes), session.separator, session.name(folder.name))

@@ -30,7 +30,7 @@ _USES: Final = {
 async def list_mailboxes(session: Session, command: List) -> Reply:
     """The matching names are told, with what was asked of each. RFC 5258 §3."""
     if command.patterns == ("",) and not command.is_extended:
-        session.output.line(b'* LIST (\\Noselect) "/" ""')
+        session.output.line(b'* LIST (\\Noselect) %b ""' % session.separator)
         return ok("List completed.")
     folders = await session.run(_folders_and_subscriptions, session)
     chosen = [folder for folder in folders if _is_selected(folder, command)]
@@ -116,11 +116,11 @@ async def list_subscribed(session: Session, command: List) -> Reply:
     is_match = _matcher(command)
     for name in names:
         if is_match(name):
-            session.output.line(b'* LSUB () "/" ' + session.name(name))
+            session.output.line(b"* LSUB () %b %b" % (session.separator, session.name(name)))
     if any(pattern.endswith("%") for pattern in command.patterns):
         above = _ancestors(map(Folder, names)) - set(names)
         for name in sorted(filter(is_match, above)):
-            session.output.line(b'* LSUB (\\Noselect) "/" ' + session.name(name))
+            session.output.line(b"* LSUB (\\Noselect) %b %b" % (session.separator, session.name(name)))
     return ok("Lsub completed.")
 
 
@@ -266,4 +266,6 @@ async def namespace(session: Session, command: Nothing) -> Reply:
 def _namespaces(session: Session, prefixes: Sequence[str]) -> bytes:
     if not prefixes:
         return b"NIL"
-    return b"(" + b"".join(b'(%b "/")' % session.name(prefix) for prefix in prefixes) + b")"
+    return (
+        b"(" + b"".join(b"(%b %b)" % (session.name(prefix), session.separator) for prefix in prefixes) + b")"
+    )

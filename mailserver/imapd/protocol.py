@@ -302,9 +302,15 @@ class ImapServer(IMAP4Server):
 
     # Commands.
 
+    def _parse(self, text: CommandText) -> Command:
+        session = self._session
+        if session is None:
+            return parse_command(text)
+        return parse_command(text, session.takes_utf8, session.store.separator)
+
     async def _perform(self, text: CommandText) -> None:
         try:
-            command = parse_command(text, self._session is not None and self._session.takes_utf8)
+            command = self._parse(text)
         except BadCommand as fault:
             self._finish(fault.tag, self._bad(fault))
             return

@@ -88,7 +88,7 @@ def _describe(session: Session, selected: Selected) -> None:
     session.tell_keywords()
     say(b"* %d EXISTS" % len(selected.uids))
     if session.is_rev2:
-        say(b'* LIST () "/" ' + session.name(mailbox.name))  # RFC 9051 §6.3.2
+        say(b"* LIST () %b %b" % (session.separator, session.name(mailbox.name)))  # RFC 9051 §6.3.2
     else:
         _describe_unseen(session, selected)
     say(b"* OK [UIDVALIDITY %d] UIDs valid" % mailbox.uidvalidity)

@@ -24,6 +24,7 @@ from mailserver.store.acl import FLAG_RIGHTS, NONE
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
+from mailserver.wire.imap_mailbox import with_separator
 
 T = TypeVar("T")
 
@@ -135,7 +136,12 @@ class Session:
 
     def name(self, mailbox: str) -> bytes:
         """A mailbox's name as this client reads it."""
-        return render.mailbox(mailbox, self.takes_utf8)
+        return render.mailbox(with_separator(mailbox, self.store.separator), self.takes_utf8)
+
+    @property
+    def separator(self) -> bytes:
+        """What stands between the levels of names, quoted."""
+        return render.string(self.store.separator.encode("ascii"))
 
     # Selecting.
 

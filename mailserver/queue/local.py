@@ -21,7 +21,7 @@ from mailserver.queue.file import QueueFile
 from mailserver.queue.progress import Progress, expanded_record, outcome_record
 from mailserver.queue.record import Record
 from mailserver.queue.services import Services
-from mailserver.store.quota import rule_of
+from mailserver.store.quota_rules import rules_of
 from mailserver.tables.table import TableError
 from mailserver.wire.address import parse_sender
 
@@ -224,13 +224,13 @@ class LocalWork:
         )
 
     def _quota(self, leaf: Leaf) -> str:
-        """The rule of the mailbox's owner. An account that cannot be asked for now is not limited."""
+        """The rules of the mailbox's owner. An account that cannot be asked for now is not limited."""
         assert leaf.owner is not None
         try:
             account = self._services.routing.accounts.lookup(leaf.owner.name)
         except TemporaryAccountFailure:
             return ""
-        return rule_of(account.extra) if account is not None else ""
+        return rules_of(account.extra, self._services.quota_rules) if account is not None else ""
 
     def _environment(self, owner: Owner, own: Address, original: str, sender: str) -> dict[str, str]:
         """What commands find in their environment. local(8); values are filtered by the agent (B5)."""

@@ -28,7 +28,8 @@ class Services:
     """Given once by `tap`. `clock` is wall-clock seconds.
 
     `delivered` is called in the reactor's thread with the path of a mailbox that got mail.
-    `mailbox_size_limit` 0 means none; `command_time_limit` is in seconds.
+    `mailbox_size_limit` 0 means none; `command_time_limit` is in seconds. `quota_rules` hold where an
+    account has none of its own.
     `environment` is for commands (export_environment). With `soft_bounce` nothing is returned: all
     that fails waits, for as long as the parameter is set.
     """
@@ -47,6 +48,7 @@ class Services:
     transport: Transport = field(default_factory=NoRelay)
     retry: RetryTimes = field(default_factory=RetryTimes)
     mailbox_size_limit: int = 51_200_000
+    quota_rules: str = ""
     command_time_limit: int = 1000
     environment: tuple[tuple[str, str], ...] = ()
     soft_bounce: bool = False

@@ -11,6 +11,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -39,7 +40,14 @@ from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.certificates import NamedCertificates, all_files
 from mailserver.roles.secret import Secret
 from mailserver.store.contract import StoreFailure
-from mailserver.store.layout import Kind, Layout, layout_at, layout_for, parse_location
+from mailserver.store.layout import (
+    Kind,
+    Layout,
+    layout_at,
+    layout_for,
+    parse_location,
+    with_dovecots_separator,
+)
 from mailserver.store.locking import LockRules
 from mailserver.store.namespaces import (
     NamespaceRules,
@@ -47,6 +55,7 @@ from mailserver.store.namespaces import (
     checked_prefix,
     checked_shared_prefix,
 )
+from mailserver.store.quota_rules import QuotaWarning, parse_rules, parse_warnings
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
@@ -429,8 +438,25 @@ class Parts:
 
     # Store.
 
+    @cached_property
+    def quota_warnings(self) -> tuple[QuotaWarning, ...]:
+        """What is run when little room is left. Raises ConfigError."""
+        try:
+            parse_rules(self.config.string("quota_rule"))
+        except ValueError as error:
+            raise self.config.error("quota_rule", str(error)) from error
+        try:
+            return parse_warnings(self.config.string("quota_warning"))
+        except ValueError as error:
+            raise self.config.error("quota_warning", str(error)) from error
+
     def layout_for(self, account: Account) -> Layout:
         """Where the account's mail lies. *Blocking*, for virtual accounts. Raises StoreFailure."""
+        layout = self._place_for(account)
+        separator = self.config.string("namespace_separator")
+        return replace(layout, separator=separator) if separator else with_dovecots_separator(layout)
+
+    def _place_for(self, account: Account) -> Layout:
         config = self.config
         if "@" in account.name and not account.mail:
             base = config.string("virtual_mailbox_base")

@@ -102,6 +102,8 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
         parts.log,
         make_mbox,
         expunge_grace=config.seconds("expunge_grace"),
+        quota_rules=config.string("quota_rule"),
+        quota_warnings=parts.quota_warnings,
     )
     notices.chores.append(registry.sweep)
     return registry, notices

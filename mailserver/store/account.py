@@ -43,7 +43,8 @@ from mailserver.store.mailbox import IndexedMailbox
 from mailserver.store.maildir import MaildirFormat, make_maildir
 from mailserver.store.names import INBOX, checked_name
 from mailserver.store.open_mailboxes import OpenMailboxes, Watcher
-from mailserver.store.quota import Limits, QuotaKeeper
+from mailserver.store.quota import QuotaKeeper, Usage
+from mailserver.store.quota_rules import Rules
 from mailserver.store.state import State
 from mailserver.store.status import is_untouched, remembered_status
 from mailserver.store.text_builder import TextBuilder
@@ -69,13 +70,14 @@ class FileAccountStore(AccountStore):
         make_mbox: Callable[[str, str], MailboxFormat],
         watcher: Watcher,
         warn: Callable[[str], None] = lambda text: None,
-        limits: Limits = Limits(),  # noqa: B008
+        make_keeper: Callable[[Usage], QuotaKeeper] | None = None,
         expunge_grace: int = 0,
     ) -> None:
         self._graves = Graveyard(layout, expunge_grace)
-        self._keeper = QuotaKeeper(limits, self._usage, warn)
+        self._keeper = make_keeper(self._usage) if make_keeper else QuotaKeeper(Rules(), self._usage, warn)
         self._is_counted = False
         self._layout = layout
+        self.separator = layout.separator
         self._directory = directory
         self._hostname = hostname
         self._make_mbox = make_mbox
@@ -204,7 +206,7 @@ class FileAccountStore(AccountStore):
             self._cache,
             self._warn,
             self._texts,
-            self._keeper if self._keeper.limits else None,
+            self._keeper if self._keeper.rules else None,
         )
 
     def open(self, name: str) -> Mailbox:
@@ -368,14 +370,17 @@ class FileAccountStore(AccountStore):
         """See `AccountStore.quota`."""
         return self._keeper.quota()
 
-    def _usage(self) -> tuple[int, int]:
+    def _usage(self, rules: Rules) -> tuple[int, int]:
         """The first time all mailboxes are read; from then on state.db keeps count."""
         if not self._is_counted:
             for folder in self.folders():
                 if folder.selectable:
                     self._count(folder.name)
             self._is_counted = True
-        return self._state.usage()
+        if not rules.ignored:
+            return self._state.usage()
+        counted = [used for name, *used in self._state.usage_by_mailbox() if not rules.ignores(name)]
+        return sum(octets for octets, _ in counted), sum(messages for _, messages in counted)
 
     def _count(self, name: str) -> None:
         try:

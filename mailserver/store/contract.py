@@ -368,7 +368,7 @@ class AccountStore(abc.ABC):
     All methods are *blocking* unless they say otherwise.
     """
 
-    separator: str = "/"
+    separator: str = "/"  # what clients are told and see; names here always have "/"
     keeps_acls: bool = False  # whether others can be given rights
 
     def namespaces(self) -> Namespaces:

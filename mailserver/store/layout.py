@@ -8,7 +8,7 @@
 Keys after a further colon: INBOX=, LAYOUT=maildir++|fs, DIRNAME= (mbox), and CONTROL=, INDEX=,
 VOLATILEDIR=, UTF-8 and the like, which say where Dovecot keeps its own files: CONTROL is where its
 `dovecot-uidlist` and `subscriptions` are looked for, the rest is of no concern here.
-Variables: %u user, %n user before the @, %d domain, %h home, %% a percent sign; `~/` is the home.
+Variables: those of `wire.user_variables`; `~/` is the home.
 
 Where `mail_location` is empty: `home_mailbox` below the home, else `mail_spool_directory`/user;
 a trailing slash means maildir. The other folders of an mbox spool lie in ~/mail, as Debian has it.
@@ -17,17 +17,16 @@ a trailing slash means maildir. The other folders of an mbox spool lie in ~/mail
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from mailserver.accounts.account import Account
 from mailserver.store.contract import StoreFailure
+from mailserver.wire.user_variables import expand
 
 MBOX_DIRNAME: Final = "mBoX-MeSsAgEs"
-_VARIABLE: Final = re.compile(r"%(.)", re.DOTALL)
 
 
 class BadLocation(ValueError):
@@ -49,6 +48,7 @@ class Layout:
     of the other folders: for Maildir++ it has them as `.Name`, else (`plain`) as directories or files.
     `dirname` is the file that holds the messages of an mbox with children. `control` is where Dovecot's
     own files lie.
+    `separator` is what clients see between the levels of names.
     """
 
     inbox_kind: Kind
@@ -58,20 +58,16 @@ class Layout:
     plain: bool = False
     dirname: str = MBOX_DIRNAME
     control: str = ""
+    separator: str = "/"
 
 
 def _substitute(text: str, account: Account) -> str:
-    local, _, domain = account.name.partition("@")
-    values = {"u": account.name, "n": local, "d": domain, "h": account.home, "%": "%"}
-
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in values:
-            raise BadLocation(f"unknown variable {found[0]} in mail_location")
-        return values[found[1]]
-
     if text == "~" or text.startswith("~/"):
         text = account.home.replace("%", "%%") + text[1:]
-    return _VARIABLE.sub(value, text)
+    try:
+        return expand(text, account.name, account.home)
+    except ValueError as error:
+        raise BadLocation(f"{error} in mail_location") from error
 
 
 def _path(text: str, account: Account) -> str:
@@ -106,6 +102,11 @@ def parse_location(location: str, account: Account) -> Layout:
 
 def _default_inbox(kind: Kind, root: str) -> str:
     return root if kind is Kind.MAILDIR else os.path.join(root, "inbox")
+
+
+def with_dovecots_separator(layout: Layout) -> Layout:
+    """The layout with the separator that Dovecot's clients see: `.` in Maildir++, else `/`."""
+    return replace(layout, separator="/" if layout.plain else ".")
 
 
 def layout_for(

@@ -179,7 +179,7 @@ class IndexedMailbox(MailboxIndex):
     def _check_room(self, octets: int, messages: int) -> None:
         """Asked before any lock is taken: to answer, other mailboxes may have to be read."""
         if self._quota is not None and messages:
-            self._quota.check(octets, messages)
+            self._quota.check(octets, messages, self.name)
 
     def _append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         if not messages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
@@ -24,7 +24,8 @@ from mailserver.store.layout import Layout
 from mailserver.store.mbox import MboxFormat
 from mailserver.store.namespaces import PUBLIC
 from mailserver.store.open_mailboxes import Unwatched, Watcher
-from mailserver.store.quota import Limits, parse_rule, rule_of
+from mailserver.store.quota import QuotaKeeper, Usage
+from mailserver.store.quota_rules import QuotaWarning, Rules, parse_rules, rules_of
 
 IDLE: Final = 60.0  # seconds
 
@@ -33,6 +34,7 @@ class FileStoreRegistry(StoreRegistry):
     """See `StoreRegistry`. `layout_for` says where an account's mail lies; it may raise StoreFailure.
 
     `expunge_grace` is how many seconds expunged mail of a maildir can be brought back.
+    `quota_rules` hold where an account has none of its own (`store.quota_rules`).
     `make_mbox(path, journals)` makes the mbox format of a file, with the account's directory for journals.
     """
 
@@ -46,6 +48,8 @@ class FileStoreRegistry(StoreRegistry):
         make_mbox: Callable[[str, str], MailboxFormat] = MboxFormat,
         clock: Callable[[], float] = time.monotonic,
         expunge_grace: int = 0,
+        quota_rules: str = "",
+        quota_warnings: Sequence[QuotaWarning] = (),
     ) -> None:
         self._layout_for = layout_for
         self._state_directory = state_directory
@@ -55,6 +59,8 @@ class FileStoreRegistry(StoreRegistry):
         self._make_mbox = make_mbox
         self._clock = clock
         self._expunge_grace = expunge_grace
+        self._quota_rules = quota_rules
+        self._quota_warnings = quota_warnings
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._stores: dict[str, FileAccountStore] = {}
@@ -98,9 +104,13 @@ class FileStoreRegistry(StoreRegistry):
             self._make_mbox,
             self._watcher,
             warn,
-            _limits(account, warn),
+            lambda usage: self._keeper(account, usage, warn),
             self._expunge_grace,
         )
+
+    def _keeper(self, account: Account, usage: Usage, warn: Callable[[str], None]) -> QuotaKeeper:
+        rules = _rules(account, self._quota_rules, warn)
+        return QuotaKeeper(rules, usage, warn, self._quota_warnings, account.name, account.home)
 
     def close(self, store: AccountStore) -> None:
         """See `StoreRegistry.close`."""
@@ -136,11 +146,10 @@ def layout_of(account: Account, layout_for: Callable[[Account], Layout]) -> Layo
     return replace(layout, inbox="") if PUBLIC in account.extra else layout
 
 
-def _limits(account: Account, warn: Callable[[str], None]) -> Limits:
-    """The account's limits; a rule that nobody understands limits nothing, and is told."""
+def _rules(account: Account, common: str, warn: Callable[[str], None]) -> Rules:
+    """The account's quota rules; one that nobody understands limits nothing, and is told."""
     try:
-        rule = rule_of(account.extra)
-        return parse_rule(rule) if rule else Limits()
+        return parse_rules(rules_of(account.extra, common))
     except ValueError as error:
         warn(f"quota rule {error}")
-        return Limits()
+        return Rules()

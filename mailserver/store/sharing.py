@@ -123,6 +123,7 @@ class SharingStore(AccountStore):
         self, registry: SharingRegistry, account: Account, own: AccountStore, person: Person
     ) -> None:
         self.own = own
+        self.separator = own.separator
         self._registry = registry
         self._rules = registry.rules
         self._acls = registry.acls

@@ -631,6 +631,13 @@ class State:
         ((octets, messages),) = self._read("SELECT coalesce(sum(size), 0), count(*) FROM message")
         return int(octets), int(messages)  # type: ignore[call-overload]
 
+    def usage_by_mailbox(self) -> Sequence[tuple[str, int, int]]:
+        """The same of each mailbox, with its name."""
+        return self._read(  # type: ignore[return-value]
+            "SELECT name, coalesce(sum(size), 0), count(*) FROM message"
+            " JOIN mailbox ON mailbox.id=message.mailbox GROUP BY name"
+        )
+
     def keywords(self, identity: int) -> list[bytes]:
         """The mailbox's keywords in the order of first use."""
         rows = self._read("SELECT name FROM keyword WHERE mailbox=? ORDER BY position", (identity,))

@@ -85,7 +85,7 @@ class BadUrl(ValueError):
 def read_append(reader: ArgumentReader) -> Append:
     """The arguments of APPEND."""
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8)
+    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
     messages = [_message(reader)]
     while not reader.at_end:
         messages.append(_message(reader))
@@ -148,14 +148,14 @@ def _catenated_part(reader: ArgumentReader) -> bytes | Url:
     return Url(reader.astring())
 
 
-def parse_message_url(url: Url) -> MessageUrl:
-    """What the URL names. Raises BadUrl."""
+def parse_message_url(url: Url, separator: str = "/") -> MessageUrl:
+    """What the URL names; `separator` is the client's. Raises BadUrl."""
     found = _URL.fullmatch(url.text) if len(url.text) <= LONGEST_URL else None
     if found is None or b"\0" in unquote_to_bytes(url.text):
         raise BadUrl("Not a message of this account")
     try:
         name, section = found["mailbox"], unquote_to_bytes(found["section"] or b"")
-        mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), takes_utf8=True)
+        mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), True, separator)
         return MessageUrl(
             mailbox,
             _number(found["uidvalidity"]),

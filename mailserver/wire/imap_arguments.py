@@ -43,14 +43,24 @@ class ImapSyntaxError(ValueError):
 
 
 class ArgumentReader:
-    """Reads one command. `takes_utf8` is true once the client enabled UTF8=ACCEPT or IMAP4rev2."""
+    """Reads one command. `takes_utf8` is true once the client enabled UTF8=ACCEPT or IMAP4rev2.
 
-    __slots__ = ("_depth", "_literals", "_taken", "position", "takes_utf8", "text")
+    `separator` stands between the levels of mailboxes' names.
+    """
 
-    def __init__(self, text: bytes, literals: Sequence[bytes] = (), takes_utf8: bool = False) -> None:
+    __slots__ = ("_depth", "_literals", "_taken", "position", "separator", "takes_utf8", "text")
+
+    def __init__(
+        self,
+        text: bytes,
+        literals: Sequence[bytes] = (),
+        takes_utf8: bool = False,
+        separator: str = "/",
+    ) -> None:
         self.text = text
         self.position = 0
         self.takes_utf8 = takes_utf8
+        self.separator = separator
         self._literals = literals
         self._taken = 0
         self._depth = 0

@@ -180,12 +180,12 @@ class BadCommand(ImapSyntaxError):
         self.is_unknown = is_unknown
 
 
-def parse_command(command: CommandText, takes_utf8: bool = False) -> Command:
+def parse_command(command: CommandText, takes_utf8: bool = False, separator: str = "/") -> Command:
     """The command. Raises BadCommand for what is not IMAP.
 
     InvalidMailboxName and BadCharset, which have answers of their own, are its `__cause__`.
     """
-    reader = ArgumentReader(command.text, command.literals, takes_utf8)
+    reader = ArgumentReader(command.text, command.literals, takes_utf8, separator)
     tag = _tag(reader)
     try:
         reader.space()
@@ -221,7 +221,7 @@ def _name(reader: ArgumentReader) -> str:
 
 
 def _mailbox(reader: ArgumentReader) -> str:
-    return mailbox_name(reader.astring(), reader.takes_utf8)
+    return mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
 
 
 def _nothing(reader: ArgumentReader) -> Nothing:

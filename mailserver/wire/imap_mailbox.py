@@ -72,8 +72,16 @@ def encode_modified_utf7(text: str) -> bytes:
     return _TO_SHIFT.sub(_to_base64, text).encode("ascii")
 
 
-def decode_name(raw: bytes, takes_utf8: bool) -> str:
-    """The text of a name, INBOX in its one spelling; nothing else is checked (LIST's patterns)."""
+def with_separator(name: str, separator: str) -> str:
+    """A name with `/` between levels, as a client sees it that is told another separator; and the inverse.
+
+    The two characters change places: a level that has the client's separator in it can be named too.
+    """
+    return name if separator == SEPARATOR else name.translate({ord("/"): separator, ord(separator): "/"})
+
+
+def decode_name(raw: bytes, takes_utf8: bool, separator: str = SEPARATOR) -> str:
+    """The text of a name, `/` between levels; nothing else is checked (LIST's patterns)."""
     if takes_utf8:
         try:
             text = raw.decode("utf-8")
@@ -81,16 +89,16 @@ def decode_name(raw: bytes, takes_utf8: bool) -> str:
             raise InvalidMailboxName("Mailbox name is not valid UTF-8")
     else:
         text = decode_modified_utf7(raw)
-    return unicodedata.normalize("NFC", text)
+    return with_separator(unicodedata.normalize("NFC", text), separator)
 
 
-def mailbox_name(raw: bytes, takes_utf8: bool = False) -> str:
-    """The name of a mailbox that may exist. Raises InvalidMailboxName.
+def mailbox_name(raw: bytes, takes_utf8: bool = False, separator: str = SEPARATOR) -> str:
+    """The name of a mailbox that may exist, `/` between levels. Raises InvalidMailboxName.
 
     Empty levels, `.` and `..`, a leading `/` or `~`, control characters, more than 240 octets
     or 16 levels are refused; a single trailing separator (CREATE of a level) is taken off.
     """
-    name = decode_name(raw, takes_utf8)
+    name = decode_name(raw, takes_utf8, separator)
     if len(name) > 1 and name.endswith(SEPARATOR):
         name = name[:-1]
     levels = name.split(SEPARATOR)

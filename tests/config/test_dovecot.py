@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from mailserver.config import dovecot, dovecot_meaning
 from mailserver.config.listeners import listeners
 from mailserver.config.syntax import ConfigError
 from tests.config.hosts import written
 
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 MAIN = "inet_interfaces = 127.0.0.1\nmail_spool_directory = /var/mail\n"
 
 
@@ -167,7 +173,7 @@ def test_namespaces(tmp_path: Path) -> None:
     )
     assert config.string("acl_anyone") == "allow"
     assert config.string("acl_shared_dict") == "file:/var/lib/x"
-    assert ["separator ." in warning for warning in config.warnings] == [True]
+    assert config.warnings == ()
 
 
 def test_a_public_namespace_without_a_place(tmp_path: Path) -> None:
@@ -192,3 +198,154 @@ def test_the_socket_of_service_auth_is_the_auth_listener(tmp_path: Path) -> None
     found = [config.string(f"auth_listener_{name}") for name in ("mode", "user", "group")]
     assert found == ["0666", "postfix", "postfix"]
     assert not config.warnings
+
+
+V24 = """\
+dovecot_config_version = 2.4.1
+dovecot_storage_version = 2.4.0
+protocols {
+  imap = yes
+  lmtp = yes
+}
+listen = *, ::
+mail_driver = maildir
+mail_path = ~/Maildir
+mailbox_list_layout = fs
+mail_control_path = /var/lib/dovecot/%{user | username}
+mail_home = /home/%{user | username}
+mail_plugins {
+  quota = yes
+  fts = yes
+}
+auth_mechanisms = plain login
+auth_username_format = %{user | lower}
+imap_max_line_length = 64 k
+imap_idle_notify_interval = 2 mins
+@mailbox_defaults = english
+log_debug = category=auth
+fts_autoindex = yes
+sieve_script personal {
+  path = ~/sieve
+}
+namespace inbox {
+  inbox = yes
+  separator = .
+  mailbox Trash {
+    auto = subscribe
+    special_use = \\Trash
+  }
+}
+passdb pam {
+}
+userdb passwd {
+}
+ssl = required
+ssl_server_cert_file = /etc/ssl/mail.pem
+ssl_server_key_file = /etc/ssl/mail.key
+ssl_server_dh_file = /etc/dovecot/dh.pem
+ssl_min_protocol = TLSv1.2
+quota "User quota" {
+  quota_storage_size = 1 G
+  quota_message_count = unlimited
+  warning warn-95 {
+    quota_storage_percentage = 95
+    execute quota-warning {
+      args = 95 %{user}
+    }
+  }
+  warning under {
+    quota_storage_percentage = 100
+    threshold = under
+    execute quota-warning {
+      args = below %{user}
+    }
+  }
+}
+service quota-warning {
+  executable = script /usr/local/bin/quota-warning.sh
+  unix_listener quota-warning {
+    mode = 0666
+  }
+}
+protocol imap {
+  mail_plugins {
+    imap_quota = yes
+  }
+  mail_max_userip_connections = 20
+}
+"""
+
+
+def test_a_whole_version_2_4(tmp_path: Path) -> None:
+    """Nothing is unknown; what is not here is named as a part of Dovecot."""
+    config = written(tmp_path, MAIN + "home_mailbox = Maildir/\n", "", V24)
+    location = "maildir:~/Maildir:LAYOUT=fs:CONTROL=/var/lib/dovecot/%{user | username}"
+    assert config.string("mail_location") == location
+    assert config.string("namespace_separator") == "."
+    assert config.octets("imap_max_line_length") == 65536
+    assert config.seconds("imap_idle_notify_interval") == 120
+    assert config.integer("mail_max_userip_connections") == 20
+    assert config.string("quota_rule") == "*:storage=1G:messages=0"
+    assert config.string("quota_warning") == (
+        "storage=95% /usr/local/bin/quota-warning.sh 95 %{user},"
+        " -storage=100% /usr/local/bin/quota-warning.sh below %{user}"
+    )
+    assert not [warning for warning in config.warnings if "does not know it" in warning]
+    named = {warning.split(": ")[1] for warning in config.warnings}
+    assert named == {"fts_autoindex", "log_debug", "sieve_script"}
+
+
+@pytest.mark.needs("dovecot")
+def test_every_setting_of_version_2_3_is_known(tmp_path: Path) -> None:
+    """Debian's Dovecot prints its whole configuration; each name of its top level means something here."""
+    printed = subprocess.run(
+        ["doveconf", "-d"], capture_output=True, text=True, env={**os.environ, "PATH": PATH}, check=True
+    ).stdout
+    top = re.findall(r"^[a-z0-9_]+ = ?.*$", printed, re.MULTILINE)
+    assert len(top) > 250
+    text = "".join(f"{line}\n" for line in top)
+    parser = dovecot.Parser(lambda path: text, lambda pattern: [])
+    parser.parse("dovecot.conf")
+    _, warnings = dovecot_meaning.meaning(parser.finish())
+    assert not [warning for warning in warnings if "does not know it" in warning]
+
+
+@pytest.mark.needs("dovecot")
+def test_debians_own_configuration(tmp_path: Path) -> None:
+    """The stock dovecot.conf with its conf.d loads, and needs no word."""
+    for name in ("dovecot.conf", "conf.d"):
+        source = Path("/usr/share/dovecot") / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name)
+        else:
+            shutil.copy(source, tmp_path / name)
+    text = (tmp_path / "dovecot.conf").read_text().replace("/etc/dovecot/", f"{tmp_path}/")
+    config = written(tmp_path, "inet_interfaces = 127.0.0.1\nallow_unsupported =\n", "", text)
+    assert config.string("namespace_separator") == ""
+    assert [warning for warning in config.warnings if "does not know it" in warning] == []
+
+
+def test_quotas_of_version_2_3(tmp_path: Path) -> None:
+    """Rules and warnings of the plugin; a warning that nobody would hear is named."""
+    config = written(
+        tmp_path,
+        MAIN,
+        "",
+        "plugin {\n  quota = maildir:User quota\n  quota_rule2 = Trash:storage=+10%%\n"
+        "  quota_rule = *:storage=1G\n"
+        "  quota_warning = storage=95%% quota-warning 95 %u\n"
+        "  quota_warning2 = storage=80%% nobody 80 %u\n}\n"
+        "service quota-warning {\n  executable = script /bin/warn\n  user = vmail\n}\n",
+    )
+    assert config.string("quota_rule") == "*:storage=1G, Trash:storage=+10%"
+    assert config.string("quota_warning") == "storage=95% /bin/warn 95 %u"
+    assert ["no service nobody" in warning for warning in config.warnings] == [True]
+
+
+def test_a_separator_and_a_prefix(tmp_path: Path) -> None:
+    """The separator is used; a prefix is not, and that is said. Without a dovecot.conf it is a slash."""
+    config = written(tmp_path, MAIN, "", "namespace {\n separator = /\n prefix = INBOX/\n inbox = yes\n}\n")
+    assert config.string("namespace_separator") == "/"
+    assert ["prefix INBOX/" in warning for warning in config.warnings] == [True]
+    (tmp_path / "alone").mkdir()
+    assert written(tmp_path / "alone", MAIN, "").string("namespace_separator") == "/"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.config.dovecot import Parser, meaning
+from mailserver.config.dovecot import Parser
+from mailserver.config.dovecot_meaning import meaning
 from mailserver.config.master import parse_master
 from mailserver.config.syntax import ConfigError, parse_main
 

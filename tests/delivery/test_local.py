@@ -18,6 +18,8 @@ from mailserver.delivery.local import LocalAgents
 from mailserver.envelope import Outcome, Status
 from mailserver.store import mbox
 from mailserver.store.locking import LockRules
+from mailserver.store.quota_rules import parse_warnings
+from tests.end_to_end.server import wait_for
 from tests.store.faults import become_nobody, in_child, make_closed_spool
 
 PREFIX = (
@@ -331,6 +333,21 @@ def test_quota(tmp_path: Path, content: int, is_temporary: bool, dsn: str) -> No
     assert not (tmp_path / "Maildir").exists()
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).status is Status.DELIVERED  # type: ignore[arg-type]
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).dsn == dsn  # type: ignore[arg-type]
+
+
+def test_a_quota_warning(tmp_path: Path, content: int) -> None:
+    """The delivery that passes the mark runs the script, none before and none behind it."""
+    script, notes = tmp_path / "warn", tmp_path / "notes"
+    script.write_text(f'#!/bin/sh\necho "$* $HOME" >> {notes}\n')
+    script.chmod(0o755)
+    warnings = parse_warnings(f"storage=50% {script} 50 %u")
+    agents = LocalAgents("mx.example.org", accounts_directory=str(tmp_path), quota_warnings=warnings)
+    size = len(PREFIX) + len(CONTENT)
+    for _ in range(3):
+        a_job = job(Action.MAILBOX, f"{tmp_path}/Maildir/", quota=f"*:bytes={4 * size}")
+        assert agents.perform(a_job, content).status is Status.DELIVERED
+    wait_for(lambda: notes.exists() and notes.read_text().endswith("\n"), "the script")
+    assert notes.read_text() == f"50 {a_job.owner.name} {a_job.owner.home}\n"
 
 
 def test_a_maildir_is_made_with_what_is_above_it(tmp_path: Path, content: int, agents: LocalAgents) -> None:

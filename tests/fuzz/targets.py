@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from mailserver.accounts import passwd_file, system
-from mailserver.config.dovecot import Parser, meaning
+from mailserver.config.dovecot import Parser
+from mailserver.config.dovecot_meaning import meaning
 from mailserver.config.master import format_row, parse_master
 from mailserver.config.syntax import ConfigError, parse_main
 from mailserver.message import (

@@ -1,4 +1,4 @@
-"""Quotas: the rule's grammar, what is counted, and what is refused."""
+"""Quotas: what is counted, what is refused, and who is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 
 from mailserver.store.contract import DELETED, NewMessage, OverQuota, Quota, StoreMode, Uid
 from mailserver.store.maildir import deposit
-from mailserver.store.quota import Limits, parse_rule, rule_of, usage_at_delivery
+from mailserver.store.quota import QuotaKeeper, start_warning, usage_at_delivery
+from mailserver.store.quota_rules import parse_rules, parse_warnings
+from tests.end_to_end.server import wait_for
 from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
 
 CONTENT = b"Subject: s\r\n\r\n" + b"x" * 984 + b"\r\n"  # 1000 octets
@@ -25,33 +27,6 @@ def make_harness(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[st
         return harness
 
     return make
-
-
-@pytest.mark.parametrize(
-    ("rule", "limits"),
-    [
-        *(("*:storage=1G", Limits(1 << 30)), ("*:storage=10", Limits(10240)), ("*:bytes=10", Limits(10))),
-        *(("*:storage=1GB", Limits(1 << 30)), ("?:storage=5m:messages=7", Limits(5 << 20, 7))),
-        *(("*:messages=20", Limits(0, 20)), ("Trash:storage=+10%", Limits()), ("*:storage=0", Limits())),
-    ],
-)
-def test_rules(rule: str, limits: Limits) -> None:
-    """Dovecot's grammar; what concerns one mailbox concerns nobody here."""
-    assert parse_rule(rule) == limits
-
-
-@pytest.mark.parametrize("rule", ["*:storage=lots", "*:", "*:storage=-1", "*:storage"])
-def test_bad_rules(rule: str) -> None:
-    """Are refused, with the right form."""
-    with pytest.raises(ValueError, match="storage=1G"):
-        parse_rule(rule)
-
-
-def test_the_rule_for_all_mail_is_taken() -> None:
-    """Dovecot numbers further rules."""
-    extra = {"userdb_quota_rule": "Trash:storage=+10%%", "userdb_quota_rule2": "*:storage=1G"}
-    assert rule_of(extra) == "*:storage=1G"
-    assert rule_of({}) == ""
 
 
 def test_append_and_copy_keep_within_it(make_harness: Callable[[str], FileHarness]) -> None:
@@ -118,3 +93,73 @@ def test_usage_at_delivery(tmp_path: Path) -> None:
     mbox = tmp_path / "mbox"
     mbox.write_bytes(b"From x\n" * 10)
     assert usage_at_delivery(str(tmp_path / "nowhere"), str(mbox))[0] == 70
+
+
+def test_a_mailbox_with_more_room(make_harness: Callable[[str], FileHarness]) -> None:
+    """`Trash:storage=+10%` as Dovecot has it: a full account may still fill Trash a little further."""
+    harness = make_harness("*:bytes=2000")
+    harness.account.extra["userdb_quota_rule2"] = "Trash:bytes=+50%%"  # type: ignore[index]
+    store = harness.restart()
+    inbox, trash = store.open("INBOX"), store.open("Trash")
+    inbox.append([NewMessage(CONTENT)] * 2)
+    with pytest.raises(OverQuota):
+        inbox.append([NewMessage(CONTENT)])
+    trash.append([NewMessage(CONTENT)])
+    with pytest.raises(OverQuota):
+        trash.append([NewMessage(CONTENT)])
+    assert store.quota() == Quota(3000, 3, 2000, 0)
+
+
+def test_a_mailbox_that_does_not_count(make_harness: Callable[[str], FileHarness]) -> None:
+    """`Junk:ignore`: its mail is neither counted nor refused."""
+    harness = make_harness("*:bytes=2000")
+    harness.account.extra["userdb_quota_rule2"] = "Junk:ignore"  # type: ignore[index]
+    store = harness.restart()
+    store.open("Junk").append([NewMessage(CONTENT)] * 3)
+    store.open("INBOX").append([NewMessage(CONTENT)] * 2)
+    assert store.quota() == Quota(2000, 2, 2000, 0)
+    harness.registry.shut()
+    rules = parse_rules("*:bytes=2000, Junk:ignore")
+    target = str(harness.inbox_path) + "/" * isinstance(harness, MaildirHarness)
+    octets, messages = usage_at_delivery(str(harness.state_path), target, rules)
+    assert messages <= 2 and octets < 2500
+
+
+def script(directory: Path) -> tuple[Path, Path]:
+    """A script that notes its arguments and its user's variables, and where."""
+    notes = directory / "notes"
+    path = directory / "warn"
+    path.write_text(f'#!/bin/sh\necho "$* $USER" >> {notes}\n')
+    path.chmod(0o755)
+    return path, notes
+
+
+def test_a_warning_is_run_once_for_each_mark(tmp_path: Path) -> None:
+    """quota_warning: from below 80 %, from below 95 %, and when there is room again; the first that fits."""
+    path, notes = script(tmp_path)
+    used = [0]
+    keeper = QuotaKeeper(
+        parse_rules("*:bytes=1000"),
+        lambda rules: (used[0], 1),
+        lambda text: pytest.fail(text),
+        parse_warnings(f"storage=95% {path} 95 %u, storage=80% {path} 80 %n, -storage=100% {path} below %u"),
+        "alice@example.org",
+        "/home/alice",
+    )
+    for after in (500, 790, 820, 830, 960, 1000, 700, 850):
+        if after > used[0]:
+            keeper.check(after - used[0], 1)
+        used[0] = after
+    keeper.quota()
+    expected = ["80 alice alice@example.org", "95 alice@example.org alice@example.org"]
+    expected += ["below alice@example.org alice@example.org", "80 alice alice@example.org"]
+    wait_for(lambda: notes.exists() and len(notes.read_text().splitlines()) == 4, "the scripts")
+    assert sorted(notes.read_text().splitlines()) == sorted(expected)
+
+
+def test_a_warning_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+    """A missing script costs nobody's mail."""
+    told: list[str] = []
+    start_warning([str(tmp_path / "none"), "95"], "alice", "/", told.append)
+    start_warning(["/bin/true", "%{nonsense}"], "alice", "/", told.append)
+    assert ["cannot be run" in told[0], "unknown variable" in told[1]] == [True, True]
