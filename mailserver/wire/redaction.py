@@ -19,7 +19,7 @@ _CONTENT: Final = re.compile(
     re.IGNORECASE,
 )
 _LOGIN: Final = re.compile(
-    rb"(\S+ +(?:LOGIN|AUTHENTICATE|UNAUTHENTICATE)|PASS|APOP|AUTH)\b.*", re.IGNORECASE | re.DOTALL
+    rb"(\s*\S+\s+(?:LOGIN|AUTHENTICATE|UNAUTHENTICATE)|\s*(?:PASS|APOP|AUTH))\b.*", re.IGNORECASE | re.DOTALL
 )
 
 
@@ -57,7 +57,7 @@ class Redaction:
     def _line(self, line: bytes) -> bytes:
         if self._is_client and (login := _LOGIN.match(line)):
             self._is_over = True
-            return b"%b [the rest of what the client says is left out]" % login[1]
+            return b"%b [the rest of what the client says is left out]" % shown(login[1])
         if not self._has_literals:
             return shown(line)
         literal = _LITERAL.search(line)

@@ -39,7 +39,16 @@ from mailserver.store import mbox_scan, uidlist
 from mailserver.tables.cidr import network_pattern
 from mailserver.tables.source import alias_lines, map_lines, read_source
 from mailserver.tables.table import TableError
-from mailserver.wire import address, aliases, imap_mailbox, imap_sequence, smtp, smtp_reply
+from mailserver.wire import (
+    address,
+    aliases,
+    dovecot_auth,
+    imap_mailbox,
+    imap_sequence,
+    redaction,
+    smtp,
+    smtp_reply,
+)
 from mailserver.wire.imap_arguments import ImapSyntaxError
 from mailserver.wire.imap_commands import parse_command
 from mailserver.wire.imap_deflate import DeflateError, Deflater, Inflater
@@ -341,6 +350,25 @@ _DOVECOT: Final = (
 )
 _MBOX: Final = b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: x\nX-UID: 7\nStatus: RO\n\nbody\n>From x\n\n"
 
+
+def auth_line(data: bytes) -> None:
+    """Dovecot's auth protocol: fields are read from what they are written as."""
+    fields = dovecot_auth.fields_of(data)
+    assert dovecot_auth.fields_of(dovecot_auth.line(*fields)) == fields
+    with contextlib.suppress(dovecot_auth.AuthSyntaxError, dovecot_auth.BadResponse):
+        dovecot_auth.parse_request(fields)
+
+
+def transcript(data: bytes) -> None:
+    """What a transcript shows is printable, and the same however the octets are cut."""
+    for is_client in (True, False):
+        before, after = _halves(data)
+        cut, whole = redaction.Redaction(True, is_client), redaction.Redaction(True, is_client)
+        lines = cut.feed(before) + cut.feed(after)
+        assert lines == whole.feed(before + after)
+        assert all(32 <= octet < 127 for line in lines for octet in line)
+
+
 SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     smtp_address: (b'"a b"+x@[192.0.2.1]', b"a@b.example", b"@a,@b:c@d"),
     smtp_command: _SMTP,
@@ -363,5 +391,13 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     dropped_file: (drop_file.encode([(b"sender", b"a"), (b"recipient", b"b@c")], b"x\n"),),
     mbox_file: (_MBOX, _MBOX * 3, b"\n" + _MBOX),
     dovecot_uidlist: (b"3 V9 N7 G00\n5 :1.2.h\n6 W9 :x:2,S\n",),
+    auth_line: (
+        b"AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.7\tsecured\tresp=AGFsaWNlAHNlY3JldA==",
+        b"FAIL\t7\tuser=ali\x01tce\treason=x",
+    ),
+    transcript: (
+        b"* 1 FETCH (BODY[] {12}\r\nsecret words FLAGS (\\Seen))\r\na OK done\r\n",
+        b'a LOGIN {5}\r\nalice "secret"\r\nb APPEND INBOX {6+}\r\nsecret\r\n',
+    ),
 }
 TARGETS: Final = {target.__name__: target for target in SEEDS}
