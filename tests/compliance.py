@@ -1,7 +1,8 @@
 """Writes docs/COMPLIANCE.md: which section of which RFC is held up by which test, and with what result.
 
 A pytest plugin, loaded by `make compliance` only. A test cites a section in its docstring, or in the
-comments of the transcript that it plays, as `RFC 5321 §4.5.4.1`. Tests with parameters make one row.
+comments of the transcript that it plays, as `RFC 5321 §4.5.4.1`; what the docstring of a module cites, all
+of its tests hold up, in one row of the file's name. Tests with parameters make one row.
 """
 
 from __future__ import annotations
@@ -18,28 +19,38 @@ _CITATION: Final = re.compile(r"RFC (\d{3,4})((?:(?:,| and)? ?§[0-9A-Z]+(?:\.[0
 _SECTION: Final = re.compile(r"§([0-9A-Z]+(?:\.[0-9A-Z]+)*)")
 
 TITLES: Final = {
-    822: "Internet text messages (1982)", 1870: "SMTP SIZE", 1939: "POP3", 2033: "LMTP",
+    822: "Internet text messages (1982)", 1123: "Requirements for hosts", 1321: "MD5",
+    1870: "SMTP SIZE", 1939: "POP3", 2033: "LMTP",
     2034: "SMTP enhanced status codes", 2045: "MIME bodies", 2046: "MIME media types",
     2047: "MIME header words", 2177: "IMAP IDLE", 2180: "IMAP multi-accessed mailboxes",
-    2183: "Content-Disposition", 2231: "MIME parameters", 2342: "IMAP NAMESPACE",
+    2183: "Content-Disposition", 2195: "CRAM-MD5", 2231: "MIME parameters", 2342: "IMAP NAMESPACE",
     2449: "POP3 extensions", 2595: "TLS with IMAP and POP3", 2920: "SMTP PIPELINING",
     2971: "IMAP ID", 3030: "SMTP CHUNKING", 3206: "POP3 AUTH-RESP-CODE", 3207: "SMTP STARTTLS",
-    3461: "SMTP DSN", 3463: "Enhanced status codes", 3464: "Delivery status notifications",
+    3339: "Timestamps", 3461: "SMTP DSN", 3463: "Enhanced status codes",
+    3464: "Delivery status notifications",
     3501: "IMAP4rev1", 3502: "IMAP MULTIAPPEND", 3516: "IMAP BINARY", 3691: "IMAP UNSELECT",
-    3834: "Automatic responses", 4315: "IMAP UIDPLUS", 4469: "IMAP CATENATE", 4616: "SASL PLAIN",
+    3834: "Automatic responses", 4013: "SASLprep", 4155: "The mbox format",
+    4314: "IMAP ACL", 4315: "IMAP UIDPLUS", 4469: "IMAP CATENATE", 4616: "SASL PLAIN",
     4731: "IMAP ESEARCH", 4954: "SMTP AUTH", 4959: "IMAP SASL-IR", 4978: "IMAP COMPRESS",
     5032: "IMAP WITHIN", 5034: "POP3 AUTH", 5092: "IMAP URLs", 5161: "IMAP ENABLE",
     5182: "IMAP SEARCHRES", 5255: "IMAP internationalisation", 5256: "IMAP SORT and THREAD",
     5258: "IMAP LIST-EXTENDED", 5267: "IMAP CONTEXT and ESORT", 5321: "SMTP",
-    5322: "Internet Message Format", 5465: "IMAP NOTIFY", 5530: "IMAP response codes",
-    5802: "SCRAM", 5819: "IMAP LIST-STATUS", 5957: "IMAP SORT=DISPLAY", 6152: "SMTP 8BITMIME",
+    5322: "Internet Message Format", 5464: "IMAP METADATA", 5465: "IMAP NOTIFY", 5530: "IMAP response codes",
+    5550: "IMAP URL-PARTIAL", 5782: "DNS block lists",
+    5802: "SCRAM", 5819: "IMAP LIST-STATUS", 5929: "TLS channel bindings",
+    5957: "IMAP SORT=DISPLAY", 6125: "Names in certificates", 6152: "SMTP 8BITMIME",
     6154: "IMAP SPECIAL-USE", 6409: "Message submission", 6531: "SMTPUTF8",
-    6532: "Internationalised headers", 6851: "IMAP MOVE", 6855: "IMAP UTF8=ACCEPT",
-    6856: "POP3 UTF8 and LANG", 7103: "Malformed messages", 7162: "IMAP CONDSTORE and QRESYNC",
+    6522: "multipart/report", 6532: "Internationalised headers", 6533: "Internationalised DSN",
+    6851: "IMAP MOVE", 6855: "IMAP UTF8=ACCEPT",
+    6856: "POP3 UTF8 and LANG", 6858: "Downgraded headers", 7103: "Malformed messages",
+    7162: "IMAP CONDSTORE and QRESYNC", 7208: "SPF",
     7504: "SMTP 521 and 556", 7505: "Null MX", 7677: "SCRAM-SHA-256", 7888: "IMAP LITERAL+",
-    7889: "IMAP APPENDLIMIT", 8437: "IMAP UNAUTHENTICATE", 8438: "IMAP STATUS=SIZE",
-    8474: "IMAP OBJECTID", 8508: "IMAP REPLACE", 8970: "IMAP PREVIEW", 9051: "IMAP4rev2",
-    9208: "IMAP QUOTA", 9394: "IMAP PARTIAL",
+    7889: "IMAP APPENDLIMIT", 8314: "TLS for mail", 8437: "IMAP UNAUTHENTICATE", 8438: "IMAP STATUS=SIZE",
+    8440: "IMAP LIST-MYRIGHTS",
+    8474: "IMAP OBJECTID", 8508: "IMAP REPLACE", 8514: "IMAP SAVEDATE", 8970: "IMAP PREVIEW",
+    9051: "IMAP4rev2",
+    8996: "TLS 1.0 and 1.1 deprecated", 9208: "IMAP QUOTA", 9266: "TLS exporter as channel binding",
+    9394: "IMAP PARTIAL", 9585: "IMAP INPROGRESS", 9590: "IMAP LIST-METADATA",
 }  # fmt: skip
 
 
@@ -67,23 +78,32 @@ def _row(item: pytest.Item) -> str:
     return f"{name} ({path.stem})" if isinstance(path, Path) else name
 
 
+def _file(item: pytest.Item) -> str:
+    """The test's file."""
+    return item.nodeid.split("::")[0].removeprefix("tests/")
+
+
 class Compliance:
     """What was cited and how it ended. `outcomes`: passed and failed runs, by row."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[int, str], set[str]] = defaultdict(set)
         self.outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        self._row_of: dict[str, str] = {}
+        self._rows_of: dict[str, tuple[str, str]] = {}  # of a test and of its file
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            self._row_of[item.nodeid] = _row(item)
+            self._rows_of[item.nodeid] = _row(item), _file(item)
             for citation in citations(_cited_by(item)):
                 self.rows[citation].add(_row(item))
+            module = item.getparent(pytest.Module)
+            for citation in citations(getattr(module and module.obj, "__doc__", None) or ""):
+                self.rows[citation].add(_file(item))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.failed:
-            self.outcomes[self._row_of[report.nodeid]][report.failed] += 1
+            for row in self._rows_of[report.nodeid]:
+                self.outcomes[row][report.failed] += 1
 
     def pytest_sessionfinish(self) -> None:
         PAGE.write_text(self.page())

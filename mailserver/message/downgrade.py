@@ -1,4 +1,7 @@
-"""A message with UTF-8 in its header, for readers that know ASCII headers only. RFC 6858.
+"""An internationalized message, for readers that know ASCII headers only. RFC 6858.
+
+It is one where it came by SMTPUTF8, as a Received field says. Others with 8-bit headers are shown as they are
+stored: every reader has met them, and their octets stay the same for all.
 
 Free text becomes encoded words, parameters RFC 2231's form, and an address that has no ASCII form one that
 is nobody's, with what it was beside it. Fields that can have neither are left out. The body stays as it is.
@@ -17,6 +20,7 @@ from mailserver.message.fields import encoded, make_field
 from mailserver.message.header import header_end, scan, unfold
 from mailserver.message.text import decode_words
 
+_BY_SMTPUTF8: Final = re.compile(rb"\swith\s+UTF8[LS]MTP", re.IGNORECASE)  # RFC 6531 §4.3
 NOBODY: Final = "invalid@internationalized-address.invalid"  # RFC 6858 §2.1
 _ADDRESSES: Final = frozenset(
     {b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"resent-from", b"resent-sender", b"resent-to",
@@ -31,9 +35,9 @@ _SPECIAL: Final = re.compile(r"[^\w !#$%&\'*+/=?^`{|}~-]", re.ASCII)
 
 
 def downgraded(content: bytes) -> bytes:
-    """The message, CRLF line ends, with an ASCII header; as it is where it has one, or no UTF-8."""
+    """The message, CRLF line ends, with an ASCII header; as it is where it is not internationalized."""
     header = content[: header_end(content)]
-    if header.isascii():
+    if header.isascii() or not _is_internationalized(header):
         return content
     try:
         header.decode("utf-8")
@@ -41,6 +45,11 @@ def downgraded(content: bytes) -> bytes:
         return content
     fields = b"".join(_fields(header))
     return fields + (b"\r\n" if header.endswith(b"\r\n\r\n") else b"") + content[len(header) :]
+
+
+def _is_internationalized(header: bytes) -> bool:
+    traces = (body for name, body in scan(header) if name.strip().lower() == b"received")
+    return any(map(_BY_SMTPUTF8.search, traces))
 
 
 def _fields(header: bytes) -> Iterator[bytes]:

@@ -4,8 +4,8 @@ Message numbers, sizes and ids hold for the session, whatever other programs do 
 Nothing is deleted before `update`, which QUIT calls; a session that ends otherwise deletes
 nothing. One POP3 session at a time holds the maildrop, by a lock no delivery waits for.
 
-A client that did not say UTF8 sees a UTF-8 header in ASCII (`message.downgrade`); LIST and STAT count what is
-stored nevertheless, since to know better every message would have to be read.
+A client that did not say UTF8 sees ASCII headers of internationalized mail (`message.downgrade`); LIST and
+STAT count what is stored nevertheless, since to know better every message would have to be read.
 
 All methods that touch the store block: they run in a thread, one at a time. Message
 numbers count from 1.

@@ -18,7 +18,8 @@ def received_field(
     """`Received: from HELO (NAME [IP]) … by HOST (MAIL_NAME) with PROTOCOL id ID for <rcpt>; date`.
 
     Folded as Postfix folds it, LF line ends. The recipient is named only where there is one:
-    another's address is nobody's business. `arrival` is wall-clock seconds.
+    another's address is nobody's business. `arrival` is wall-clock seconds. What came with SMTPUTF8
+    says UTF8SMTP (RFC 6531 §4.3).
     """
     client = envelope.client
     origin = f"{_safe(client.name)} [{_literal(client.address)}]"
@@ -27,7 +28,8 @@ def received_field(
         lines.append(f"(using {client.tls})")
     if show_login and client.login:
         lines.append(f"(Authenticated sender: {_safe(client.login)})")
-    lines.append(f"by {host} ({mail_name}) with {client.protocol} id {queue_id}")
+    protocol = f"UTF8{client.protocol.removeprefix('E')}" if envelope.smtputf8 else client.protocol
+    lines.append(f"by {host} ({mail_name}) with {protocol} id {queue_id}")
     stamp = arrival_date(arrival)
     if len(envelope.recipients) == 1:
         recipient = envelope.recipients[0]

@@ -1,4 +1,7 @@
-"""Real clients from Debian: they send, and they read what was sent."""
+"""Real clients from Debian: they send, and they read what was sent.
+
+RFC 6409 §4, RFC 3501 §6, RFC 1939 §7.
+"""
 
 from __future__ import annotations
 

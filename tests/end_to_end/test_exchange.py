@@ -1,4 +1,7 @@
-"""Mail in over SMTP, out over POP3 and IMAP, the same octets in both formats."""
+"""Mail in over SMTP, out over POP3 and IMAP, the same octets in both formats.
+
+RFC 5321 §3.3, RFC 1939 §5, RFC 3501 §6.4.5.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ def test_sizes_agree_everywhere(server: Server) -> None:
 
 
 def test_tls_ports_and_starttls(server: Server) -> None:
-    """Every protocol can be used under TLS, from the start and by command."""
+    """Every protocol can be used under TLS, from the start and by command. RFC 3207 §4, RFC 2595 §4."""
     password = server.passwords["alice"]
     for make in (
         lambda: imaplib.IMAP4_SSL("127.0.0.1", server.ports["imaps"], ssl_context=untrusting()),
@@ -159,7 +162,7 @@ def test_tls_ports_and_starttls(server: Server) -> None:
 
 
 def test_an_unknown_user_is_refused_at_rcpt(server: Server) -> None:
-    """550 5.1.1, before any content is taken."""
+    """550 5.1.1, before any content is taken. RFC 5321 §4.1.1.3, RFC 3463 §3.2."""
     with smtplib.SMTP("127.0.0.1", server.ports["smtp"]) as client:
         client.ehlo()
         client.mail("carol@example.net")
@@ -184,7 +187,7 @@ def test_idle_hears_of_new_mail(server: Server) -> None:
 
 
 def test_many_senders_and_readers_at_once(server: Server) -> None:
-    """20 senders and 20 readers: every acknowledged message arrives exactly once."""
+    """20 senders and 20 readers: every acknowledged message arrives exactly once. RFC 5321 §6.1."""
     failures: list[BaseException] = []
 
     def sender(number: int) -> None:

@@ -30,7 +30,7 @@ def uids(server: Server, name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("mail_format", ["mbox", "maildir"])
 def test_a_second_start_keeps_everything(tmp_path: Path, mail_format: str) -> None:
-    """Passwords, mail, UIDVALIDITY and UIDs are as they were."""
+    """Passwords, mail, UIDVALIDITY and UIDs are as they were. RFC 3501 §2.3.1.1."""
     with running(tmp_path / "home", mail_format) as server:
         before = uids(server, "alice")
         assert len(before) == 5

@@ -422,11 +422,14 @@ def test_replies_to_a_segment_leave_in_one_write(house: House) -> None:
 
 
 def test_smtputf8(house: House) -> None:
-    """RFC 6531: unicode addresses only when declared."""
+    """RFC 6531 §3.7.3: unicode addresses only when declared; the trace says how it came."""
     client = hello(house)
     assert client.say("MAIL FROM:<jörg@example.com>").startswith("553 5.6.7 ")
     assert client.say("MAIL FROM:<jörg@example.com> SMTPUTF8") == "250 2.1.0 Ok\n"
     assert client.say("RCPT TO:<ünbekannt@example.org>").startswith("550 5.1.1 <ünbekannt@example.org>")
+    client.say(TO, "DATA")
+    assert client.say("Subject: ü", "", ".").startswith("250 ")
+    assert b" with UTF8SMTP id " in read_content(house.accepted[-1])
 
 
 def test_neighbours_relay_and_strangers_do_not(house: House) -> None:
