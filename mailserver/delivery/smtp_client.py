@@ -59,7 +59,10 @@ class RemoteRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One message to send. `read(offset, length)` gives content with LF line ends, off the reactor."""
+    """One message to send. `read(offset, length)` gives content with LF line ends, off the reactor.
+
+    Of a probe nothing is sent but the envelope: whether the recipients would be taken.
+    """
 
     sender: str  # "" is the null sender
     recipients: tuple[RemoteRecipient, ...]
@@ -69,6 +72,7 @@ class Mail:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    is_probe: bool = False
 
 
 class SessionFailed(Exception):
@@ -330,6 +334,10 @@ class SmtpClient(ESMTPClient):
         """The answer for each recipient, in order. Raises SessionFailed where none is known."""
         self._check_needs(mail)
         answers = await self._envelope(mail)
+        if mail.is_probe:
+            if answers and answers[0].command == "RCPT TO":
+                await self._reset()
+            return answers
         accepted = [index for index, answer in enumerate(answers) if answer.reply.code // 100 == 2]
         await self._content(mail, answers, accepted)
         return answers

@@ -339,6 +339,7 @@ class _Server:
             logins,
             notifier.accepted,
             partial(auth_connection, self._path("helper")),
+            smtp_ports([listener for listener, _ in self.bound]),
         )
         handovers = {name: Handover(reactor, name) for name in ("imap", "pop3")}
         retrieval = RetrievalListeners(parts, threads, reactor, logins, None, handovers)

@@ -78,7 +78,15 @@ class Serving:
         self._door: SessionDoor | None = None
         self._auth: AuthListener | None = None
         self._logins = logins = LocalLogins(decides, threads, reactor)
-        smtp = SmtpListeners(parts, threads, reactor, process.resolver, logins, process.accepted)
+        smtp = SmtpListeners(
+            parts,
+            threads,
+            reactor,
+            process.resolver,
+            logins,
+            process.accepted,
+            own_ports=smtp_ports(found),
+        )
         stores = behind_acls(parts, self._registry, may_share=True)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
         self._ports = Ports(parts, reactor)

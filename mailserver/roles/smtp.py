@@ -27,6 +27,7 @@ from mailserver.roles.logins import dovecot_socket, mechanisms
 from mailserver.roles.milters import milter_macros, milter_rules
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
+from mailserver.roles.verification import Verifications
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
@@ -59,6 +60,10 @@ _CODES: Final = (
     "maps_rbl_reject_code",
     "plaintext_reject_code",
     "multi_recipient_bounce_reject_code",
+    "unverified_sender_reject_code",
+    "unverified_sender_defer_code",
+    "unverified_recipient_reject_code",
+    "unverified_recipient_defer_code",
     "reject_code",
     "defer_code",
 )
@@ -162,8 +167,12 @@ class SmtpListeners:
         logins: Logins,
         accepted: Callable[[QueueFile], None],
         connect_auth: Callable[[str], int] = connect,
+        own_ports: frozenset[int] | None = None,
     ) -> None:
-        """`connect_auth` connects to the Dovecot at a socket, where one checks logins."""
+        """`connect_auth` connects to the Dovecot at a socket, where one checks logins.
+
+        `own_ports` are the ports that we listen on for SMTP; None: no address is probed, as for explanations.
+        """
         self._parts = parts
         self._threads = threads
         self._reactor = reactor
@@ -172,12 +181,15 @@ class SmtpListeners:
         self._accepted = accepted
         self._connect_auth = connect_auth
         self._dovecots: dict[str, Logins] = {}
+        self._verifications = (
+            Verifications(parts, threads, reactor, resolver, own_ports) if own_ports is not None else None
+        )
         self._limits = ClientLimits(reactor.seconds, parts.config.seconds("anvil_rate_time_unit"))
         self._recipients = RecipientDirectory(parts.routing, threads, reactor.seconds)
 
     def policy(self, config: Config) -> Policy:
         """The access rules of one listener. Raises ConfigError."""
-        parts = self._parts
+        parts, verifications = self._parts, self._verifications
         texts = {stage: config.string(f"smtpd_{stage}_restrictions") for stage in _STAGES}
         tools = Tools(
             directory=self._recipients,
@@ -191,6 +203,7 @@ class SmtpListeners:
             allow_untrusted_routing=config.boolean("allow_untrusted_routing"),
             shows_table_name=config.boolean("show_user_unknown_table_name"),
             codes=Codes(**{name: config.integer(name) for name in _CODES}),
+            verification=partial(verifications.of, config) if verifications is not None else None,
             open_policy_service=PolicyServices(config, self._reactor, parts.warn("smtpd")).open,
         )
         try:

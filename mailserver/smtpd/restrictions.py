@@ -25,6 +25,7 @@ from mailserver.smtpd.dns_restrictions import (
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.policy_service import PolicyCheck, PolicyService
 from mailserver.smtpd.verdict import Codes, Evaluation, RestrictionError, Subject, Verdict
+from mailserver.smtpd.verification import Verification
 from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
 from mailserver.threads import Threads
@@ -41,6 +42,7 @@ _RHSBL: Final = {
     "reject_rhsbl_recipient": Subject.RECIPIENT,
 }
 
+_UNVERIFIED: Final = ("reject_unverified_sender", "reject_unverified_recipient")
 _SUBJECTS: Final = {
     "client": Subject.CLIENT,
     "helo": Subject.HELO,
@@ -71,7 +73,9 @@ def _no_policy_service(text: str) -> PolicyService:
 class Tools:
     """What restrictions are built from. `open_table` raises TableError or ValueError for an unusable name.
 
-    `open_policy_service` raises ValueError for one.
+    `open_policy_service` raises ValueError for one. `verification` is called where a list needs it;
+    where there is none, the restrictions on unverified addresses decide nothing: an explanation sends
+    no probes.
     """
 
     directory: RecipientDirectory
@@ -86,6 +90,7 @@ class Tools:
     shows_table_name: bool = True
     codes: Codes = field(default_factory=Codes)
     open_policy_service: Callable[[str], PolicyService] = _no_policy_service
+    verification: Callable[[], Verification] | None = None
 
 
 class Compiler:
@@ -152,6 +157,8 @@ class Compiler:
             return Named(word, _list_check(inner), only_warns, stops)
         if name == "sleep":
             return Named(f"sleep {_argument(parameter, word, words)}", _do_nothing, only_warns)
+        if name in _UNVERIFIED:
+            return Named(name, self._verification_check(name), only_warns)
         if name == "check_policy_service":
             argument = _argument(parameter, word, words)
             return Named(f"{name} {argument}", self._policy_check(parameter, argument), only_warns)
@@ -173,6 +180,12 @@ class Compiler:
         except (TableError, ValueError) as error:
             raise RestrictionError(f"{parameter}: {name} {argument}: {error}") from error
         return AccessCheck(name, table, tools.threads, self._actions, tools.delimiters)
+
+    def _verification_check(self, name: str) -> Restriction:
+        if self._tools.verification is None:
+            return _do_nothing
+        check: Restriction = getattr(self._tools.verification(), name)
+        return check
 
     def _policy_check(self, parameter: str, argument: str) -> Restriction:
         try:

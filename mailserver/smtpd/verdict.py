@@ -37,6 +37,10 @@ class Codes:
     maps_rbl_reject_code: int = 554
     plaintext_reject_code: int = 450
     multi_recipient_bounce_reject_code: int = 550
+    unverified_sender_reject_code: int = 450
+    unverified_sender_defer_code: int = 450
+    unverified_recipient_reject_code: int = 450
+    unverified_recipient_defer_code: int = 450
     reject_code: int = 554
     defer_code: int = 450
 

@@ -143,23 +143,14 @@ PARAMETERS: Final = (
     """),
     *group(
         Kind.HARMLESS,
-        "Probes addresses; reject_unverified_sender and reject_unverified_recipient are not supported.",
+        "Probes addresses another way than mail goes, or keeps what was found in a file; ours is in memory.",
         """
         address_verify_cache_cleanup_interval = 12h
         address_verify_default_transport = $default_transport
         address_verify_local_transport = $local_transport
         address_verify_map = btree:$data_directory/verify_cache
-        address_verify_negative_cache = yes
-        address_verify_negative_expire_time = 3d
-        address_verify_negative_refresh_time = 3h
-        address_verify_pending_request_limit = 5000
-        address_verify_poll_count = ${stress?{1}:{3}}
-        address_verify_poll_delay = 3s
-        address_verify_positive_expire_time = 31d
-        address_verify_positive_refresh_time = 7d
         address_verify_relay_transport = $relay_transport
         address_verify_relayhost = $relayhost
-        address_verify_sender = $double_bounce_sender
         address_verify_sender_dependent_default_transport_maps = $sender_dependent_default_transport_maps
         address_verify_sender_dependent_relayhost_maps = $sender_dependent_relayhost_maps
         address_verify_sender_ttl = 0s
@@ -167,13 +158,7 @@ PARAMETERS: Final = (
         address_verify_transport_maps = $transport_maps
         address_verify_virtual_transport = $virtual_transport
         smtp_address_verify_target = rcpt
-        unverified_recipient_defer_code = 450
-        unverified_recipient_reject_code = 450
-        unverified_recipient_reject_reason =
         unverified_recipient_tempfail_action = $reject_tempfail_action
-        unverified_sender_defer_code = 450
-        unverified_sender_reject_code = 450
-        unverified_sender_reject_reason =
         unverified_sender_tempfail_action = $reject_tempfail_action
         """,
     ),
