@@ -11,6 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -28,7 +29,8 @@ from mailserver.dns import Resolver
 from mailserver.maillog import ListLog
 from mailserver.roles.instance import running_pid
 from mailserver.roles.listening import StartFailed, bind_all
-from mailserver.roles.parts import Parts
+from mailserver.roles.parts import Parts, has_system_accounts
+from mailserver.roles.public import problems_of_public
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.roles.transports import pipes
 from mailserver.tables.index import SUFFIX
@@ -255,12 +257,21 @@ def _relaying(checks: Checks) -> Iterator[Problem]:
 def _parts(checks: Checks) -> Iterator[Problem]:
     """What the server makes at its start."""
     parts = checks.parts
-    wanted: list[Any] = ["routing", "local_rules", "retry_times", "cleanup_rules", "mail_owner"]
+    wanted: list[Any] = [
+        "routing", "local_rules", "retry_times", "cleanup_rules", "mail_owner", "namespace_rules",
+    ]  # fmt: skip
     for name in wanted:
         try:
             getattr(parts, name)
         except ConfigError as error:
             yield Problem(str(error), is_fatal=True)
+
+
+def _public_namespaces(checks: Checks) -> Iterator[Problem]:
+    """Those that users of the system cannot share."""
+    if has_system_accounts(_given(checks)):
+        with suppress(ConfigError):  # told by `_parts`
+            yield from map(Problem, problems_of_public(checks.parts))
 
 
 def _logins(checks: Checks) -> Iterator[Problem]:
@@ -337,6 +348,7 @@ _ALL: Final = (
     _table_files,
     _access_file,
     _parts,
+    _public_namespaces,
     _pipes,
     _tls,
     _logins,

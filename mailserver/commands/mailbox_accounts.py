@@ -24,9 +24,10 @@ from mailserver.commands.errors import CommandError
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
 from mailserver.maillog import ListLog
-from mailserver.rights.as_user import Identity, become
+from mailserver.rights.as_user import NOBODY, Identity, become
 from mailserver.rights.zygote import make_state_directory
 from mailserver.roles.parts import Parts, has_system_accounts
+from mailserver.roles.public import groups_for
 from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import StoreError
 from mailserver.store.format import MailboxFormat
@@ -186,7 +187,7 @@ def _namespace(mailbox: str, parts: Parts) -> Account:
         raise CommandError(f"{root}: {error.strerror}: make the directory of the namespace") from error
     if not owner.st_gid:
         raise CommandError(f"{root}: has the group root: give it to the group that shares it (chgrp)")
-    return replace(account, uid=owner.st_uid or parts.mail_owner.uid, gid=owner.st_gid)
+    return replace(account, uid=owner.st_uid or NOBODY, gid=owner.st_gid)
 
 
 def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
@@ -197,7 +198,8 @@ def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
         identity = Identity(account.name, account.uid, account.gid)
     else:
         inbox = work.parts.layout_for(account).inbox
-        identity = Identity(account.name, account.uid, account.gid, _spool_group(work.config, inbox))
+        groups = {*_spool_group(work.config, inbox), *groups_for(work.parts, account)}
+        identity = Identity(account.name, account.uid, account.gid, tuple(groups))
         os.makedirs(work.state_parent, mode=0o711, exist_ok=True)
         make_state_directory(work.state_parent, identity)
     sys.stdout.flush()

@@ -8,6 +8,7 @@ RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from mailserver.imapd.acl import tell_my_rights
@@ -16,6 +17,7 @@ from mailserver.imapd.metadata import tell as tell_metadata
 from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
+from mailserver.store.acl import Rights
 from mailserver.store.contract import DELETED, AccountStore, Folder, MailboxStatus, StoreError
 from mailserver.wire.imap_commands import Create, Named, Nothing, Rename, Status
 from mailserver.wire.imap_list import List
@@ -37,11 +39,13 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
     above = _ancestors(chosen)
     matching = list(_matching(chosen, above, command))
     figures = await _all_figures(session, matching, command.status_items)
+    asked = [folder.name for folder in matching if folder.selectable and "MYRIGHTS" in command.returns]
+    rights = await session.run(_all_rights, session.store, asked) if asked else {}
     for folder in matching:
         session.output.line(_list_line(session, folder, command, folder.name in above))
         await session.output.room()
-        if "MYRIGHTS" in command.returns and folder.selectable:
-            await _tell_my_rights(session, folder.name)
+        if folder.name in rights:
+            tell_my_rights(session, folder.name, rights[folder.name])
         if folder.name in figures:
             await _tell_status(session, folder.name, command.status_items, figures[folder.name])
         if command.entries and folder.selectable:
@@ -224,12 +228,13 @@ def _deleted_octets(session: Session, name: str) -> int:
         return sum(mailbox.sizes(sorted(deleted)).values())
 
 
-async def _tell_my_rights(session: Session, name: str) -> None:
-    """As MYRIGHTS; nothing where they cannot be looked up. RFC 8440 §3."""
-    try:
-        tell_my_rights(session, name, await session.run(session.store.my_rights, name))
-    except StoreError:
-        return
+def _all_rights(store: AccountStore, names: Sequence[str]) -> dict[str, Rights]:
+    """A mailbox whose rights cannot be looked up is passed over. RFC 8440 §3. Blocking."""
+    rights = {}
+    for name in names:
+        with suppress(StoreError):
+            rights[name] = store.my_rights(name)
+    return rights
 
 
 async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) -> None:

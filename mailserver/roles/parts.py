@@ -477,6 +477,8 @@ class Parts:
     def namespace_rules(self) -> NamespaceRules:
         """Whose mailboxes a session may reach besides its own. Raises ConfigError."""
         config = self.config
+        if config.string("acl") not in ("", "vfile"):
+            raise config.error("acl", "write vfile, or nothing: global ACL files are not read")
         try:
             shared = checked_shared_prefix(config.string("shared_namespace"))
         except ValueError as error:

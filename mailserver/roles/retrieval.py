@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +19,12 @@ from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
 from mailserver.roles.logins import mechanisms, trusted_networks
 from mailserver.roles.parts import Parts
+from mailserver.roles.public import reachable
 from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import StoreRegistry
 from mailserver.store.format import MailboxFormat
 from mailserver.store.mbox import MboxFormat
+from mailserver.store.namespaces import NamespaceRules
 from mailserver.store.notices import Notices
 from mailserver.store.registry import FileStoreRegistry, layout_of
 from mailserver.store.shared_boxes import SharedBoxes
@@ -116,22 +117,22 @@ def _accounts_directory(config: Config) -> str:
 def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> StoreRegistry:
     """The stores as sessions see them: with what others share, as far as ACLs say. Raises ConfigError.
 
-    `may_share`: accounts can share with each other, since this process reaches the mail of all.
+    `may_share`: accounts can share with each other, since this process reaches the mail of all. Else it
+    is one account's, and reaches those public namespaces that its groups let it reach.
     """
     config = parts.config
-    driver = config.string("acl")
-    if not driver:
+    if not config.string("acl"):
         return files
-    if driver != "vfile":
-        raise config.error("acl", f"{driver}: write vfile; global ACL files are not read")
     rules = parts.namespace_rules
+    if not may_share:
+        rules = NamespaceRules("", reachable(parts, _accounts_directory(config)))
     return SharingRegistry(
         files,
         AclFiles(partial(layout_of, layout_for=parts.layout_for), parts.warn("imap")),
         SharedBoxes(config.string("acl_shared_dict").removeprefix("file:")),
         parts.accounts.lookup,
         groups_of,
-        rules if may_share else replace(rules, shared_prefix=""),
+        rules,
     )
 
 

@@ -57,6 +57,7 @@ from mailserver.roles.instance import lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, by_address, smtp_ports
 from mailserver.roles.parts import Parts
 from mailserver.roles.process import RoleProcess
+from mailserver.roles.public import groups_for, prepare_public
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.ready import announce
 from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
@@ -225,6 +226,16 @@ class _Server:
         self._channels = {name: _channel(self._directory, name, site.identity) for name in _CHANNELS}
         self._heart = Heart()
         self._front_passage, self._queue_passage = Passage(), Passage()
+        self._share_namespaces()
+
+    def _share_namespaces(self) -> None:
+        """Public namespaces can be shared; what keeps one from it is told. As root."""
+        parts = Parts(self.config, self.log)
+        if self.config.is_set("shared_namespace") and self.config.string("shared_namespace"):
+            parts.warn("master")("shared_namespace: users of the system cannot share mailboxes: not used")
+        accounts = os.path.join(self.config.string("state_directory"), "accounts")
+        for problem in prepare_public(parts, accounts):
+            parts.warn("master")(problem)
 
     def generation(self) -> Generation:
         """The roles, those that take mail first: they are told to stop first."""
@@ -292,9 +303,10 @@ class _Server:
         ).run()
 
     def _host_groups(self, account: Message) -> tuple[int, ...]:
-        """The spool's group, where the account's INBOX lies there."""
-        inbox = Parts(self.config, self.log).layout_for(account_from(account)).inbox
-        return self._spool_group(os.path.dirname(inbox))
+        """The spool's group, where the account's INBOX lies there; those of public namespaces it is in."""
+        parts, whose = Parts(self.config, self.log), account_from(account)
+        inbox = parts.layout_for(whose).inbox
+        return tuple({*self._spool_group(os.path.dirname(inbox)), *groups_for(parts, whose)})
 
     def _job_groups(self, request: Message) -> tuple[int, ...]:
         """The spool's group for a delivery to the mailbox itself, never for commands and files."""

@@ -45,6 +45,7 @@ from mailserver.store.names import INBOX, checked_name
 from mailserver.store.open_mailboxes import OpenMailboxes, Watcher
 from mailserver.store.quota import QuotaKeeper, Usage
 from mailserver.store.quota_rules import Rules
+from mailserver.store.shared_files import group_of
 from mailserver.store.state import State
 from mailserver.store.status import is_untouched, remembered_status
 from mailserver.store.text_builder import TextBuilder
@@ -74,6 +75,7 @@ class FileAccountStore(AccountStore):
         expunge_grace: int = 0,
     ) -> None:
         self._graves = Graveyard(layout, expunge_grace)
+        self._group = None if layout.inbox else group_of(layout.root)
         self._keeper = make_keeper(self._usage) if make_keeper else QuotaKeeper(Rules(), self._usage, warn)
         self._is_counted = False
         self._layout = layout
@@ -190,6 +192,7 @@ class FileAccountStore(AccountStore):
             self._control(path),
             bury=partial(graves.bury, name) if graves.grace else None,
             sync_graves=partial(graves.sync, name) if graves.grace else lambda: None,
+            group=self._group,
         )
 
     def _control(self, directory: str) -> str:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from mailserver.store.shared_files import share_file
+
 T = TypeVar("T")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _ERRORS: Final = (sqlite3.Error, UnicodeError)  # the latter from names that are damaged
@@ -39,7 +41,11 @@ class DroppableDatabase:
 
     def _open(self) -> sqlite3.Connection:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.close(descriptor)
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                share_file(descriptor, os.path.dirname(self._path))
+        finally:
+            os.close(descriptor)
         db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode=WAL")

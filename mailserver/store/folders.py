@@ -29,6 +29,7 @@ from typing import Final
 from mailserver.store.layout import Kind, Layout
 from mailserver.store.maildir_deposit import make_maildir, sync_directory
 from mailserver.store.names import INBOX, dotted, from_dotted, from_plain, plain
+from mailserver.store.shared_files import make_directory, share_file
 
 _TRASH: Final = "..removed-"  # no Maildir++ folder and no plain one begins with two dots
 _NESTING: Final = ".nesting"
@@ -66,7 +67,10 @@ def folders_of(layout: Layout) -> Folders:
     """The folders of that layout."""
     if layout.kind is Kind.MBOX:
         return MboxFolders(layout.root, layout.dirname)
-    return MaildirDirectories(layout.root) if layout.plain else MaildirPlusPlus(layout.root)
+    is_shared = not layout.inbox
+    if layout.plain:
+        return MaildirDirectories(layout.root, is_shared)
+    return MaildirPlusPlus(layout.root, is_shared)
 
 
 def _is_directory(path: str) -> bool:
@@ -83,14 +87,14 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def make_directories(path: str) -> None:
-    """The directory and its parents are there, durably."""
+def make_directories(path: str, is_shared: bool = False) -> None:
+    """The directory and its parents are there, durably; new ones belong to a group where `is_shared`."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
-    make_directories(parent)
+    make_directories(parent, is_shared)
     try:
-        os.mkdir(path, 0o700)
+        make_directory(path, is_shared)
     except FileExistsError:
         return
     sync_directory(parent)
@@ -118,8 +122,9 @@ def _sweep(root: str) -> None:
 class MaildirPlusPlus(Folders):
     """Maildir++: `.Work.2024` in the root."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, is_shared: bool = False) -> None:
         self._root = root
+        self._is_shared = is_shared
 
     def names(self) -> Mapping[str, bool]:
         """See `Folders.names`."""
@@ -143,8 +148,13 @@ class MaildirPlusPlus(Folders):
         """See `Folders.create`."""
         path = self.path(name)
         make_directories(self._root)
-        make_maildir(path)
-        os.close(os.open(os.path.join(path, "maildirfolder"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        make_maildir(path, self._is_shared)
+        marker = os.path.join(path, "maildirfolder")
+        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            share_file(descriptor, path)
+        finally:
+            os.close(descriptor)
 
     def delete(self, name: str) -> None:
         """See `Folders.delete`."""
@@ -177,8 +187,9 @@ def _with_parents(found: Mapping[str, bool]) -> Mapping[str, bool]:
 class _Plain(Folders):
     """What both layouts of plain directories share."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, is_shared: bool = False) -> None:
         self._root = root
+        self._is_shared = is_shared
 
     def _level(self, name: str) -> str:
         return os.path.join(self._root, *plain(name))
@@ -223,7 +234,7 @@ class _Plain(Folders):
         sync_directory(os.path.dirname(target))
 
     def _make_parent(self, name: str) -> None:
-        make_directories(os.path.dirname(self._level(name)))
+        make_directories(os.path.dirname(self._level(name)), self._is_shared)
 
 
 class MaildirDirectories(_Plain):
@@ -240,7 +251,7 @@ class MaildirDirectories(_Plain):
     def create(self, name: str) -> None:
         """See `Folders.create`."""
         self._make_parent(name)
-        make_maildir(self._level(name))
+        make_maildir(self._level(name), self._is_shared)
 
     def delete(self, name: str) -> None:
         """See `Folders.delete`."""

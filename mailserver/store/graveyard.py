@@ -20,6 +20,7 @@ from typing import Final
 from mailserver.store.layout import Layout
 from mailserver.store.maildir_deposit import sync_directory
 from mailserver.store.names import INBOX, dotted, from_dotted
+from mailserver.store.shared_files import make_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Graveyard:
             True: os.path.join(layout.inbox or layout.root, name),
             False: os.path.join(layout.root, name),
         }
+        self._is_shared = not layout.inbox
         self._clock = clock
         self.grace = grace
 
@@ -63,7 +65,7 @@ class Graveyard:
         root = os.path.dirname(directory)
         for each in (root, directory):
             with suppress(FileExistsError):
-                os.mkdir(each, 0o700)
+                make_directory(each, is_shared=self._is_shared)
                 sync_directory(os.path.dirname(each))
 
     def bury_all(self, folder: str, maildir: str) -> None:

@@ -500,9 +500,14 @@ class MailboxIndex(Mailbox):
     ) -> Change:
         change = Change(token=delta.token or None)
         new = [found for found in delta.added if found.key not in self._uid_of]
-        change.added = [(found, self._spell(found.flags)) for found in (*new, *added)]
-        if uids and not new and uids[0] >= self.uidnext:
+        ours = [found for found in added if found.key not in self._uid_of]
+        change.added = [(found, self._spell(found.flags)) for found in (*new, *ours)]
+        if uids and not new and len(ours) == len(uids) and uids[0] >= self.uidnext:
             change.uids = list(uids)
+        for found in added:  # that another process saw and numbered before us
+            uid = self._uid_of.get(found.key)
+            if uid is not None and self.messages[uid].flags != self._spell(found.flags):
+                change.flags[uid] = self._spell(found.flags)
         gone = {self._uid_of[key] for key in delta.removed if key in self._uid_of}
         gone.update(uid for uid in expunged if uid in self.messages)
         change.expunged = sorted(gone)

@@ -45,6 +45,7 @@ from mailserver.store.maildir_names import (
     letters_of,
     virtual_size,
 )
+from mailserver.store.shared_files import check_group, list_of_group
 from mailserver.store.uidlist import read_uidlist, uidlist_mark, write_uidlist
 
 __all__ = ["MaildirFormat", "as_stored", "deposit", "make_maildir", "with_crlf"]
@@ -62,7 +63,8 @@ _Mark = tuple[int, int]  # inode and mtime in nanoseconds of a directory
 class MaildirFormat(MailboxFormat):
     """See `MailboxFormat`. `control` is where Dovecot's own files lie, the maildir itself where empty.
 
-    `bury` takes a removed message's file out of the maildir and keeps it (`store.graveyard`).
+    `bury` takes a removed message's file out of the maildir and keeps it (`store.graveyard`). `group` is the
+    one whose members write here (`store.shared_files`): then nothing that is another's is read.
     """
 
     keys_are_file_names = True
@@ -75,7 +77,9 @@ class MaildirFormat(MailboxFormat):
         clock: Callable[[], float] = time.time,
         bury: Callable[[str], None] | None = None,
         sync_graves: Callable[[], None] = lambda: None,
+        group: int | None = None,
     ) -> None:
+        self._group = group
         self._bury = bury
         self._sync_graves = sync_graves
         self._directory = directory
@@ -195,7 +199,8 @@ class MaildirFormat(MailboxFormat):
     def _list(self, subdirectory: str) -> dict[str, str]:
         """Place by key of what lies in the subdirectory."""
         try:
-            names = os.listdir(os.path.join(self._directory, subdirectory))
+            path = os.path.join(self._directory, subdirectory)
+            names = os.listdir(path) if self._group is None else list_of_group(path, self._group)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         prefix = subdirectory + "/"
@@ -321,6 +326,8 @@ class MaildirFormat(MailboxFormat):
     def _read_file(self, path: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if self._group is not None:
+                check_group(descriptor, self._group)
             content = os.read(descriptor, _USUAL_SIZE)
             if len(content) < _USUAL_SIZE and not os.read(descriptor, 1):
                 return content
@@ -380,8 +387,8 @@ class MaildirFormat(MailboxFormat):
 
     def link(self, source: MailboxFormat, flags: Mapping[str, Flags]) -> Sequence[Found] | None:
         """See `MailboxFormat.link`: hard links, so that nothing is read, written or fsynced but the names."""
-        if not isinstance(source, MaildirFormat):
-            return None
+        if not isinstance(source, MaildirFormat) or source._group is not None or self._group is not None:
+            return None  # what is a group's has a mode of its own
         self._keywords.provide(flag for each in flags.values() for flag in each)
         linked: list[tuple[str, Flags]] = []
         try:

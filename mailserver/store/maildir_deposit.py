@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mailserver.store.maildir_names import unique_name
+from mailserver.store.shared_files import make_directory, share_file
 
 SUBDIRECTORIES: Final = ("tmp", "new", "cur")
 counter = itertools.count()  # of this process's names
@@ -40,12 +41,15 @@ def as_stored(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def make_maildir(directory: str) -> None:
-    """The directory and its tmp, new and cur are there; parents are not made. Durable."""
+def make_maildir(directory: str, is_shared: bool = False) -> None:
+    """The directory and its tmp, new and cur are there; parents are not made. Durable.
+
+    `is_shared`: a new one belongs to a group, where its parent does.
+    """
     changed: set[str] = set()
     for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+            make_directory(path, is_shared or path != directory)
             changed.add(os.path.dirname(path) or ".")
     for parent in changed:
         sync_directory(parent)
@@ -107,10 +111,12 @@ class Draft:
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            return os.open(self._path, flags, 0o600)
+            descriptor = os.open(self._path, flags, 0o600)
         except FileNotFoundError:
             make_maildir(self._directory)
-            return os.open(self._path, flags, 0o600)
+            descriptor = os.open(self._path, flags, 0o600)
+        share_file(descriptor, os.path.dirname(self._path))
+        return descriptor
 
     def write(self, piece: bytes) -> None:
         """The piece is written, wholly."""

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mailserver.store.contract import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN, Flags
+from mailserver.store.shared_files import share_file
 
 FORWARDED: Final = b"$Forwarded"
 KEYWORD_FILE: Final = "dovecot-keywords"
@@ -186,9 +187,11 @@ def replace_under_lock(path: str, content: bytes) -> None:
 def _open_lock(lock: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        return os.open(lock, flags, 0o600)
+        descriptor = os.open(lock, flags, 0o600)
     except FileExistsError:
         if time.time() - os.lstat(lock).st_mtime < _STALE_LOCK:
             raise
         os.unlink(lock)
-        return os.open(lock, flags, 0o600)
+        descriptor = os.open(lock, flags, 0o600)
+    share_file(descriptor, os.path.dirname(lock))
+    return descriptor

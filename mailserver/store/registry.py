@@ -82,7 +82,7 @@ class FileStoreRegistry(StoreRegistry):
             return store
 
     def _make(self, account: Account) -> FileAccountStore:
-        name = quote(account.name, safe="@+")
+        name = state_name(account)
         if name in ("", ".", ".."):
             raise StoreFailure("The account has no name that could be a directory")
         directory = os.path.join(self._state_directory, name)
@@ -138,6 +138,11 @@ class FileStoreRegistry(StoreRegistry):
             self._stores = {name: store for name, store in self._stores.items() if store not in due}
         for store in due:
             store.shut()
+
+
+def state_name(account: Account) -> str:
+    """The name of the account's directory below the state directory."""
+    return quote(account.name, safe="@+")
 
 
 def layout_of(account: Account, layout_for: Callable[[Account], Layout]) -> Layout:

@@ -45,6 +45,7 @@ from functools import lru_cache
 from typing import Final
 
 from mailserver.store.contract import Flags, Modseq, StoreFailure, Uid
+from mailserver.store.shared_files import group_bits, share_file
 
 SCHEMA_VERSION: Final = 2
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
@@ -171,6 +172,7 @@ class State:
 
     def _open(self) -> sqlite3.Connection:
         self._inspect()
+        self._create_file()
         try:
             db = sqlite3.connect(self._path, timeout=20, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -188,6 +190,20 @@ class State:
             raise
         return db
 
+    def _create_file(self) -> None:
+        """An empty data base is there where there was none: SQLite's other files get its mode."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o600)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise StoreFailure("The state of the account cannot be opened") from error
+        try:
+            share_file(descriptor, os.path.dirname(self._path))
+        finally:
+            os.close(descriptor)
+
     def _inspect(self) -> None:
         """Raises _Damaged where the file is cut short, unreadable, or no file of ours."""
         try:
@@ -195,7 +211,8 @@ class State:
         except FileNotFoundError:
             return
         except OSError as error:
-            if os.path.islink(self._path) or isinstance(error, PermissionError):
+            is_closed = isinstance(error, PermissionError) and not group_bits(os.path.dirname(self._path))
+            if os.path.islink(self._path) or is_closed:
                 raise _Damaged(str(error)) from error
             raise StoreFailure("The state of the account cannot be opened") from error
         try:
@@ -218,7 +235,8 @@ class State:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA cell_size_check=ON")
-        os.chmod(self._path, 0o600)
+        if not group_bits(os.path.dirname(self._path)):
+            os.chmod(self._path, 0o600)
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise StoreFailure("The state of the account was written by a newer release")
@@ -355,6 +373,7 @@ class State:
         temporary = f"{self._mark_path}.{os.getpid()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
+            share_file(descriptor, os.path.dirname(temporary))
             os.write(descriptor, b"%d\n" % uidvalidity)
             os.fsync(descriptor)
         finally:

@@ -42,6 +42,27 @@ def test_recent_is_never_stored(harness: MaildirHarness) -> None:
     assert list(box.keywords) == []
 
 
+def test_another_process_numbers_our_message(
+    harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that another process sees before we have numbered it has one UID, and our flags."""
+    ours = harness.store.open("INBOX")
+    theirs = harness.crash().open("INBOX")
+    publish = MaildirFormat.append
+
+    def append_slowly(form: MaildirFormat, messages: object) -> object:
+        found = publish(form, messages)  # type: ignore[arg-type]
+        theirs.refresh()
+        return found
+
+    monkeypatch.setattr(MaildirFormat, "append", append_slowly)
+    assert append(ours, FIRST, SECOND, with_flags=flags(SEEN, b"Work")) == [1, 2]
+    theirs.refresh()
+    assert list(ours.uids) == list(theirs.uids) == [1, 2]
+    for box in (ours, theirs):
+        assert {message.flags for message in box.messages.values()} == {flags(SEEN, b"Work")}
+
+
 def test_two_processes_agree(harness: MaildirHarness) -> None:
     """What one process commits, the other takes in: UIDs, flags, keywords, expunges, modseqs."""
     ours = harness.store.open("INBOX")

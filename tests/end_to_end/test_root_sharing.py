@@ -1,0 +1,142 @@
+"""A public namespace shared by users of the system: by their group, then by its ACLs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from imapclient import IMAPClient
+from imapclient.exceptions import IMAPClientError
+
+from mailserver.accounts.hashing import hash_password
+from tests.end_to_end.root_server import PASSWORD, RootServer, interpreter
+from tests.end_to_end.server import DEADLINE
+
+pytestmark = pytest.mark.needs("root")
+
+GROUP = 64200
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RootServer]:
+    started = RootServer("maildir")
+    sha512 = hash_password(PASSWORD.encode()).partition("}")[2]
+    started._account("wally", 64103, f"{sha512}:20000:0:99999:7:::")
+    with (started.etc / "group").open("a") as group:
+        group.write(f"team:x:{GROUP}:ursula,viktor\n")
+    for name, mode in (("public", 0o2770), ("closed", 0o700)):
+        root = started.directory / name
+        root.mkdir()
+        os.chown(root, 0, GROUP)
+        root.chmod(mode)
+    started.configure(
+        f"public_namespaces = Public/=maildir:{started.directory}/public,"
+        f" Closed/=maildir:{started.directory}/closed",
+        "shared_namespace = shared/%u/",
+    )
+    program, environment = interpreter()
+    subprocess.run(
+        [program, "-m", "mailserver.commands.main", "-c", str(started.directory / "config"),
+         "acl", "set", "Public", "group=team", "lrswitekxa"],
+        env={**os.environ, **environment}, check=True, timeout=DEADLINE,
+    )  # fmt: skip
+    started.start()
+    yield started
+    started.remove()
+
+
+def log_in(server: RootServer, name: str) -> IMAPClient:
+    client = IMAPClient("127.0.0.1", server.ports["imap"], ssl=False)
+    client.login(name, PASSWORD)
+    return client
+
+
+def message(subject: str) -> bytes:
+    return f"Subject: {subject}\r\n\r\n{subject}\r\n".encode()
+
+
+def test_members_of_the_group_share_mailboxes(server: RootServer) -> None:
+    """Their session hosts run as different users and agree on UIDs, flags, expunges and each other's news."""
+    with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
+        assert viktor.namespace().other is None and viktor.namespace().shared == (("Public/", "/"),)
+        viktor.create_folder("Public/News")
+        viktor.append("Public/News", message("one"), [b"\\Flagged", b"Blue"])
+        mine, theirs = viktor.select_folder("Public/News"), ursula.select_folder("Public/News")
+        assert mine[b"UIDVALIDITY"] == theirs[b"UIDVALIDITY"] and ursula.search() == [1]
+        assert {b"\\Flagged", b"Blue"} <= set(ursula.get_flags([1])[1])
+        viktor.idle()
+        ursula.append("Public/News", message("two"))
+        assert (2, b"EXISTS") in viktor.idle_check(timeout=30)
+        viktor.idle_done()
+        viktor.add_flags([2], [b"\\Answered"])
+        ursula.noop()
+        assert b"\\Answered" in ursula.get_flags([2])[2]
+        ursula.add_flags([1], [b"\\Deleted"])
+        ursula.expunge()
+        viktor.noop()
+        assert viktor.search() == ursula.search() == [2]
+        assert viktor.fetch([2], ["BODY[TEXT]"])[2][b"BODY[TEXT]"] == b"two\r\n"
+
+
+def test_copies_out_and_in(server: RootServer) -> None:
+    """What goes into the namespace is the group's to read, what comes out is its new owner's alone."""
+    with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
+        viktor.create_folder("Public/Box")
+        viktor.append("INBOX", message("private"))
+        viktor.select_folder("INBOX")
+        viktor.copy([1], "Public/Box")
+        ursula.select_folder("Public/Box")
+        assert ursula.fetch([1], ["BODY[TEXT]"])[1][b"BODY[TEXT]"] == b"private\r\n"
+        ursula.move([1], "INBOX")
+    public, own = server.directory / "public", server.spool / "ursula"
+    (moved,) = (path for path in (own / "cur").iterdir())
+    assert moved.stat().st_uid == own.stat().st_uid and stat.S_IMODE(moved.stat().st_mode) == 0o600
+    assert not list((public / ".Box" / "cur").iterdir())
+    for path in all_below(public):
+        found = path.stat()
+        assert found.st_gid == GROUP and found.st_mode & 0o007 == 0, path
+        assert found.st_mode & 0o060 == 0o060, path
+    for path in all_below(server.directory / "state/accounts/public%2FPublic"):
+        assert path.stat().st_gid == GROUP and path.stat().st_mode & 0o066 == 0o060, path
+
+
+@pytest.mark.parametrize("level", [".Trap/cur", ".Trap"])
+def test_nobody_is_made_to_show_his_own_mail(server: RootServer, level: str) -> None:
+    """A link to a member's own maildir, put where the shared one was, gives the others nothing of it."""
+    with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
+        if not viktor.folder_exists("Public/Trap"):
+            viktor.create_folder("Public/Trap")
+        viktor.append("INBOX", message("very private"))
+        place = server.directory / "public" / level
+        os.rename(place, f"{place}-aside")
+        place.symlink_to(server.spool / "viktor" / ("cur" if level.endswith("cur") else ""))
+        try:
+            with pytest.raises(IMAPClientError):
+                viktor.select_folder("Public/Trap")
+            with pytest.raises(IMAPClientError):
+                ursula.select_folder("Public/Trap")
+        finally:
+            place.unlink()
+            os.rename(f"{place}-aside", place)
+        assert viktor.select_folder("Public/Trap")[b"EXISTS"] == 0
+
+
+def all_below(directory: Path) -> list[Path]:
+    return [Path(where, name) for where, _, names in os.walk(directory) for name in (".", *names)]
+
+
+def test_others_have_no_such_namespace(server: RootServer) -> None:
+    """Who is not in the group does not see it; no user can share with another; what is left out is told."""
+    with log_in(server, "wally") as wally:
+        assert wally.namespace().shared is None
+        assert not [name for _, _, name in wally.list_folders() if name.startswith("Public")]
+        with pytest.raises(IMAPClientError):
+            wally.select_folder("Public/News")
+        with pytest.raises(IMAPClientError, match="cannot share"):
+            wally.setacl("INBOX", "viktor", "lr")
+    assert "no group shares it: chgrp GROUP it, chmod 2770 it" in server.log_text()
+    assert "warning: shared_namespace: users of the system cannot share mailboxes" in server.log_text()
