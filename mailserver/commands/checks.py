@@ -27,12 +27,14 @@ from mailserver.delivery.job import Owner
 from mailserver.delivery.user_files import read_forward
 from mailserver.dns import Resolver
 from mailserver.maillog import ListLog
+from mailserver.roles.input_options import pickup_view
 from mailserver.roles.instance import running_pid
 from mailserver.roles.listening import StartFailed, bind_all
+from mailserver.roles.milters import milter_rules
 from mailserver.roles.parts import Parts, has_system_accounts
 from mailserver.roles.public import problems_of_public
 from mailserver.roles.smtp import SmtpListeners
-from mailserver.roles.transports import pipes
+from mailserver.roles.transports import transport_names
 from mailserver.tables.index import SUFFIX
 from mailserver.threads import Inline
 from mailserver.tls import CertificateError, days_left, read_file
@@ -41,6 +43,14 @@ SOON: Final = 14  # days before its end in which a certificate is warned about
 _TABLE: Final = re.compile(r"\b(hash|btree|dbm|lmdb|texthash|cidr|regexp|pcre):(/[^\s,{}]+)")
 _INDEXED: Final = frozenset(("hash", "btree", "dbm", "lmdb"))
 _PAM_DIRECTORIES: Final = ("/etc/pam.d", "/usr/lib/pam.d")  # pam.d(5)
+_TRANSPORTS: Final = (
+    "local_transport",
+    "virtual_transport",
+    "relay_transport",
+    "default_transport",
+    "mailbox_transport",
+    "fallback_transport",
+)
 _SECRETS: Final = ("passwd_file", "smtpd_tls_key_file", "smtpd_tls_eckey_file")
 
 
@@ -249,6 +259,7 @@ def _relaying(checks: Checks) -> Iterator[Problem]:
         for listener in checks.listeners:
             if listener.service == "smtpd":
                 smtp.policy(listener.config)
+                smtp.milters(listener.config)
         checks.relay_is_safe = True
     except (ConfigError, OSError) as error:
         yield Problem(str(error), is_fatal=True)
@@ -299,12 +310,24 @@ def _pam(checks: Checks) -> Iterator[Problem]:
         )
 
 
-def _pipes(checks: Checks) -> Iterator[Problem]:
-    """Rows of pipe(8) that cannot be used."""
+def _transports(checks: Checks) -> Iterator[Problem]:
+    """Rows of pipe(8) that cannot be used, milters too, and transports that no row has."""
+    config = _given(checks)
     try:
-        pipes(_given(checks))
+        known = transport_names(config)
+        milter_rules(pickup_view(config), "non_smtpd_milters")
     except ConfigError as error:
         yield Problem(str(error), is_fatal=True)
+        return
+    views = [config, *(each.config for each in checks.listeners if each.service == "smtpd")]
+    named = [(config, name) for name in _TRANSPORTS] + [(view, "content_filter") for view in views]
+    given = {(view.where(name), name, view.string(name).partition(":")[0]): None for view, name in named}
+    for where, name, transport in given:
+        if transport and transport not in known:
+            yield Problem(
+                f"{where}: {name}: there is no transport {transport}: its mail would wait: "
+                f"add a row to master.cf: {transport} unix - - n - - smtp"
+            )
 
 
 def _ports(checks: Checks) -> Iterator[Problem]:
@@ -349,7 +372,7 @@ _ALL: Final = (
     _access_file,
     _parts,
     _public_namespaces,
-    _pipes,
+    _transports,
     _tls,
     _logins,
     _pam,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,6 +10,8 @@ from mailserver.config import values
 from mailserver.config.config import Config
 from mailserver.milter.rules import MilterRules
 from mailserver.service_endpoint import parse_endpoint
+from mailserver.tables.access import first_entry
+from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
 from mailserver.wire.milter import VERSION
 
@@ -25,6 +27,28 @@ def milter_rules(config: Config, parameter: str) -> tuple[MilterRules, ...]:
         return tuple(_rules(config, word) for word in config.words(parameter))
     except ValueError as error:
         raise config.error(parameter, str(error)) from error
+
+
+def milters_by_client(
+    config: Config, tables: Sequence[Table], usual: Sequence[MilterRules]
+) -> Callable[[str], Sequence[MilterRules]]:
+    """The milters for a client's address: those of smtpd_milter_maps, else the usual ones.
+
+    What is returned blocks, and raises TableError.
+    """
+
+    def find(address: str) -> Sequence[MilterRules]:
+        entry = first_entry(tables, (address,))
+        if entry is None:
+            return usual
+        if entry.value.strip().upper() == "DISABLE":
+            return ()
+        try:
+            return tuple(_rules(config, word) for word in split_words(entry.value))
+        except ValueError as error:
+            raise TableError(f"{entry.source}: {error}") from error
+
+    return find
 
 
 def milter_macros(config: Config) -> dict[str, str]:

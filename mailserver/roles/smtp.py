@@ -24,7 +24,7 @@ from mailserver.roles.input_options import (
     input_options,
 )
 from mailserver.roles.logins import dovecot_socket, mechanisms
-from mailserver.roles.milters import milter_macros, milter_rules
+from mailserver.roles.milters import milter_macros, milter_rules, milters_by_client
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
 from mailserver.roles.verification import Verifications
@@ -246,7 +246,7 @@ class SmtpListeners:
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
             logged_in=parts.logged_in,
-            milters=self._milters(config),
+            milters=self.milters(config),
         )
         return SmtpFactory(services, is_tls=is_tls)
 
@@ -261,12 +261,16 @@ class SmtpListeners:
             self._parts.log.write("master", f"SMTP logins are checked by Dovecot at {path}")
         return self._dovecots[path]
 
-    def _milters(self, config: Config) -> Milters | None:
-        rules = () if NO_MILTERS in input_options(config) else milter_rules(config, "smtpd_milters")
-        if not rules:
+    def milters(self, config: Config) -> Milters | None:
+        """The milters of one listener. Raises ConfigError."""
+        if NO_MILTERS in input_options(config):
             return None
+        rules, tables = milter_rules(config, "smtpd_milters"), self._parts.tables("smtpd_milter_maps")
+        if not rules and not tables:
+            return None
+        by_client = milters_by_client(config, tables, rules) if tables else None
         connect, warn = ReactorConnect(self._reactor), self._parts.warn("smtpd")
-        return Milters(rules, connect, warn, milter_macros(config))
+        return Milters(rules, connect, warn, milter_macros(config), by_client)
 
     def _tls(self, config: Config) -> Any:
         level = config.string("smtpd_tls_security_level")

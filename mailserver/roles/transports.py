@@ -50,6 +50,11 @@ def pipes(config: Config) -> dict[str, Pipe]:
     return found
 
 
+def transport_names(config: Config) -> frozenset[str]:
+    """Every transport that mail can be given. Raises ConfigError."""
+    return frozenset({"local", "virtual", "error", "retry", "discard", *transports(config), *pipes(config)})
+
+
 def longest_command(config: Config) -> int:
     """The most seconds that a command may run: command_time_limit, or a pipe row's own."""
     return max([config.seconds("command_time_limit"), *(pipe.time_limit for pipe in pipes(config).values())])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.milter.chain import MilterChain
 from mailserver.milter.connection import Connect
-from mailserver.milter.rules import Discarded, MilterRules, Refusal, Verdict
+from mailserver.milter.rules import TEMPFAILED, Discarded, MilterRules, Refusal, Verdict
 from mailserver.smtpd import verdict as smtpd_verdict
+from mailserver.tables.table import TableError
 from mailserver.wire import milter
 
 if TYPE_CHECKING:
@@ -22,12 +23,16 @@ _DISCARDED: Final = "milter triggers DISCARD action"
 
 @dataclass(frozen=True, slots=True)
 class Milters:
-    """What a listener's sessions need to ask milters. `macros` are those that never change."""
+    """What a listener's sessions need to ask milters. `macros` are those that never change.
+
+    `by_client` gives the milters for an address instead of `rules`; it may block, and raise TableError.
+    """
 
     rules: Sequence[MilterRules]
     connect: Connect
     warn: Callable[[str], None]
     macros: Mapping[str, str] = field(default_factory=dict)
+    by_client: Callable[[str], Sequence[MilterRules]] | None = None
 
 
 class SessionMilters:
@@ -36,16 +41,27 @@ class SessionMilters:
     def __init__(self, session: Session, milters: Milters) -> None:
         self._session = session
         self._milters = milters
-        self._chain = self._new_chain()
+        self._chain = self._new_chain(())
 
-    def _new_chain(self) -> MilterChain:
+    def _new_chain(self, rules: Sequence[MilterRules]) -> MilterChain:
         milters = self._milters
-        return MilterChain(milters.rules, milters.connect, self._values, milters.warn)
+        return MilterChain(rules, milters.connect, self._values, milters.warn)
+
+    async def _rules(self) -> Sequence[MilterRules]:
+        """The milters of this client. Raises TableError."""
+        find, session = self._milters.by_client, self._session
+        if find is None:
+            return self._milters.rules
+        return await session.services.threads.run(find, session.request.address)
 
     async def connected(self) -> Refusal | None:
         """A client has come, or is somebody else from now on."""
         self._chain.close()
-        self._chain = self._new_chain()
+        try:
+            self._chain = self._new_chain(await self._rules())
+        except TableError as error:
+            self._milters.warn(str(error))
+            return self._refusal(TEMPFAILED, "CONNECT")
         request, facts = self._session.request, self._facts()
         port = facts["client_port"]
         return self._refusal(

@@ -65,6 +65,24 @@ def test_clean(home: Path) -> None:
     assert problems(home) == []
 
 
+def test_transports_that_no_row_has(home: Path) -> None:
+    """Mail for one would wait; the row that is missing is shown. A pipe row that is wrong stops the start."""
+    add(home, "content_filter = scan:[127.0.0.1]:10025", "mailbox_transport = lmtp:unix:/run/x")
+    only(home, "main.cf:", "content_filter: there is no transport scan", "scan unix - - n - - smtp")
+    rows = home / "master.cf"
+    rows.write_text(rows.read_text() + "scan unix - - n - - smtp\n")
+    assert problems(home) == []
+    rows.write_text(rows.read_text() + "broken unix - n n - - pipe flags=z user=x argv=y\n")
+    only(home, "master.cf:3: broken: unknown flag z")
+
+
+@pytest.mark.parametrize("name", ["smtpd_milters", "non_smtpd_milters"])
+def test_milters_that_cannot_be_meant(home: Path, name: str) -> None:
+    """Named with their line."""
+    add(home, f"{name} = inet:nonsense")
+    only(home, "main.cf:", f"{name}: inet:nonsense: write inet:host:port")
+
+
 def test_a_name_without_a_domain(home: Path) -> None:
     """Other hosts refuse it."""
     add(home, "myhostname = mail")

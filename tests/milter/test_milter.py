@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from mailserver.milter.connection import ReactorConnect, run_blocking
 from mailserver.milter.content import MilterContent
 from mailserver.milter.rules import Refusal
 from mailserver.queue.milters import ask_about_local
-from mailserver.roles.milters import milter_macros, milter_rules
+from mailserver.roles.milters import milter_macros, milter_rules, milters_by_client
 from mailserver.smtpd.milters import Milters
 from mailserver.wire import milter
 from mailserver.wire.milter import Steps, packet
 from tests.config.hosts import written
 from tests.milter.milter_server import Answer, TestMilters, drop, hang, texts
+from tests.queue.world import DictTable
 from tests.smtpd.harness import STRANGER, Connection, House, read_content
 
 RCPT = "RCPT TO:<alice@example.org>"
@@ -158,6 +160,30 @@ class MilterTests(TestCase):
             await self.say(client, *OPENING)
             server.answers = {}
             assert await self.say(client, RCPT, "DATA", ".") and server.commands()[-1] == "E"
+
+        return self.run_test(test)
+
+    def test_milters_by_client(self) -> Any:
+        """smtpd_milter_maps: others, or none, for an address; a table that cannot be read is temporary."""
+
+        async def test() -> None:
+            usual, one = self.serve()
+            special, other = self.serve()
+            for value, commands in ((other, ("", "OCHMRTLLLNBE")), ("DISABLE", ("", "")), ("x", ("O", ""))):
+                house = self.house(one)
+                key = STRANGER if value != "x" else "192.0.2.99"
+                table = DictTable({key: value})
+                made = house.services.milters
+                assert made is not None
+                config = written(Path(tempfile.mkdtemp()))
+                find = milters_by_client(config, [table], made.rules)
+                house = House(Path(tempfile.mkdtemp()), milters=replace(made, by_client=find))
+                assert (await self.send(house)).startswith("250")
+                assert (usual.commands()[:1], special.commands()) == commands
+                usual.said, special.said = [], []
+            broken = milters_by_client(config, [DictTable(None)], made.rules)
+            house = House(Path(tempfile.mkdtemp()), milters=replace(made, by_client=broken))
+            assert (await self.connect(house)).greeting.startswith("421 4.7.1")
 
         return self.run_test(test)
 

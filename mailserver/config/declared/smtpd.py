@@ -227,6 +227,8 @@ PARAMETERS: Final = (
              "How often a policy server is tried."),
     honoured("smtpd_milters", Type.LIST, "",
              "The milters that see mail over SMTP: inet:host:port, unix:path, or these in braces with settings."),
+    honoured("smtpd_milter_maps", Type.LIST, "",
+             "Tables from clients' addresses to milters instead of smtpd_milters; DISABLE is none."),
     honoured("non_smtpd_milters", Type.LIST, "",
              "The milters that see mail of the sendmail command."),
     honoured("milter_default_action", Type.STRING, "tempfail",

@@ -16,7 +16,6 @@ PARAMETERS: Final = (
         """
         internal_mail_filter_classes =
         milter_header_checks =
-        smtpd_milter_maps =
         smtpd_proxy_filter =
         """,
     ),
