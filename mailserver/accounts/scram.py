@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -78,6 +79,11 @@ def read_verifier(stored: str) -> Verifier | None:
         return None
     are_keys = len(stored_key) == len(server_key) == hashlib.sha256().digest_size
     return Verifier(challenge, stored_key, server_key) if are_keys else None
+
+
+def new_verifier(password: bytes) -> Verifier:
+    """A verifier to be stored in a passwd-file, with a salt of its own. Raises as `make_verifier`."""
+    return make_verifier(password, Challenge(secrets.token_bytes(SALT_OCTETS), ITERATIONS))
 
 
 def make_verifier(password: bytes, challenge: Challenge) -> Verifier:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Final
 
 from mailserver.accounts.account import Account, Origin, PasswordCheck, TemporaryAccountFailure
 from mailserver.accounts.login import Attempt, Refused
@@ -16,6 +17,8 @@ from mailserver.accounts.scram import Challenge
 from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.throttle import Throttle
 from mailserver.maillog import MailLog, printable
+
+LOCAL: Final = "local"  # instead of an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +33,17 @@ class Verdict:
 def is_allowed_from(account: Account, address: str) -> bool:
     """Whether the account's `allow_nets` (Dovecot's: networks or addresses with commas) admits the address.
 
-    An entry that is no network admits nobody.
+    An entry that is no network admits nobody; `local` is who comes without an address.
     """
     networks = account.extra.get("allow_nets")
     if networks is None:
         return True
+    words = [text.strip().strip("[]") for text in networks.split(",")]
     try:
+        parsed = [ipaddress.ip_network(text, strict=False) for text in words if text != LOCAL]
+        if address == LOCAL:
+            return LOCAL in words
         client = ipaddress.ip_address(address.partition("%")[0])
-        words = [text.strip().strip("[]") for text in networks.split(",")]
-        # `local` is a Unix socket with Dovecot: nobody logs in by one here.
-        parsed = [ipaddress.ip_network(text, strict=False) for text in words if text != "local"]
     except ValueError:
         return False
     return any(client in network for network in parsed)

@@ -20,9 +20,10 @@ from typing import Final
 from mailserver.accounts import passwd_file_edit
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.accounts.app_passwords import AppPasswords
-from mailserver.accounts.hashing import hash_password
+from mailserver.accounts.hashing import DEFAULT_SCHEME, hash_password
 from mailserver.accounts.passwd_file import LOCKED, parse
 from mailserver.accounts.passwd_file_edit import EditError
+from mailserver.accounts.scram import new_verifier
 from mailserver.commands.errors import CommandError
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
@@ -34,10 +35,15 @@ _EXAMPLES: Final = """\
 examples:
   mailserver -c ./var user add carol                      asks for the password twice
   pwgen -s 16 1 | mailserver user add carol --password-stdin
-  mailserver user passwd carol
+  mailserver user passwd carol --scheme scram-sha-256     where auth_mechanisms has no plain
   mailserver user list --json
   mailserver user delete carol                            her mail stays where it is
 """
+# Where auth_mechanisms has no plain, only a verifier that is there from the start lets anybody in.
+_SCHEMES: Final[dict[str, Callable[[bytes], str]]] = {
+    DEFAULT_SCHEME: hash_password,
+    "SCRAM-SHA-256": lambda password: str(new_verifier(password)),
+}
 _SCHEME: Final = re.compile(r"\{[A-Za-z0-9.-]+\}")
 
 
@@ -56,6 +62,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("name", metavar="NAME")
         action.add_argument(
             "--password-stdin", action="store_true", help="read the password from standard input"
+        )
+        action.add_argument(
+            "--scheme",
+            choices=tuple(_SCHEMES),
+            type=str.upper,
+            default=DEFAULT_SCHEME,
+            help=f"how it is stored: {', '.join(_SCHEMES)} (default: {DEFAULT_SCHEME})",
         )
         if name == "add":
             action.add_argument("--home", default="", help="home directory (default: as mail_home says)")
@@ -79,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _revoke_app_passwords(config: Config, name: str) -> None:
     """Whoever gets the name next does not get its devices. Raises CommandError."""
+    if not os.path.isdir(os.path.join(config.string("state_directory"), "auth")):
+        return
     try:
         parts = Parts(config, ListLog())
         become_database_owner(parts)
@@ -113,7 +128,7 @@ def _password(arguments: argparse.Namespace) -> bytes:
 
 def _stored(arguments: argparse.Namespace) -> str:
     try:
-        return hash_password(_password(arguments))
+        return _SCHEMES[arguments.scheme](_password(arguments))
     except ValueError as error:
         raise CommandError(f"{error}: nothing was changed; choose another password") from error
 

@@ -106,9 +106,10 @@ def test_no_text_of_ours_shows_a_password() -> None:
     assert "hush" not in repr(attempt("alice", "hush"))
 
 
-def test_a_unix_socket_among_the_networks_is_passed_over(tmp_path: Path) -> None:
+def test_a_unix_socket_may_stand_among_the_networks(tmp_path: Path) -> None:
     """`local`, as Dovecot's documentation shows it."""
     check = check_for(tmp_path / "users", f"eve:{stored('x')}::::::allow_nets=local,10.0.0.0/8")
     judge = Judge(check, Throttle(lambda: 0.0), ListLog())
     assert isinstance(judge.judge(attempt("eve", "x", "10.0.0.1")).answer, Account)
+    assert isinstance(judge.judge(attempt("eve", "x", "local")).answer, Account)
     assert isinstance(judge.judge(attempt("eve", "x", "192.0.2.1")).answer, Refused)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.accounts.hashing import verify
+from mailserver.accounts.scram import make_verifier, read_verifier
 from mailserver.commands import user
 from mailserver.commands.errors import CommandError
 
@@ -99,3 +100,15 @@ def test_the_configuration_says_which_file(tmp_path: Path, type_password) -> Non
     type_password(b"x\n")
     assert arguments.run(arguments) == 0
     assert (tmp_path / "people").read_text().startswith("carol:")
+
+
+def test_a_scram_verifier_instead_of_a_hash(tmp_path: Path, type_password) -> None:  # type: ignore[no-untyped-def]
+    """For auth_mechanisms = scram-sha-256, where no password is ever seen."""
+    path = tmp_path / "users"
+    type_password(b"secret\n")
+    assert run(path, "add", "carol", "--password-stdin", "--scheme", "scram-sha-256") == 0
+    verifier = read_verifier(path.read_text().split(":")[1])
+    assert verifier is not None and make_verifier(b"secret", verifier.challenge) == verifier
+    type_password(b"\xff\n")
+    with pytest.raises(CommandError, match="nothing was changed"):
+        run(path, "passwd", "carol", "--password-stdin", "--scheme", "SCRAM-SHA-256")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mailserver.accounts import passwd_file, system
+from mailserver.accounts.scram import read_verifier
 from mailserver.config.dovecot import Parser
 from mailserver.config.dovecot_meaning import meaning
 from mailserver.config.master import format_row, parse_master
@@ -46,6 +47,7 @@ from mailserver.wire import (
     imap_mailbox,
     imap_sequence,
     redaction,
+    scram,
     smtp,
     smtp_reply,
 )
@@ -289,6 +291,19 @@ def configuration(data: bytes) -> None:
         meaning(parser.finish())
 
 
+def scram_messages(data: bytes) -> None:
+    """What is taken holds together: the parts are the message's own."""
+    with contextlib.suppress(scram.ScramSyntaxError):
+        first = scram.parse_client_first(data)
+        assert first.gs2_header + first.bare == data and first.nonce in first.bare and first.name
+    with contextlib.suppress(scram.ScramSyntaxError):
+        final = scram.parse_client_final(data)
+        assert data.startswith(final.without_proof + b",p=") and final.nonce in final.without_proof
+    text = data.decode("utf-8", "surrogateescape")
+    verifier = read_verifier("{SCRAM-SHA-256}" + text)
+    assert verifier is None or read_verifier(str(verifier)) == verifier
+
+
 def account_files(data: bytes) -> None:
     """passwd-files and shadow."""
     written = data.decode("utf-8", "surrogateescape")
@@ -370,6 +385,12 @@ def transcript(data: bytes) -> None:
 
 
 SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
+    scram_messages: (
+        b"p=tls-exporter,a=x,n=us=2Cer,r=fyko+d2lbbFgONRv9qkxdawL,x=y",
+        b"c=biws,r=fyko+d2lbbFgONRv9qkxdawL,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+        b"4096,1a6bUeo1se6biGcvA+zQUQ==,VfPQv2aw3v24h3Vo2f0i0NEBUnfEu7CY1tr9A2C3jy8=,"
+        b"1hKbY2d0P73Y1lDTTr5dRLUxjZb771Zfjg37rp0cCgQ=",
+    ),
     smtp_address: (b'"a b"+x@[192.0.2.1]', b"a@b.example", b"@a,@b:c@d"),
     smtp_command: _SMTP,
     smtp_lines: (b"EHLO x\r\nMAIL\n" + 80 * b"x" + b"\r\nQUIT\r\n",),
