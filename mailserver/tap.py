@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from mailserver.config.read import ConfigError, read_config
+from mailserver.rights.process_name import name_process
 from mailserver.roles.listening import StartFailed
 from mailserver.roles.parts import has_system_accounts, mail_log
 from mailserver.tls import CertificateError
@@ -43,6 +44,7 @@ def makeService(options: Any) -> Any:
     try:
         config = read_config(options["config"], os.environ)
         log = mail_log(config)
+        name_process("master", "-c", config.directory)
         for warning in config.warnings:
             log.write("master", f"warning: {warning}")
         if has_system_accounts(config):

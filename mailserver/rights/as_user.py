@@ -19,7 +19,6 @@ NOBODY: Final = 65534
 _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
 _PR_SET_DUMPABLE: Final = 4
-_PR_SET_NAME: Final = 15
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _HIGHEST_CAPABILITY: Final = 63
@@ -135,8 +134,3 @@ def die_with_parent(parent: int, death_signal: int = signal.SIGKILL) -> None:
     _prctl(_PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != parent:
         sys.exit("the parent process is gone")
-
-
-def name_process(name: str) -> None:
-    """ps(1) and top(1) show this process under the name, of which 15 octets count."""
-    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)

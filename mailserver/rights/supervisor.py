@@ -30,9 +30,10 @@ from functools import partial
 from typing import Final
 
 from mailserver.maillog import FileLog
-from mailserver.rights.as_user import die_with_parent, name_process
+from mailserver.rights.as_user import die_with_parent
 from mailserver.rights.generation import Generation, Place, Renewal, Term
 from mailserver.rights.log_line import LogLine
+from mailserver.rights.process_name import name_process
 from mailserver.rights.service_manager import ServiceManager
 
 RETIRE: Final = signal.SIGUSR1

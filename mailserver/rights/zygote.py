@@ -26,10 +26,11 @@ from typing import Any, Final
 
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
-from mailserver.rights.as_user import Identity, become_confined, die_with_parent, name_process
+from mailserver.rights.as_user import Identity, become_confined, die_with_parent
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.log_line import LogLine
 from mailserver.rights.messages import BadMessage, Message
+from mailserver.rights.process_name import name_process
 from mailserver.rights.supervisor import fork_child
 
 HostMain = Callable[[Message, socket.socket], None]

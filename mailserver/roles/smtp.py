@@ -242,6 +242,7 @@ class SmtpListeners:
             resolver=self._resolver if config.boolean("smtpd_peername_lookup") else None,
             tls=self._tls(config),
             may_override_client=parts.networks("smtpd_authorized_xclient_hosts"),
+            may_forward_client=parts.networks("smtpd_authorized_xforward_hosts"),
             may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),

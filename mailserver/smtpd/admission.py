@@ -1,20 +1,27 @@
 """The start of a session: who is it, may it come in, and how many of its kind are here already.
 
 A client's name counts where it leads back to the client's address (RFC 1912 §2.1); else the
-client is "unknown" to every decision and in the log.
+client is "unknown" to every decision and in the log. Name servers that do not answer hold up the
+greeting for NAME_SECONDS (in Postfix as long as resolv.conf(5) has it: 10 s for each); then the client is
+"unknown" for the time being, and reject_unknown_client_hostname says 450.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet import defer
 
 from mailserver.dns import TemporaryLookupFailure
 from mailserver.smtpd.verdict import Effects, Request, Stage
 
 if TYPE_CHECKING:
+    from mailserver.smtpd.lookups import Resolver
     from mailserver.smtpd.milters import SessionMilters
     from mailserver.smtpd.session import Session
+
+NAME_SECONDS: Final = 5.0
 
 
 class Admission:
@@ -92,17 +99,26 @@ class Admission:
         if resolver is None:
             local = address in ("127.0.0.1", "::1")
             return replace(request, client_name="localhost", reverse_name="localhost") if local else request
+        found = [request]
+        search = defer.Deferred.fromCoroutine(self._search(resolver, found))
+        clock: Any = self._session.services.clock
         try:
-            names = await resolver.ptr(address)
-            if not names:
-                return request
-            request = replace(request, reverse_name=names[0])
-            if address in await resolver.addresses(names[0]):
-                return replace(request, client_name=names[0])
+            await search.addTimeout(NAME_SECONDS, clock)
+        except (TemporaryLookupFailure, defer.TimeoutError):
+            return replace(found[0], name_is_temporary=True)
+        return found[0]
+
+    async def _search(self, resolver: Resolver, found: list[Request]) -> None:
+        """`found` holds what is known of the client's names so far."""
+        address = found[0].address
+        names = await resolver.ptr(address)
+        if not names:
+            return
+        found[0] = replace(found[0], reverse_name=names[0])
+        if address in await resolver.addresses(names[0]):
+            found[0] = replace(found[0], client_name=names[0])
+        else:
             self._session.log(f"warning: hostname {names[0]} does not resolve to address {address}")
-        except TemporaryLookupFailure:
-            return replace(request, name_is_temporary=True)
-        return request
 
     def gone(self) -> None:
         """The client is not counted any more."""

@@ -35,8 +35,9 @@ class Services:
     """Everything outside a session. `accepted` takes over a committed message: its file is open and locked.
 
     `tls` is a context factory, None where STARTTLS is not offered. `may_override_client` are the
-    hosts that may use XCLIENT, `may_send_bare_newlines` those with old line ends, `are_not_limited` those
-    that limits do not count, `are_offered_no_login` those that see no AUTH. `now` is the wall clock.
+    hosts that may use XCLIENT, `may_forward_client` those that may use XFORWARD, `may_send_bare_newlines`
+    those with old line ends, `are_not_limited` those that limits do not count, `are_offered_no_login` those
+    that see no AUTH. `now` is the wall clock.
     """
 
     settings: SmtpdSettings
@@ -53,6 +54,7 @@ class Services:
     resolver: Resolver | None = None
     tls: Any = None
     may_override_client: Networks | None = None
+    may_forward_client: Networks | None = None
     may_send_bare_newlines: Networks | None = None
     are_not_limited: Networks | None = None
     are_offered_no_login: Networks | None = None

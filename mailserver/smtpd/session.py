@@ -31,11 +31,12 @@ from mailserver.smtpd.session_facts import session_facts
 from mailserver.smtpd.transaction import MailTransactions
 from mailserver.smtpd.verdict import Effects, Request, Stage, Verdict
 from mailserver.smtpd.xclient import ClientOverride
+from mailserver.smtpd.xforward import Forwarded
 from mailserver.wire.lines import BareNewline
 from mailserver.wire.smtp import SmtpError, parse_helo, split_command
 
 _COUNTED: Final = (
-    "helo", "ehlo", "xclient", "starttls", "auth", "mail", "rcpt", "data", "bdat",
+    "helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat",
     "rset", "noop", "vrfy", "etrn", "quit", "unknown",
 )  # fmt: skip
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
@@ -61,6 +62,7 @@ class Session:
         self.authentication = Authentication(self)
         self.admission = Admission(self)
         self._override = ClientOverride(self)
+        self.forwarded = Forwarded(self)
         self._continuation: Command | None = None
         self._where = "CONNECT"
         self._farewell = "server is shutting down"
@@ -85,6 +87,7 @@ class Session:
             "HELP": self._help,
             "QUIT": self._quit,
             "XCLIENT": self._override.xclient,
+            "XFORWARD": self.forwarded.xforward,
         }
 
     # ------------------------------------------------------------ the client
@@ -404,7 +407,7 @@ class Session:
         mechanisms = " ".join(self.authentication.offered)
         lines += [f"AUTH {mechanisms}", f"AUTH={mechanisms}"] if mechanisms else []
         lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"]
-        lines += self._override.extensions()
+        lines += self._override.extensions() + self.forwarded.extensions()
         return [
             line
             for line in lines
@@ -450,7 +453,9 @@ class Session:
         return None
 
     def _help(self, argument: bytes) -> Work:
-        self.reply(214, "2.0.0", "Commands: " + " ".join(sorted(set(self._commands) - {"XCLIENT"})))
+        self.reply(
+            214, "2.0.0", "Commands: " + " ".join(sorted(set(self._commands) - {"XCLIENT", "XFORWARD"}))
+        )
         return None
 
     def _vrfy(self, argument: bytes) -> Work:

@@ -112,6 +112,7 @@ class MailTransactions:
             transaction.reception.discard()
         if self._session.milters is not None:
             self._session.milters.forget_message()
+        self._session.forwarded.forget()
 
     def asked(self) -> tuple[Address | None, Address | None]:
         """Sender and recipient that are being decided, or known."""
@@ -307,12 +308,14 @@ class MailTransactions:
             session.settings.sasl_authenticated_header,
         )
         fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
-        is_local = bool(session.login) or _is_loopback(session.request.address)
+        is_local = session.forwarded.is_local
+        if is_local is None:
+            is_local = bool(session.login) or _is_loopback(session.request.address)
         adds_fields = is_local or session.settings.always_add_missing_headers
         missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
         reception.begin(services.make_filter(fields + received, missing, is_local), received)
         sasl = f", sasl_method={session.sasl_method}, sasl_username={session.login}" if session.login else ""
-        session.log(f"{queue_id}: client={session.client}{sasl}")
+        session.log(f"{queue_id}: client={session.client}{session.forwarded.log_words}{sasl}")
         return reception
 
     def _envelope(self, transaction: Transaction) -> Envelope:

@@ -116,6 +116,8 @@ class FileStoreRegistry(StoreRegistry):
         """See `StoreRegistry.close`."""
         assert isinstance(store, FileAccountStore)
         with self._lock:
+            if store not in self._users:
+                return  # `shut` was faster
             self._users[store] -= 1
             if self._users[store] == 0:
                 self._idle_since[store] = self._clock()

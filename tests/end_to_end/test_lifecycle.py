@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import imaplib
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.server import Server, running
+from tests.end_to_end.server import DEADLINE, Server, running
 
 
 def uids(server: Server, name: str) -> dict[str, str]:
@@ -91,3 +92,21 @@ def test_every_idle_client_hears_bye_at_the_end(tmp_path: Path) -> None:
             assert client.readline().startswith(b"* BYE ")
         server.start()
         assert uids(server, "alice") == before
+
+
+def test_a_second_term_changes_nothing(tmp_path: Path) -> None:
+    """The stop is under way: no traceback, and the same end. ps and ss show a `master`, as Postfix's."""
+    with running(tmp_path / "home") as server:
+        process = server.process
+        assert process is not None
+        client = imaplib.IMAP4("127.0.0.1", server.ports["imap"])
+        client.login("alice", server.passwords["alice"])
+        assert Path(f"/proc/{process.pid}/comm").read_text() == "master\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        assert client.readline().startswith(b"* BYE ")
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == -signal.SIGTERM
+        server.process = None
+        assert "Traceback" not in server.log_text()

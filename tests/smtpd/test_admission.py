@@ -1,4 +1,4 @@
-"""Who the client is: confirmed names, XCLIENT, and the socket's settings."""
+"""Who the client is: confirmed names, XCLIENT, XFORWARD, and the socket's settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailserver.smtpd.admission import NAME_SECONDS
 from tests.smtpd.harness import STRANGER, House
 
 
@@ -49,6 +50,37 @@ def test_a_client_that_leaves_before_its_name_is_known(tmp_path: Path) -> None:
     assert house.services.limits.connections == 0
 
 
+def test_name_servers_that_are_dead(tmp_path: Path) -> None:
+    """The greeting waits NAME_SECONDS and no longer; who has no name for the time being hears 450."""
+    house = House(tmp_path, texts={"client": "reject_unknown_client_hostname"})
+    asked: list[Deferred[tuple[str, ...]]] = [Deferred()]
+    house.names.ptr = lambda address: asked[0]  # type: ignore[method-assign, assignment, return-value]
+    client = house.connect()
+    house.clock.advance(NAME_SECONDS - 0.1)
+    assert client.take() == ""
+    house.clock.advance(0.1)
+    assert client.take() == "220 mx.example.org ESMTP Postfix\r\n"
+    client.say("EHLO x", "MAIL FROM:<>")
+    answer = client.say("RCPT TO:<alice@example.org>")
+    assert answer.startswith("450 4.7.25 Client host rejected: cannot find your hostname, [192.0.2.7]")
+
+
+def test_a_name_whose_address_is_not_answered(tmp_path: Path) -> None:
+    """The name of the PTR record is known to decisions that ask for it; it is not the client's."""
+    house = House(tmp_path)
+    house.names.names = {STRANGER: ("mx.good",)}
+    house.names.addresses = lambda name: Deferred()  # type: ignore[method-assign, assignment, return-value]
+    client = house.connect()
+    house.clock.advance(NAME_SECONDS)
+    assert client.take().startswith("220 ")
+    request = client.server.session.request
+    assert (request.client_name, request.reverse_name, request.name_is_temporary) == (
+        "unknown",
+        "mx.good",
+        True,
+    )
+
+
 def test_ipv4_in_ipv6_is_ipv4(tmp_path: Path) -> None:
     """A dual-stack socket shows `::ffff:192.0.2.7`; lists and logs mean 192.0.2.7."""
     house = House(tmp_path)
@@ -83,6 +115,55 @@ def test_xclient_is_not_for_strangers(tmp_path: Path) -> None:
     client = House(tmp_path, xclient="10.0.0.0/8").connect()
     assert "XCLIENT" not in client.say("EHLO x")
     assert client.say("XCLIENT ADDR=127.0.0.1") == "502 5.5.1 Error: command not implemented\n"
+
+
+def test_xforward(tmp_path: Path) -> None:
+    """XFORWARD_README: whose mail it is is logged, for one transaction; no decision changes."""
+    house = House(tmp_path, clients={"may_forward_client": "10.0.0.0/8"})
+    client = house.connect("10.1.1.1")
+    assert "250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE" in client.say("EHLO filter")
+    assert client.say("XFORWARD NAME=a+2Bb.example ADDR=192.0.2.9 PORT=4711") == "250 2.0.0 Ok\n"
+    assert client.say("XFORWARD IDENT=1A2B3C PROTO=ESMTP HELO=x SOURCE=REMOTE") == "250 2.0.0 Ok\n"
+    client.say("MAIL FROM:<>")
+    assert client.say("XFORWARD NAME=x") == "503 5.5.1 Error: MAIL transaction in progress\n"
+    client.say("RCPT TO:<alice@example.org>", "DATA", "Subject: x", "", "x", ".")
+    first = next(text for _, text in house.log.lines if "client=" in text)
+    words = ", orig_queue_id=1A2B3C, orig_client=a+b.example[192.0.2.9]"
+    assert first.endswith(f"client=unknown[10.1.1.1]{words}")
+    assert b"Message-Id" not in house.contents()[0]
+    client.say("XFORWARD NAME=[UNAVAILABLE] SOURCE=LOCAL", "MAIL FROM:<>")
+    client.say("RCPT TO:<alice@example.org>", "DATA", "Subject: y", "", "y", ".")
+    second = [text for _, text in house.log.lines if "client=" in text][1]
+    assert second.endswith("client=unknown[10.1.1.1], orig_client=unknown[unknown]")
+    assert b"Message-Id" in house.contents()[1]
+    client.say("MAIL FROM:<>", "RCPT TO:<alice@example.org>", "DATA", "Subject: z", "", "z", ".")
+    assert [text for _, text in house.log.lines if "client=" in text][2].endswith("client=unknown[10.1.1.1]")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "",
+        "ADDR",
+        "ADDR=999.1.1.1",
+        "WHAT=x",
+        "PORT=70000",
+        "SOURCE=ELSEWHERE",
+        "NAME=" + "x" * 300,
+        "NAME=\xe9",
+    ],
+)
+def test_xforward_refused(tmp_path: Path, argument: str) -> None:
+    """What is wrong is not half taken."""
+    client = House(tmp_path, clients={"may_forward_client": "10.0.0.0/8"}).connect("10.1.1.1")
+    assert client.say(f"XFORWARD {argument}").startswith("501 5.5.4 ")
+
+
+def test_xforward_is_not_for_strangers(tmp_path: Path) -> None:
+    """RELIABILITY B31: for them there is no such command."""
+    client = House(tmp_path, clients={"may_forward_client": "10.0.0.0/8"}).connect()
+    assert "XFORWARD" not in client.say("EHLO x")
+    assert client.say("XFORWARD ADDR=127.0.0.1") == "502 5.5.1 Error: command not implemented\n"
 
 
 def test_no_delay(tmp_path: Path) -> None:

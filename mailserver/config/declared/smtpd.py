@@ -49,7 +49,7 @@ PARAMETERS: Final = (
              "The logins that may use a sender address."),
     honoured("smtpd_authorized_xclient_hosts", Type.LIST, "",
              "The clients that may use XCLIENT."),
-    harmless("smtpd_authorized_xforward_hosts", Type.LIST, "",
+    honoured("smtpd_authorized_xforward_hosts", Type.LIST, "",
              "The clients that may use XFORWARD."),
     honoured("smtpd_peername_lookup", Type.BOOLEAN, "yes",
              "Whether the client's name is looked up."),
