@@ -22,8 +22,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "kick",
         help="end sessions",
-        description="End the sessions of a user, or from a network. It does not keep anybody out: "
-        "change the password, or `mailserver firewall`.",
+        description="End the sessions of a user, or from a network. It keeps nobody out: "
+        "change the password as well.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
