@@ -47,7 +47,9 @@ def add_account_options(parser: argparse.ArgumentParser, many: bool = True) -> N
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("-u", dest="user", metavar="USER", help="the account")
     if many:
-        chosen.add_argument("-A", dest="everybody", action="store_true", help="all accounts, one by one")
+        chosen.add_argument(
+            "-A", "--all", dest="everybody", action="store_true", help="all accounts, one by one"
+        )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ from mailserver.store.mbox_fields import (
     key_of,
     message_text,
     split_fields,
+    with_base,
     with_flags,
     with_uid,
 )
@@ -146,20 +147,26 @@ class MboxFormat(MailboxFormat):
     def leave(
         self, uidvalidity: int, uidnext: int, uids: Mapping[str, int], keywords: Sequence[bytes]
     ) -> Delta | None:
-        """See `MailboxFormat.leave`: X-UID in each message, X-IMAPbase in the first."""
+        """See `MailboxFormat.leave`: X-UID in each message, X-IMAPbase in the first.
+
+        Where UW imapd's pseudo message is the first, its X-IMAP is put right instead.
+        """
         self._decode_known()
         base = b" ".join((b"%d %010d" % (uidvalidity, uidnext - 1), *keywords))
-        first = min(self._places, key=lambda key: self._places[key].offset, default="")
-
-        def numbered(key: str, header: bytes) -> bytes:
-            return with_uid(header, uids[key], base if key == first else b"") if key in uids else header
-
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
                 self._waiting = {key: self._waiting.get(key, p.flags) for key, p in self._places.items()}
-                places = self._rewrite(held, set(), numbered) if first in self._places else {}
-                if self._base()[:2] != (base.split()[:2] if self._places else []):
+                first = min(self._places, key=lambda key: self._places[key].offset, default="")
+                size = self._places[first].offset if first else os.fstat(held.descriptor).st_size
+                start = with_base(pread_all(held.descriptor, size, 0), base) if size < _HEADER else None
+
+                def numbered(key: str, header: bytes) -> bytes:
+                    is_base = key == first and start is None  # only the file's first message has one
+                    return with_uid(header, uids[key], base if is_base else b"") if key in uids else header
+
+                places = self._rewrite(held, set(), numbered, start) if first or start else {}
+                if self._base()[:2] != (base.split()[:2] if first or start else []):
                     raise OSError(errno.EACCES, "no file can be made beside it", self._path)
         except FileNotFoundError:
             return self._vanished()
@@ -520,10 +527,11 @@ class MboxFormat(MailboxFormat):
         held: locking.Held,
         gone: set[str],
         change: Callable[[str, bytes], bytes] = lambda key, header: header,
+        start: bytes | None = None,
     ) -> dict[str, str]:
         """The file is without those messages and has the flags that waited; the places that changed."""
         old = self._places
-        wanted = plan(held.descriptor, old, gone, self._waiting, change)
+        wanted = plan(held.descriptor, old, gone, self._waiting, change, start)
         draft = make_draft(self._path, held.descriptor)
         if draft is None and wanted.size > os.fstat(held.descriptor).st_size:
             if not gone:

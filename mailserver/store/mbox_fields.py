@@ -32,6 +32,7 @@ _HIDDEN: Final = re.compile(
 _STATUS: Final = re.compile(rb"^(Status|X-Status|X-Keywords)([ \t]*: ?)(.*?)(\r?\n)(?![ \t])", re.I | re.M)
 _OLD_STATUS: Final = re.compile(rb"^(?:Status|X-Status|X-Keywords)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _OLD_NUMBERS: Final = re.compile(rb"^(?:X-UID|X-IMAPbase)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
+_BASE: Final = re.compile(rb"^(X-IMAP(?:base)?)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _KEYWORD: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 _PSEUDO: Final = b"FOLDER INTERNAL DATA"
 
@@ -184,6 +185,13 @@ def with_flags(header: bytes, flags: Flags) -> bytes:
     if kept and not kept.endswith(b"\n"):
         kept += b"\n"
     return kept + status_fields(flags)
+
+
+def with_base(start: bytes, base: bytes) -> bytes | None:
+    """The start of a file with `base` in UW imapd's pseudo message; None where that is not there."""
+    if _PSEUDO not in start or not _BASE.search(start):
+        return None
+    return _BASE.sub(lambda found: found[1] + b": " + base + b"\n", start, count=1)
 
 
 def with_uid(header: bytes, uid: int, base: bytes = b"") -> bytes:

@@ -50,15 +50,19 @@ def plan(
     removed: set[str],
     flags: Mapping[str, Flags],
     change: Callable[[str, bytes], bytes] = lambda key, header: header,
+    start: bytes | None = None,
 ) -> Plan:
     """The file without the `removed` messages, and with `flags` in those that they are given for.
 
     `places` are all messages of the file. `change` makes more of the header of a message that gets flags.
+    `start`, where given, takes the place of what stands before the first.
     """
     size = os.fstat(descriptor).st_size
     ordered = sorted(places.items(), key=lambda item: item[1].offset)
     at = ordered[0][1].offset if ordered else size
     parts: list[Span | bytes] = [(0, at)]
+    if start is not None:
+        parts, at = [start], len(start)
     fresh: dict[str, Place] = {}
     for key, place in ordered:
         if key in removed:

@@ -383,6 +383,26 @@ def test_foreign_state_is_adopted_once(path: Path, index: Index) -> None:
     assert b"INTERNAL DATA" in path.read_bytes() and b"Subject: one" not in path.read_bytes()
 
 
+@pytest.mark.parametrize("messages", [0, 2])
+def test_uids_are_left_in_the_pseudo_message(path: Path, index: Index, messages: int) -> None:
+    """UW imapd and Dovecot look at the first message alone: its X-IMAP is ours, no other is written."""
+    pseudo = (
+        b"From M  Tue Nov 24 02:22:04 2026\nSubject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n"
+        b"X-IMAP: 1100000000 0000000077 kw\n more\nStatus: RO\n\nThis text is part of the format.\n\n"
+    )
+    own = b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: %d\n\nbody\n\n"
+    path.write_bytes(pseudo + b"".join(own % number for number in range(messages)))
+    index.poll()
+    uids = {key: 80 + number for number, key in enumerate(keys(index))}
+    index.format.leave(1200000000, 90, uids, (b"kw", b"other"))
+    content = path.read_bytes()
+    assert b"\nX-IMAP: 1200000000 0000000089 kw other\nStatus: RO\n" in content
+    assert b"X-IMAPbase" not in content and b" more" not in content
+    assert content.count(b"X-UID: ") == messages
+    assert index.format.adopted() == Adopted(1200000000, 90, (b"kw", b"other"))
+    assert not index.poll().added
+
+
 def test_nothing_to_adopt(path: Path, index: Index) -> None:
     """A delivered mailbox carries no UIDs."""
     assert index.format.adopted() == Adopted()
