@@ -75,7 +75,7 @@ class Work:
 
     @contextmanager
     def registry(
-        self, layout: Layout | None = None, state_parent: str | None = None
+        self, layout: Layout | None = None, state_parent: str | None = None, is_alone: bool = False
     ) -> Iterator[FileStoreRegistry]:
         """The stores, closed afterwards; elsewhere than usual where that is said."""
         log = ListLog()
@@ -86,6 +86,7 @@ class Work:
             log=log,
             make_mbox=self._make_mbox,
             expunge_grace=self.config.seconds("expunge_grace"),
+            is_alone=is_alone,
             quota_rules=self.config.string("quota_rule"),
         )
         try:
@@ -97,10 +98,10 @@ class Work:
 
     @contextmanager
     def store(
-        self, layout: Layout | None = None, state_parent: str | None = None
+        self, layout: Layout | None = None, state_parent: str | None = None, is_alone: bool = False
     ) -> Iterator[FileAccountStore]:
-        """The account's store, as `registry`."""
-        with self.registry(layout, state_parent) as registry:
+        """The account's store, as `registry`. `is_alone`: the caller has it alone (`store.account_use`)."""
+        with self.registry(layout, state_parent, is_alone) as registry:
             store = registry.open(self.account)
             assert isinstance(store, FileAccountStore)
             yield store

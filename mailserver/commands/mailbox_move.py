@@ -1,4 +1,8 @@
-"""`mailserver mailbox move-format`: all mail of an account in another format, under the same UIDs."""
+"""`mailserver mailbox move-format`: all mail of an account in another format, under the same UIDs.
+
+Nobody has the account open meanwhile: who logs in is told to come back. Mail that is delivered meanwhile
+stays in the old place, from where it can be imported.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import time
 from collections.abc import Callable
 
 from mailserver.commands.errors import CommandError
-from mailserver.commands.mailbox_accounts import UNUSABLE, Work
+from mailserver.commands.mailbox_accounts import TEMPORARY, UNUSABLE, Work
 from mailserver.commands.mailbox_bring_in import Source, add_dry_run, bring_in, report
 from mailserver.store.account import FileAccountStore
+from mailserver.store.account_use import alone
 from mailserver.store.archive import Letter
 from mailserver.store.contract import NewMessage, Uid
 from mailserver.store.layout import BadLocation, parse_location
@@ -20,6 +25,10 @@ def register(action: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the parser of this action."""
     parser = action("move-format", "copy all mail into another format, UIDs kept", _move_format)
     parser.add_argument("location", metavar="LOCATION", help="as mail_location: maildir:~/Maildir, mbox:…")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=90.0,
+        help="how long to wait for sessions to end; nobody can log in meanwhile (default: 90)",
+    )  # fmt: skip
     add_dry_run(parser)
 
 
@@ -33,20 +42,29 @@ def _move_format(work: Work) -> int:
         raise CommandError(str(error), UNUSABLE) from error
     if new.inbox == old.inbox:
         raise CommandError(f"{account.name}: the mail lies in {old.inbox} already", UNUSABLE)
-    moving = f"{work.state_parent}/{account.name}/moving"
+    own = f"{work.state_parent}/{account.name}"
+    moving = f"{own}/moving"
     os.makedirs(moving, mode=0o700, exist_ok=True)
-    with work.store() as source, work.store(new, moving) as target:
-        release = source.lock_maildrop()
-        for folder in source.folders():
-            if folder.selectable:
-                report(work, folder.name, _moved(source, target, folder.name, arguments.dry_run))
-        for name in source.subscriptions():
-            target.set_subscribed(name, True)
-        if release is not None:
-            release()
+    with alone(own, arguments.wait) as is_alone:
+        if not is_alone:
+            raise CommandError(
+                f"{account.name}: sessions have the account open, or had a minute ago:"
+                f" `mailserver kick {account.name}` ends them; or --wait longer",
+                TEMPORARY,
+            )
+        with work.store(is_alone=True) as source, work.store(new, moving) as target:
+            for folder in source.folders():
+                if folder.selectable:
+                    report(work, folder.name, _moved(source, target, folder.name, arguments.dry_run))
+            for name in source.subscriptions():
+                target.set_subscribed(name, True)
+        if not arguments.dry_run:
+            _swap_state(work, moving)
     if not arguments.dry_run:
-        _swap_state(work, moving)
-        print(f"{account.name}: now set mail_location (or userdb_mail) to {arguments.location}")
+        print(
+            f"{account.name}: now set mail_location (or userdb_mail) to {arguments.location};"
+            f" for mail that comes before that: mailserver mailbox import -u {account.name} {old.inbox}"
+        )
     return 0
 
 

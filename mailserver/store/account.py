@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
 
+from mailserver.store.account_use import AccountUse
 from mailserver.store.adopt import read_subscriptions, subscriptions_mark, write_subscriptions
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
@@ -61,7 +62,10 @@ SPECIAL_FOLDERS: Final[Mapping[str, bytes]] = {
 
 
 class FileAccountStore(AccountStore):
-    """See `AccountStore`. `directory` is the account's own below the state directory, and exists."""
+    """See `AccountStore`. `directory` is the account's own below the state directory, and exists.
+
+    `is_alone` says that the caller has the account alone (`store.account_use`).
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class FileAccountStore(AccountStore):
         warn: Callable[[str], None] = lambda text: None,
         make_keeper: Callable[[Usage], QuotaKeeper] | None = None,
         expunge_grace: int = 0,
+        is_alone: bool = False,
     ) -> None:
         self._graves = Graveyard(layout, expunge_grace)
         self._group = None if layout.inbox else group_of(layout.root)
@@ -87,7 +92,12 @@ class FileAccountStore(AccountStore):
         self._lock = threading.RLock()
         self._open = OpenMailboxes(self._lock, self._exists, self._make_mailbox, watcher, warn)
         self._folders = folders_of(layout)
-        self._state = State(directory, warn)
+        self._use = None if is_alone else AccountUse(directory)
+        try:
+            self._state = State(directory, warn)
+        except BaseException:
+            self._end_use()
+            raise
         self._cache = Cache(directory, warn)
         self._texts = TextBuilder(TextIndex(directory, warn), warn)
         try:
@@ -496,6 +506,11 @@ class FileAccountStore(AccountStore):
             self._texts.index.close()
             self._cache.close()
             self._state.close()
+            self._end_use()
+
+    def _end_use(self) -> None:
+        if self._use is not None:
+            self._use.close()
 
     def _clean_graves(self) -> None:
         try:

@@ -48,6 +48,7 @@ class FileStoreRegistry(StoreRegistry):
         make_mbox: Callable[[str, str], MailboxFormat] = MboxFormat,
         clock: Callable[[], float] = time.monotonic,
         expunge_grace: int = 0,
+        is_alone: bool = False,
         quota_rules: str = "",
         quota_warnings: Sequence[QuotaWarning] = (),
     ) -> None:
@@ -59,6 +60,7 @@ class FileStoreRegistry(StoreRegistry):
         self._make_mbox = make_mbox
         self._clock = clock
         self._expunge_grace = expunge_grace
+        self._is_alone = is_alone
         self._quota_rules = quota_rules
         self._quota_warnings = quota_warnings
         self._lock = threading.Lock()
@@ -106,6 +108,7 @@ class FileStoreRegistry(StoreRegistry):
             warn,
             lambda usage: self._keeper(account, usage, warn),
             self._expunge_grace,
+            self._is_alone,
         )
 
     def _keeper(self, account: Account, usage: Usage, warn: Callable[[str], None]) -> QuotaKeeper:

@@ -6,6 +6,7 @@ import io
 import json
 import mailbox as standard_mailbox
 import os
+import signal
 import sqlite3
 import sys
 import tarfile
@@ -19,10 +20,12 @@ import pytest
 from mailserver.accounts.account import Account
 from mailserver.commands.main import main
 from mailserver.store.account import FileAccountStore
-from mailserver.store.contract import FLAGGED, SEEN, NewMessage, StoreMode, Uid
+from mailserver.store.account_use import alone
+from mailserver.store.contract import FLAGGED, SEEN, NewMessage, StoreFailure, StoreMode, Uid
 from mailserver.store.layout import layout_for
 from mailserver.store.maildir import make_maildir
 from mailserver.store.registry import FileStoreRegistry
+from tests.end_to_end.server import wait_for
 
 KEYWORD = b"Urgent"
 
@@ -62,7 +65,9 @@ class Site:
         """What the command prints."""
         self._captured.readouterr()
         assert main(["-c", str(self.directory), "mailbox", words[0], "-u", "alice", *words[1:]]) == status
-        out: bytes = self._captured.readouterr().out
+        captured = self._captured.readouterr()
+        self.complaints: bytes = captured.err
+        out: bytes = captured.out
         return out
 
     @contextmanager
@@ -263,6 +268,40 @@ def test_move_format(site: Site) -> None:
     site.run("move-format", new)
     site.location = new
     assert site.seen() == before
+
+
+def test_move_format_of_an_account_in_use(site: Site) -> None:
+    """It waits for the sessions to end, then gives up, and says who can help; nothing is changed."""
+    before = site.seen()
+    new = f"maildir:{site.root}/home/Elsewhere"
+    with site.store() as store:
+        box = store.open("INBOX")
+        site.run("move-format", "--wait", "0.3", new, status=75)
+        assert b"mailserver kick alice" in site.complaints
+        box.append([NewMessage(content(5))])
+        site.run("list")
+        store.close(box)
+    assert len(site.seen()["INBOX"][2]) == len(before["INBOX"][2]) + 1
+    assert not (site.root / "home" / "Elsewhere").exists()
+
+
+def test_nobody_opens_an_account_that_is_moved(site: Site, tmp_path: Path) -> None:
+    """Whoever comes meanwhile is told to come back, and can, when it is over or its command was killed."""
+    directory = f"{site.root}/state/accounts/alice"
+    child = os.fork()
+    if child == 0:
+        with alone(directory, 30) as is_mine:
+            (tmp_path / "has-it").write_text(str(is_mine))
+            signal.pause()
+    try:
+        wait_for(lambda: (tmp_path / "has-it").exists(), "the child")
+        with pytest.raises(StoreFailure, match="worked on"), site.store():
+            pass
+        site.run("list", status=75)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert site.seen()
 
 
 def test_check_repairs(site: Site) -> None:
