@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-again compliance differential check lint type format render clients thunderbird bench install uninstall clean faults fuzz audit
+.PHONY: help run test test-again compliance differential check lint type format render clients thunderbird bench install uninstall clean faults soak fuzz audit
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,8 +69,12 @@ differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovec
 clients: ## install Debian's mail programs that the end-to-end tests drive (root)
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
 
-faults: $(STAMP_TEST) ## every fault of the store, at every system call (some minutes)
+faults: $(STAMP_TEST) ## every fault, at every system call, beside Postfix (an hour), and docs/FAULTS.md
 	@FAULTS=all $(BIN)/python -m pytest -q tests/faults
+	@$(BIN)/python -m tests.fault_table
+
+soak: $(STAMP_TEST) ## repeat every fault with new seeds until one fails
+	@while FAULTS=all $(BIN)/python -m pytest -q tests/faults; do :; done
 
 fuzz: $(STAMP) ## feed every grammar what breaks parsers, 20 s each: make fuzz TARGETS=imap_command SECONDS=600
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e '.[fuzz]'

@@ -14,7 +14,18 @@ ROOT = Path(mailserver.__file__).parent
 # From the bottom up; the parts of one row may import each other only where SIBLINGS says so.
 LAYERS = [
     {"envelope", "wire", "message"},
-    {"rights", "threads", "maillog", "tls", "dns", "prompt", "open_sessions", "rawlog", "service_endpoint"},
+    {
+        "rights",
+        "threads",
+        "maillog",
+        "tls",
+        "dns",
+        "prompt",
+        "descriptors",
+        "open_sessions",
+        "rawlog",
+        "service_endpoint",
+    },
     {"accounts", "tables", "store", "milter"},
     {"delivery"},
     {"queue"},

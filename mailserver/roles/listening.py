@@ -11,6 +11,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
+from mailserver.descriptors import Sparing
 from mailserver.prompt import make_prompt
 from mailserver.rights.listeners import CannotListen, listen_tcp
 from mailserver.roles.certificates import ExpiryWatch
@@ -99,7 +100,8 @@ class Ports:
         sockets = by_address(bound)
         for listener, served in zip(self._found, self._served, strict=True):
             taken = sockets[listener.address, listener.port]
-            port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, served)
+            sparing = Sparing(served, taken.fileno(), self._parts.warn("master"))
+            port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, sparing)
             make_prompt(port)
             self._ports.append(port)
         chains = partial(self._parts.chains, [listener.config for listener in self._found])

@@ -284,7 +284,7 @@ def on_a_terminal(
 def test_everybody_at_once(
     server: Server, partner: str, chance: random.Random, thorough: bool, verdict: Callable[[str], None]
 ) -> None:
-    """F30: the multiset of ids is what was put less what was deleted.
+    """F30, F35: the multiset of ids is what was put less what was deleted. imaptest is not in Debian 12.
 
     mail(1) has a crowd of its own. While it is open others may append, no more: on quit it writes its own
     copy and what lies beyond its old end, so whatever was expunged meanwhile does harm, by whomever. And with
