@@ -191,11 +191,23 @@ def _delete(acl: Acl, arguments: argparse.Namespace) -> Acl:
 
 def _change(change: Change, work: Work) -> int:
     acls, name = _acls(work), _name(work)
+    if work.has_many_owners and PUBLIC not in work.account.extra and work.arguments.action in ("set", "add"):
+        _check_is_owner(work)
     try:
         acls.update(work.account, name, lambda acl: change(acl, work.arguments))
     except BadAcl as error:
         raise CommandError(f"{work.arguments.mailbox}: {error}: nothing was changed", UNUSABLE) from error
     return _note(work, acls)
+
+
+def _check_is_owner(work: Work) -> None:
+    """Raises CommandError for a right of anybody else's: it would come to nothing."""
+    if work.arguments.identifier not in (str(OWNER), str(_own(work.account))):
+        raise CommandError(
+            f"{work.arguments.mailbox}: users of the system cannot share mailboxes with each other: "
+            "make it a mailbox of a public namespace (public_namespaces)",
+            UNUSABLE,
+        )
 
 
 def _note(work: Work, acls: AclFiles) -> int:

@@ -32,6 +32,7 @@ from mailserver.store.uidlist import read_small_file
 
 NAME: Final = "dovecot-acl"
 _LAYOUT_KEPT: Final = 60.0  # seconds for which a table that says where mail lies is not asked again
+UNREADABLE: Final = Acl()  # no other empty one is this one
 MOST_REMEMBERED: Final = 10_000  # files
 _Stamp = tuple[int, int, int]
 
@@ -103,7 +104,7 @@ class AclFiles:
         return {INBOX: True, **names} if layout.inbox else names
 
     def read(self, account: Account, name: str) -> Acl:
-        """The mailbox's ACL, empty where it has none. Raises StoreFailure where nobody knows."""
+        """The mailbox's ACL, empty where it has none, UNREADABLE where nobody can tell."""
         return self._read(self._path(account, name))
 
     def all(self, account: Account) -> Mapping[str, Acl]:
@@ -133,8 +134,10 @@ class AclFiles:
             return known[1]
         try:
             acl = parse_acl(read_small_file(path).decode("utf-8"))
-        except (OSError, UnicodeError, BadAcl) as error:
+        except OSError as error:
             return self._unreadable(path, error)
+        except (UnicodeError, BadAcl) as error:
+            acl = self._unreadable(path, error)  # told once
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
         self._known[path] = stamp, acl
@@ -142,7 +145,7 @@ class AclFiles:
 
     def _unreadable(self, path: str, error: Exception) -> Acl:
         self.warn(f"{path}: {error}: nobody but the owner has rights")
-        return Acl()
+        return UNREADABLE
 
     def update(self, account: Account, name: str, change: Callable[[Acl], Acl]) -> Acl:
         """The mailbox's ACL is what `change` made of it, durable. `name` "": the namespace's default.

@@ -20,7 +20,7 @@ from typing import Final
 
 from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.store.acl import ALL, NONE, OWNER, OWNER_KEEPS, Acl, Identifier, Kind, Person, Rights
-from mailserver.store.acl_files import AclFiles
+from mailserver.store.acl_files import UNREADABLE, AclFiles
 from mailserver.store.contract import (
     AccessDenied,
     AccountStore,
@@ -195,7 +195,10 @@ class SharingStore(AccountStore):
         if not place.is_public:
             return self._acls.read(place.account, place.name)
         default = self._acls.default(place.account)
-        return self._acls.read(place.account, place.name).over(default) if place.name else default
+        if not place.name or default is UNREADABLE:
+            return default
+        acl = self._acls.read(place.account, place.name)
+        return acl if acl is UNREADABLE else acl.over(default)
 
     def _rights(self, place: _Place) -> Rights:
         acl = self._acl(place)
@@ -347,7 +350,12 @@ class SharingStore(AccountStore):
         for account in self._sharers():
             prefix = self._prefix(account)
             assert prefix is not None
-            for name in (name for name, is_mailbox in self._acls.names(account).items() if is_mailbox):
+            try:
+                names = self._acls.names(account)
+            except StoreError as error:  # the own ones are listed all the same
+                self._acls.warn(f"{account.name}: {error}: not in the list of {self._person.name}")
+                continue
+            for name in (name for name, is_mailbox in names.items() if is_mailbox):
                 if prefix + name not in taken and "l" in self._rights(_Place(account, name, is_own=False)):
                     found[prefix + name] = True
         for name in list(found):
@@ -360,10 +368,15 @@ class SharingStore(AccountStore):
     def _sharers(self) -> Iterator[Account]:
         """Namespaces and accounts that may have something for this one."""
         yield from self._registry.public.values()
-        for user in self._registry.boxes.owners_for(self._person) if self._rules.shared_prefix else ():
-            account = self._registry.account(user)
-            if account is not None and account.name != self._account.name:
-                yield account
+        if not self._rules.shared_prefix:
+            return
+        try:
+            for user in self._registry.boxes.owners_for(self._person):
+                account = self._registry.account(user)
+                if account is not None and account.name != self._account.name:
+                    yield account
+        except StoreError as error:
+            self._acls.warn(f"{error}: {self._person.name} does not see what others share")
 
     def set_subscribed(self, name: str, subscribed: bool) -> None:
         """See `AccountStore.set_subscribed`; others' names stand in the account's own list."""

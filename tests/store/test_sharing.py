@@ -207,6 +207,44 @@ def test_good_prefixes() -> None:
     assert checked_prefix("Team mail/") == "Team mail/"
 
 
+def test_what_cannot_be_read_gives_no_rights(server: SharingServer) -> None:
+    """A damaged ACL does not fall back to the namespace's: it may have withheld what that grants."""
+    (alice,) = stores(server, "alice")
+    alice.create("Public/Box")
+    path = server.public_root / ".Box" / "dovecot-acl"
+    path.write_text("user=dave l\n")
+    for damaged in (path, server.public_root / "dovecot-acl"):
+        whole = damaged.read_bytes()
+        damaged.write_text("user=alice lr?\n")
+        with pytest.raises(NoSuchMailbox):
+            alice.open("Public/Box")
+        assert "Public/Box" not in [folder.name for folder in alice.folders()]
+        damaged.write_bytes(whole)
+    alice.close(alice.open("Public/Box"))
+    give(server, "INBOX", "owner lra\n")
+    Path(server.people["alice"].home, "Maildir", "dovecot-acl").write_text("user=alice\tl?\n")
+    alice.close(alice.open("INBOX"))
+
+
+def test_own_mailboxes_are_listed_whatever_becomes_of_others(server: SharingServer) -> None:
+    """An account whose mail cannot be read, or a lost index, hides what it shares and nothing else."""
+    alice, bob = stores(server, "alice", "bob")
+    alice.change_acl("INBOX", lambda acl: parse_acl("user=bob lr\n"))
+    assert "shared/alice/INBOX" in [folder.name for folder in bob.folders()]
+    maildir = Path(server.people["alice"].home, "Maildir")
+    maildir.rename(maildir.with_name("aside"))
+    maildir.write_text("")
+    assert next(folder.name for folder in bob.folders() if folder.is_personal) == "INBOX"
+    assert "not in the list of bob" in server.warnings[-1]
+    maildir.unlink()
+    maildir.with_name("aside").rename(maildir)
+    index = server.public_root.parent / "shared-mailboxes"
+    index.unlink()
+    index.mkdir()
+    assert next(folder.name for folder in bob.folders()) == "INBOX"
+    assert "does not see what others share" in server.warnings[-1]
+
+
 def test_into_another_namespace(server: SharingServer) -> None:
     """A mailbox stays in its namespace."""
     (alice,) = stores(server, "alice")
