@@ -82,7 +82,8 @@ class RelaySettings:
     None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
     verify, lowest version). `bind_addresses` has one address of a family at most. `generic` makes addresses
     that others know out of our own (smtp_generic_maps); it may block, and raise TableError. With `is_lmtp`
-    LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`.
+    LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`. Where it
+    `sends_xforward`, servers that know XFORWARD are told whose mail it is.
     """
 
     helo_name: str
@@ -101,6 +102,7 @@ class RelaySettings:
     limits: TimeLimits = field(default_factory=TimeLimits)
     is_lmtp: bool = False
     socket_directory: str = ""
+    sends_xforward: bool = False
 
 
 @dataclass(slots=True)
@@ -123,6 +125,11 @@ class Relay:
     def generic(self) -> Callable[[Address], Address] | None:
         """See `RelaySettings`."""
         return self._settings.generic
+
+    @property
+    def sends_xforward(self) -> bool:
+        """See `RelaySettings`."""
+        return self._settings.sends_xforward
 
     @property
     def is_lmtp(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
@@ -36,6 +37,8 @@ class RemoteTransport:
                 wire = self._on_the_wire(mail, None)
             else:
                 wire = await self._threads.run(self._on_the_wire, mail, relay.generic)
+            if relay.sends_xforward:
+                wire = replace(wire, client=_client(mail))
             return await relay.deliver(mail.nexthop, wire)
         except (TableError, TemporaryAccountFailure) as error:
             return [Outcome.deferred(str(error), "4.3.5", "none")] * len(mail.recipients)
@@ -88,3 +91,11 @@ def _as_it_is(address: Address) -> Address:
 
 def _remote(recipient: Recipient, change: Callable[[Address], Address]) -> RemoteRecipient:
     return RemoteRecipient(str(change(recipient.address)), recipient.notify, recipient.orcpt)
+
+
+def _client(mail: Outgoing) -> tuple[tuple[str, str], ...]:
+    """Whose mail it is, as XFORWARD says it."""
+    client = mail.envelope.client
+    known = {"NAME": client.name, "ADDR": client.address, "PROTO": client.protocol, "HELO": client.helo}
+    source = "REMOTE" if client.protocol else "LOCAL"
+    return (*known.items(), ("IDENT", mail.queue_id), ("SOURCE", source))

@@ -31,6 +31,8 @@ from mailserver.wire.smtp_reply import Reply, ReplyError, ReplyReader, parse_ext
 from mailserver.wire.smtp_stuffing import Stuffing
 
 PIECE: Final = 1 << 16  # octets of content read at a time
+_UNAVAILABLE: Final = "[UNAVAILABLE]"
+_ATTRIBUTES_AT_ONCE: Final = 2  # of XFORWARD: a line has 512 octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class TimeLimits:
     data_xfer: float = 180
     data_done: float = 600
     quit: float = 5  # nothing depends on the answer
+    xforward: float = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class RemoteRecipient:
 class Mail:
     """One message to send. `read(offset, length)` gives content with LF line ends, off the reactor.
 
-    Of a probe nothing is sent but the envelope: whether the recipients would be taken.
+    Of a probe nothing is sent but the envelope: whether the recipients would be taken. `client` are the
+    attributes for servers that know XFORWARD, where they are to be told.
     """
 
     sender: str  # "" is the null sender
@@ -73,6 +77,7 @@ class Mail:
     ret: str = ""
     envid: str = ""
     is_probe: bool = False
+    client: tuple[tuple[str, str], ...] = ()
 
 
 class SessionFailed(Exception):
@@ -333,6 +338,8 @@ class SmtpClient(ESMTPClient):
     async def deliver(self, mail: Mail) -> Sequence[Answer]:
         """The answer for each recipient, in order. Raises SessionFailed where none is known."""
         self._check_needs(mail)
+        if mail.client and "XFORWARD" in self.session.extensions:
+            await self._forward_client(mail.client)
         answers = await self._envelope(mail)
         if mail.is_probe:
             if answers and answers[0].command == "RCPT TO":
@@ -354,6 +361,14 @@ class SmtpClient(ESMTPClient):
                 "5.3.4",
                 is_permanent=True,
             )
+
+    async def _forward_client(self, client: Sequence[tuple[str, str]]) -> None:
+        """The server knows whose mail it is; what it says to that makes no difference. XFORWARD_README."""
+        offered = self.session.extensions["XFORWARD"].upper().split()
+        words = [f"{name}={encode_xtext(value) or _UNAVAILABLE}" for name, value in client if name in offered]
+        for start in range(0, len(words), _ATTRIBUTES_AT_ONCE):
+            line = " ".join(("XFORWARD", *words[start : start + _ATTRIBUTES_AT_ONCE]))
+            await self._ask(line, self.session.limits.xforward, "sending XFORWARD")
 
     async def _envelope(self, mail: Mail) -> list[Answer]:
         """MAIL and RCPT, all at once where the server can; the answer for each recipient."""

@@ -28,7 +28,7 @@ from mailserver.tables.table import Entry, Table, TableError
 from mailserver.threads import Threads
 from mailserver.tls import lowest_version
 
-_STAGES: Final = ("connect", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done")
+_STAGES: Final = ("connect", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done", "xforward")
 _LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 _FAMILIES: Final = {"all": {4, 6}, "ipv4": {4}, "ipv6": {6}}
 # Attributes of smtp_tls_policy_maps that this program has no choice in: its ciphers are the strong ones.
@@ -112,6 +112,7 @@ def relay_settings(
         generic=_generic(parts, config, client),
         limits=_time_limits(config, client),
         is_lmtp=is_lmtp,
+        sends_xforward=config.boolean(f"{client}_send_xforward_command"),
         socket_directory=config.string("queue_directory"),
     )
 

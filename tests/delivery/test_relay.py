@@ -137,6 +137,25 @@ class RelayTests(RelayTestCase):
 
         return self.run_test(test)
 
+    def test_filters_are_told_whose_mail_it_is(self) -> Any:
+        """smtp_send_xforward_command: what the server offers, in short lines, whatever it answers."""
+
+        async def test() -> None:
+            far = ExchangerFactory()
+            hop = f"[127.0.0.1]:{self.listen(far)}"
+            client = (("NAME", "c.test"), ("ADDR", ""), ("HELO", "a b"), ("IDENT", "4Q"))
+            await self.relay.deliver(hop, mail(client=client))
+            self.assertFalse(any(line.startswith(b"XFORWARD") for line in far.commands))
+            far = ExchangerFactory()
+            far.extensions.append("XFORWARD NAME ADDR HELO")
+            (outcome,) = await self.relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail(client=client))
+            self.assertEqual(outcome.status, Status.DELIVERED)
+            self.assertEqual(
+                far.commands[1:3], [b"XFORWARD NAME=c.test ADDR=[UNAVAILABLE]", b"XFORWARD HELO=a+20b"]
+            )
+
+        return self.run_test(test)
+
     def test_a_session_is_used_again(self) -> Any:
         """Several messages for one next hop share a connection."""
 

@@ -233,14 +233,12 @@ PARAMETERS: Final = (
         smtp_sasl_path =
         smtp_sasl_tls_verified_security_options = $smtp_sasl_tls_security_options
         smtp_send_dummy_mail_auth = no
-        smtp_send_xforward_command = no
         smtp_tls_connection_reuse = no
         smtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}
         smtp_tls_force_insecure_host_tlsa_lookup = no
         smtp_tlsrpt_enable = no
         smtp_tlsrpt_skip_reused_handshakes = yes
         smtp_tlsrpt_socket_name =
-        smtp_xforward_timeout = 300s
         tls_required_enable = yes
     """),
     *group(Kind.HARMLESS, "Limits or counts in a way that this program does not know; its own limits hold.", """
