@@ -1,9 +1,10 @@
 """One file of `maildrop`, from its first octet to a message in the queue. What of pickup(8) blocks.
 
 A file is removed after its message is durable in the queue: a crash in between repeats the message,
-and loses none. What cannot be a message, or may not be submitted by whom the file belongs to,
-goes to `corrupt`, with a warning, for an operator to look at. Anybody may write anything here, so
-nothing in a file is trusted, its name included, and only regular files with one name are opened.
+and loses none. What header_checks and their like refuse goes back to its sender. What cannot be a
+message, or may not be submitted by whom the file belongs to, goes to `corrupt`, with a warning, for an
+operator to look at. Anybody may write anything here, so nothing in a file is trusted, its name included,
+and only regular files with one name are opened.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
 
-from mailserver.envelope import Address, Envelope
+from mailserver.envelope import Address, Envelope, Outcome
 from mailserver.maillog import MailLog
 from mailserver.message.fields import format_date
 from mailserver.message.qualify import qualified_header
@@ -35,10 +36,12 @@ from mailserver.queue.file import QueueFile
 from mailserver.queue.identity import is_queue_id
 from mailserver.queue.incoming import IncomingMessage
 from mailserver.queue.milters import apply_changes, ask_about_local, milter_content
+from mailserver.queue.progress import outcome_record
 from mailserver.queue.submission import Submission, named
 
 STALE_SECONDS: Final = 86_400  # an unfinished file of that age was left by a command that was killed
 LARGEST_HEADER: Final = 1 << 20  # octets in which addresses are looked for
+_UNCHECKED: Final = CleanupRules(hopcount_limit=0, message_size_limit=0)
 _PIECE: Final = 1 << 16
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_OURS: Final = (errno.EACCES, errno.ELOOP, errno.EPERM, errno.ENXIO)
@@ -145,10 +148,7 @@ class Taking:
         except (Refused, Malformed) as problem:
             self._set_aside(name, path, str(problem))
         except ContentRefused as refusal:
-            if refusal.code < 500:
-                self._warn(name, f"{refusal.text}: will be tried again")
-            else:
-                self._set_aside(name, path, refusal.text)
+            self._warn(name, f"{refusal.text}: will be tried again")
         except OSError as error:
             if error.errno in _NOT_OURS:
                 self._set_aside(name, path, error.strerror or "")
@@ -182,7 +182,7 @@ class Taking:
         descriptor = os.open(path, _OPEN)
         try:
             drop = self._examined(descriptor)
-            message = self._commit(drop) if drop is not None else None
+            message = self._committed(drop) if drop is not None else None
         finally:
             os.close(descriptor)
         if drop is not None:
@@ -223,7 +223,39 @@ class Taking:
         head = os.pread(descriptor, LARGEST_HEADER, start)
         return _Drop(descriptor, uid, envelope, start, content_octets, checksum, head)
 
-    def _commit(self, drop: _Drop) -> QueueFile | None:
+    def _committed(self, drop: _Drop) -> QueueFile | None:
+        """The message in the queue, on its way back to its sender where its content is refused for good."""
+        try:
+            return self._commit(drop)
+        except ContentRefused as refusal:
+            if refusal.code < 500:
+                raise
+            return self._commit_refused(drop, refusal)
+
+    def _commit_refused(self, drop: _Drop, refusal: ContentRefused) -> QueueFile:
+        """The message as it is, in the queue, its recipients failed. cleanup(8), CLEANUP_FLAG_BOUNCE.
+
+        It is on hold until that is durable: at no crash is it delivered.
+        """
+        rules = replace(self._rules, cleanup=_UNCHECKED, milters=(), content_filter="", adds_copies=False)
+        unchecked = Taking(self._queue, rules, self._log, self._clock)
+        message = unchecked._commit(drop, is_held=True)
+        assert message is not None  # nothing discards it
+        outcome = Outcome.failed(refusal.text, refusal.dsn, relay="none")
+        recipients = message.accepted.envelope.recipients
+        try:
+            message.append([outcome_record(n, outcome) for n in range(len(recipients))], durable=True)
+            self._queue.move(message, State.INCOMING)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._queue.remove(message)  # the file is still there, and comes again
+            raise
+        for recipient in recipients:
+            line = f"{message.queue_id}: to=<{recipient.address}>, relay=none, delay=0, delays=0/0/0/0"
+            self._log.write("cleanup", f"{line}, dsn={refusal.dsn}, status=bounced ({refusal.text})")
+        return message
+
+    def _commit(self, drop: _Drop, is_held: bool = False) -> QueueFile | None:
         """The message in the queue; None where header_checks had it discarded."""
         fields, owner = drop_file.decode_envelope(drop.envelope), _user_name(drop.uid)
         submission = Submission(fields, drop.uid, owner, self._rules.my_origin)
@@ -251,7 +283,7 @@ class Taking:
         message.envelope = affected(
             message.envelope, findings.redirect, findings.bcc, findings.content_filter
         )
-        message.is_held = message.is_held or findings.hold
+        message.is_held = message.is_held or findings.hold or is_held
         committed = message.commit()
         self._log.write("pickup", f"{message.queue_id}: uid={drop.uid} from=<{submission.sender_text}>")
         self._log.write("cleanup", f"{message.queue_id}: message-id={cleanup.message_id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
@@ -15,15 +16,16 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from mailserver.envelope import Address
+from mailserver.envelope import Address, Status
 from mailserver.maillog import ListLog
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.drop_file import Malformed
-from mailserver.queue.file import QueueFile
+from mailserver.queue.file import QueueFile, load
 from mailserver.queue.pickup import SCAN_SECONDS, Pickup
+from mailserver.queue.progress import Progress
 from mailserver.queue.submission import Submission, extracted, named
 from mailserver.queue.taking import STALE_SECONDS, PickupRules, Taking, prepare
 from mailserver.threads import Inline
@@ -446,11 +448,10 @@ def test_modes_of_the_directory(tmp_path: Path, is_shared: bool, mode: int) -> N
 
 
 def test_header_checks_hold_for_local_mail_too(tmp_path: Path) -> None:
-    """HOLD, REDIRECT, DISCARD; REJECT sets aside; a table that cannot be read waits. The log is cleanup's."""
+    """HOLD, REDIRECT, DISCARD; a table that cannot be read waits. The log is cleanup's."""
     rules = {
         "Subject: hold": "HOLD why",
         "Subject: gone": "DISCARD",
-        "Subject: bad": "REJECT no",
         "Subject: to": "REDIRECT carol@example.org",
     }
     table = DictTable(rules)
@@ -460,11 +461,51 @@ def test_header_checks_hold_for_local_mail_too(tmp_path: Path) -> None:
     assert "/hold/" in place.take(to, content=b"Subject: hold\n\nx\n").path
     message = place.take(to, content=b"Subject: to\n\nx\n")
     assert [str(each.address) for each in message.accepted.envelope.recipients] == ["carol@example.org"]
-    for content in (b"Subject: gone\n\nx\n", b"Subject: bad\n\nx\n"):
-        assert place.taking.take(place.drop(to, content=content)) is None
-    assert os.listdir(place.maildrop) == []
-    assert len(place.set_aside()) == 1
+    assert place.taking.take(place.drop(to, content=b"Subject: gone\n\nx\n")) is None
+    assert os.listdir(place.maildrop) == [] and place.set_aside() == []
     assert any("discard: header Subject: gone from local; from=<" in line for _, line in place.log.lines)
     table.values = None
     assert place.taking.take(name := place.drop(to)) is None
     assert os.listdir(place.maildrop) == [name]
+
+
+def test_what_is_rejected_goes_back_to_its_sender(tmp_path: Path) -> None:
+    """cleanup(8): REJECT bounces local mail; its recipients have failed before anybody could deliver it."""
+    table = DictTable({"Subject: bad": "REJECT no such thing"})
+    place = Place(tmp_path, cleanup=CleanupRules(checks=CheckTables(header_checks=(table,))))
+    fields = ((b"sender", b"alice"), (b"recipient", b"bob"), (b"recipient", b"c@example.net"))
+    message = place.take(*fields, content=b"Subject: bad\n\nx\n")
+    assert "/incoming/" in message.path and os.listdir(place.maildrop) == [] and place.set_aside() == []
+    assert place.text(message).endswith(b"\nx\n") and b"Subject: bad\n" in place.text(message)
+    with open(message.path, "rb") as file:
+        loaded = load(message.queue_id, message.path, os.dup(file.fileno()), may_repair=False)
+    progress = Progress(loaded.accepted, loaded.records)
+    loaded.close()
+    assert progress.open_leaves() == [] and progress.unreported(Status.FAILED) == [0, 1]
+    assert [outcome.text for outcome in progress.outcomes if outcome] == ["no such thing"] * 2
+    lines = [text for service, text in place.log.lines if service == "cleanup"]
+    assert "reject: header Subject: bad from local; from=<alice@example.org> to=<bob@example.org>" in lines[0]
+    bounced = [line for line in lines if "status=bounced (no such thing)" in line]
+    assert (
+        len(bounced) == 2 and "to=<bob@example.org>, relay=none" in bounced[0] and "dsn=5.7.1" in bounced[0]
+    )
+
+
+def test_a_crash_in_a_rejection_delivers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a full disk: what was committed is on hold until it has failed; the file is taken again."""
+    table = DictTable({"Subject: bad": "REJECT"})
+    place = Place(tmp_path, cleanup=CleanupRules(checks=CheckTables(header_checks=(table,))))
+
+    def full(*unused: object, **also: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    name = place.drop((b"recipient", b"bob"), content=b"Subject: bad\n\nx\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(QueueFile, "append", full)
+        assert place.taking.take(name) is None
+    assert os.listdir(place.maildrop) == [name]
+    assert os.listdir(place.maildrop.parent / "incoming") == []
+    assert os.listdir(place.maildrop.parent / "hold") == []
+    again = place.taking.take(name)
+    assert again is not None and "/incoming/" in again.path
+    again.close()
