@@ -10,6 +10,7 @@ mail log (and its rotated predecessors), and from the queue.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from mailserver.config.read import ConfigError, read_config
 from mailserver.delivery.explain import Explanation as Plan
 from mailserver.delivery.explain import as_lines, as_values, explain
 from mailserver.delivery.lookups import LiveLookups
-from mailserver.delivery.plan import Step
+from mailserver.delivery.plan import LeafKind, Step
 from mailserver.dns import TemporaryLookupFailure
 from mailserver.envelope import Address
 from mailserver.maillog import ListLog
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         verdict = _verdict(arguments, config, parts) if arguments.client else None
         lookups = LiveLookups(parts.routing, parts.local_rules, local_agents(parts))
         plan = explain(_address(arguments.address), parts.routing, parts.local_rules, lookups)
+        _require_rights(plan)
         plan = _with_filter(_with_lines(plan, config), config, arguments.port)
     except ConfigError as error:
         raise CommandError(str(error)) from error
@@ -97,6 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
         lines = [*(_verdict_lines(verdict) if verdict is not None else ()), *as_lines(plan)]
         print("\n".join(lines))
     return 0
+
+
+def _require_rights(explanation: Plan) -> None:
+    """Raises CommandError where only this user's rights stand between us and the answer."""
+    leaves = explanation.plan.leaves if explanation.plan is not None else ()
+    reasons = [explanation.trouble, *(leaf.target for leaf in leaves if leaf.kind is LeafKind.PENDING)]
+    closed = next((reason for reason in reasons if reason.endswith(os.strerror(errno.EACCES))), "")
+    if closed and os.geteuid() != 0:
+        raise CommandError(f"{closed}: the server may read it, you may not: ask as root, or as its user")
 
 
 def _tell_history(arguments: argparse.Namespace, parts: Parts) -> int:
