@@ -2,8 +2,8 @@
 
 What is brought in keeps its date, flags and keywords, and its UIDs where the mailbox is empty and never
 gave one. A message that is there already (same content) is left out, so everything can be repeated.
-A backup is a tar of maildirs with dovecot-uidlist, and a snapshot of state.db, made of one moment's
-list of messages: other programs can read it, and `restore` brings back UIDs and modseqs too.
+A backup is a tar of maildirs with dovecot-uidlist, and of state.db, all of one moment (`store.moment`): other
+programs can read it, and `restore` brings back UIDs and modseqs too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mailserver.store.adopt import read_subscriptions
 from mailserver.store.contract import (
     Mailbox,
     MessageGone,
-    NoSuchMailbox,
 )
 from mailserver.store.layout import Kind, Layout
+from mailserver.store.moment import Moment, PastMailbox
 from mailserver.store.names import checked_name
 
 Register = Callable[..., argparse.ArgumentParser]
@@ -143,6 +143,16 @@ def _copies(mailbox: Mailbox, label: str) -> Iterator[archive.Copied]:
     progress.finish()
 
 
+def _as_it_was(moment: Moment, box: PastMailbox) -> Iterator[archive.Copied]:
+    """The messages of the mailbox at the moment; those that are gone for good are left out."""
+    progress = Progress(box.name, len(box.messages))
+    for message, content in moment.contents(box):
+        progress.advance()
+        if content is not None:
+            yield archive.Copied(message.uid, message.flags, message.internal_date, content)
+    progress.finish()
+
+
 def _export(work: Work) -> int:
     arguments = work.arguments
     with work.store() as store:
@@ -191,18 +201,21 @@ def _backup(work: Work) -> int:
     if getattr(arguments, "everybody", False) and not arguments.directory:
         raise CommandError("-A writes one file per account: say where with -d DIR", 64)
     with work.store() as store:
+        moment = Moment(store)
         tar = archive.TarWriter(work.output, time.time())
-        tar.add(f"{name}/state.db", store.snapshot())
+        tar.add(f"{name}/state.db", moment.state)
         subscribed = b"".join(b"%b\n" % _levels(each) for each in store.subscriptions())
         tar.add(f"{name}/Maildir/subscriptions", b"V\t2\n\n" + subscribed)
-        count = 0
-        for folder in store.folders():
-            if folder.selectable:
-                try:
-                    count += _write_maildir(tar, f"{name}/Maildir", store, folder.name)
-                except NoSuchMailbox:
-                    continue  # deleted meanwhile
+        count = sum(
+            archive.write_maildir(
+                tar, f"{name}/Maildir", box.name, box.uidvalidity, box.uidnext, _as_it_was(moment, box)
+            )
+            for box in moment.mailboxes
+        )
         tar.close()
+    gone = sum(len(box.messages) for box in moment.mailboxes) - count
+    if gone:
+        print(f"{name}: {gone} messages were expunged meanwhile, and are gone", file=sys.stderr)
     print(f"{name}: {count} messages backed up", file=sys.stderr)
     return 0
 

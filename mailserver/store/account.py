@@ -35,6 +35,7 @@ from mailserver.store.contract import (
     Quota,
     StoreError,
     StoreFailure,
+    Uid,
 )
 from mailserver.store.folders import folders_of, make_directories
 from mailserver.store.format import MailboxFormat
@@ -469,6 +470,18 @@ class FileAccountStore(AccountStore):
             *(f"cache.db: {text}: dropped" for text in self._cache.check()),
             *(f"text.db: {text}: dropped" for text in self._texts.index.check()),
         ]
+
+    def maildirs(self) -> Sequence[str]:
+        """The directories of the mailboxes that are maildirs. *Blocking.*"""
+        with self._faults():
+            kinds = {INBOX: self._layout.inbox_kind}
+            names = [folder.name for folder in self.folders() if folder.selectable]
+            chosen = [name for name in names if kinds.get(name, self._layout.kind) is Kind.MAILDIR]
+            return [self._layout.inbox if name == INBOX else self._folders.path(name) for name in chosen]
+
+    def places_of(self, key: str) -> Sequence[tuple[str, Uid]]:
+        """Mailbox and UID of each message that the format knows by that key. *Blocking*, and slow."""
+        return self._state.places_of(key)
 
     def snapshot(self) -> bytes:
         """state.db as it is at this moment."""

@@ -645,6 +645,13 @@ class State:
         )
         return [row[0] for row in rows]  # type: ignore[misc]
 
+    def places_of(self, key: str) -> Sequence[tuple[str, Uid]]:
+        """Mailbox and UID of each message that has that key."""
+        return self._read(  # type: ignore[return-value]
+            "SELECT name, uid FROM message JOIN mailbox ON mailbox.id=message.mailbox WHERE key=?",
+            (_storable(key),),
+        )
+
     def usage(self) -> tuple[int, int]:
         """Octets and messages of all mailboxes that were ever opened."""
         ((octets, messages),) = self._read("SELECT coalesce(sum(size), 0), count(*) FROM message")
