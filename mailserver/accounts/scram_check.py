@@ -30,6 +30,7 @@ from mailserver.accounts.source import Credential
 
 # Nobody's: no proof fits.
 _NO_KEY: Final = bytes(32)
+_NOBODYS: Final = str(Verifier(Challenge(bytes(SALT_OCTETS), ITERATIONS), _NO_KEY, _NO_KEY))
 
 
 class ScramCheck:
@@ -107,12 +108,14 @@ class ScramCheck:
     def _verifier(self, name: str, credential: Credential | None) -> Verifier:
         """The account's verifier, else nobody's. It takes the same steps, and as long, for every name."""
         nobodys = self._nobodys(name)
-        if credential is not None:
-            nobodys = Verifier(self.challenge_of(credential), _NO_KEY, _NO_KEY)
         may_login = credential is not None and credential.account.may_login
         known, stored = (credential.name, credential.stored) if credential and may_login else ("", "")
-        enrolled = self._database.verifier(known, _digest(stored))
-        return read_verifier(stored) or read_verifier(enrolled or "") or nobodys
+        own = Verifier(self._own_challenge(known or name), _NO_KEY, _NO_KEY)
+        kept = self._database.verifier(known, _digest(stored))
+        enrolled = read_verifier(kept or _NOBODYS)
+        if credential is None:
+            return nobodys
+        return read_verifier(stored) or (enrolled if kept else None) or own
 
     def _nobodys(self, name: str) -> Verifier:
         """One that looks like somebody's; where passwords of accounts are verifiers, like one of those."""
