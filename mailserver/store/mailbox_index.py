@@ -57,6 +57,11 @@ _Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expung
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
 
 
+# A named tuple of a tuple's items, at the price of a plain one.
+_message: Final[Callable[[tuple[Uid, Flags, Modseq, int]], Message]] = partial(tuple.__new__, Message)
+_known_message: Final[Callable[[tuple[str, str, Flags]], Known]] = partial(tuple.__new__, Known)
+
+
 @dataclass
 class Change:
     """What one transaction does. Its modseq is given by `_change`."""
@@ -142,11 +147,10 @@ class MailboxIndex(Mailbox):
             if is_damaged:
                 self._start_again("its state contradicts itself", may_adopt=False)
                 return
-        flags = [message.flags for message in self.messages.values()]
-        known = [Known(key, place, each) for (_, key, place, *_), each in zip(rows, flags, strict=True)]
         self._log_floor = self.highest_modseq
         count, _, token = row.token.partition("|")
-        self._format.load(known, token if count == str(len(rows)) else "")  # rows are missing: look again
+        is_whole = count == str(len(rows))  # else rows are missing: look again
+        self._format.load(self._known(), token if is_whole else "")
         mark = self._format.foreign_mark()
         if mark and mark != self._state.foreign_mark(self._id):
             self._take_over(mark)
@@ -257,20 +261,21 @@ class MailboxIndex(Mailbox):
         self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
 
     def _show(self, rows: Sequence[MessageTuple]) -> None:
-        messages, places, keys = {}, {}, {}
-        for uid, key, place, flags, modseq, date, size in rows:
-            messages[uid] = Message(uid, decode_flags(flags), modseq, date)
-            keys[uid] = key
-            places[uid] = place
-            if size is not None:
-                self._sizes[uid] = size
-        self._keys.update(keys)
-        self._uid_of.update(zip(keys.values(), keys, strict=True))
-        self._places.update(places)
-        self.messages.update(messages)
-        self.uids.extend(messages)
-        self._count([message.flags for message in messages.values()], 1)
-        self._uid_sum += sum(messages)
+        """The rows are in memory: by columns, since there may be a hundred thousand."""
+        if not rows:
+            return
+        uids, keys, places, texts, modseqs, dates, sizes = zip(*rows, strict=True)
+        flags = [*map(decode_flags, texts)]
+        self._keys.update(zip(uids, keys, strict=True))
+        self._uid_of.update(zip(keys, uids, strict=True))
+        self._places.update(zip(uids, places, strict=True))
+        self._sizes.update((uid, size) for uid, size in zip(uids, sizes, strict=True) if size is not None)
+        self.messages.update(
+            zip(uids, map(_message, zip(uids, flags, modseqs, dates, strict=True)), strict=True)
+        )
+        self.uids.extend(uids)
+        self._count(flags, 1)
+        self._uid_sum += sum(uids)
 
     # Faults.
 
@@ -306,8 +311,12 @@ class MailboxIndex(Mailbox):
 
     def _reload_format(self) -> None:
         """The format learns anew what the index knows; all is scanned at the next poll."""
-        known = [Known(self._keys[uid], self._places[uid], self.messages[uid].flags) for uid in self.uids]
-        self._format.load(known, "")
+        self._format.load(self._known(), "")
+
+    def _known(self) -> Sequence[Known]:
+        """All messages as the format gets them."""
+        keys, places, messages = self._keys, self._places, self.messages
+        return [_known_message((keys[uid], places[uid], messages[uid].flags)) for uid in self.uids]
 
     # Changes.
 

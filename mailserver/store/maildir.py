@@ -112,11 +112,9 @@ class MaildirFormat(MailboxFormat):
         self._forget()
         self._token = token
         self._keywords.refresh()
-        for message in known:
-            self._places[message.key] = message.place
-            self._flags[message.key] = message.flags
-            if message.place.startswith("new/"):
-                self._in_new.add(message.key)
+        self._places = {key: place for key, place, _ in known}
+        self._flags = {key: flags for key, _, flags in known}
+        self._in_new = {key for key, place, _ in known if place[:4] == "new/"}
 
     def adopted(self) -> Adopted:
         """See `MailboxFormat.adopted`."""

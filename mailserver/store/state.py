@@ -558,7 +558,7 @@ class State:
             " WHERE mailbox=? AND modseq>? ORDER BY uid",
             (identity, above),
         )
-        if all(row[1].__class__ is row[2].__class__ is str for row in rows):
+        if {type(row[1]) for row in rows} | {type(row[2]) for row in rows} <= {str}:
             return rows
         return [(row[0], _restored(row[1]), _restored(row[2]), *row[3:]) for row in rows]
 
