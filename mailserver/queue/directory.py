@@ -38,7 +38,7 @@ from enum import Enum
 from typing import Final
 
 from mailserver.envelope import Envelope
-from mailserver.queue.file import COMPLETE, INCOMPLETE, QueueFile, is_locked, load, lock
+from mailserver.queue.file import COMPLETE, INCOMPLETE, QueueFile, is_locked, load, lock, look
 from mailserver.queue.identity import QueueIds, is_queue_id
 from mailserver.queue.incoming import IncomingMessage
 from mailserver.queue.record import HEADER_SIZE, INCOMPLETE_HEADER, Accepted, Damaged
@@ -361,7 +361,8 @@ class QueueDirectory:
     def listing(self, states: tuple[State, ...] = MESSAGE_STATES) -> Iterator[Listed]:
         """Every complete message, oldest id first within a state, read without taking a lock. *Blocking.*
 
-        The reader closes each `Listed.message`. Files that vanish or are damaged are left out.
+        The reader closes each `Listed.message`. Files that vanish, or whose envelope is damaged, are left
+        out; content is not looked at.
         """
         for state in states:
             for queue_id in sorted(filter(is_queue_id, os.listdir(os.path.join(self.path, state.value)))):
@@ -376,7 +377,7 @@ class QueueDirectory:
         with contextlib.suppress(OSError, Damaged):
             descriptor = os.open(path, _READ)
             if os.fstat(descriptor).st_mode & stat.S_IXUSR:
-                message = load(queue_id, path, descriptor, may_repair=False)
+                message = look(queue_id, path, descriptor)
                 return Listed(state, is_locked(descriptor), message)
         if descriptor >= 0:
             os.close(descriptor)

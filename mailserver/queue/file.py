@@ -160,12 +160,22 @@ def load(queue_id: str, path: str, descriptor: int, may_repair: bool = True) -> 
     The caller closes the descriptor where this raises.
     """
     length, checksum = decode_header(read_exactly(descriptor, HEADER_SIZE, 0))
+    if content_checksum(descriptor, length) != checksum:
+        raise Damaged("its content does not fit its checksum")
+    return _with_records(queue_id, path, descriptor, length, may_repair)
+
+
+def look(queue_id: str, path: str, descriptor: int) -> QueueFile:
+    """As `load`, of a file that is not locked and stays as it is; its content is neither read nor checked."""
+    length, _ = decode_header(read_exactly(descriptor, HEADER_SIZE, 0))
+    return _with_records(queue_id, path, descriptor, length, may_repair=False)
+
+
+def _with_records(queue_id: str, path: str, descriptor: int, length: int, may_repair: bool) -> QueueFile:
     journal_start = HEADER_SIZE + length
     size = os.fstat(descriptor).st_size
     if size < journal_start:
         raise Damaged("it is shorter than its header says")
-    if content_checksum(descriptor, length) != checksum:
-        raise Damaged("its content does not fit its checksum")
     journal = read_exactly(descriptor, size - journal_start, journal_start) if size > journal_start else b""
     records, used = decode_records(journal)
     if not records:

@@ -187,6 +187,23 @@ def test_damaged_files_are_set_aside_and_the_rest_delivered(tmp_path: Path) -> N
     assert len(world.lines("is damaged")) == len(damages)
 
 
+def test_a_listing_reads_envelopes_alone(tmp_path: Path) -> None:
+    """Header line and records, not the content, whose damage shows when the message is opened."""
+    world = World(tmp_path)
+    message = world.commit("alice@example.org")
+    data = Path(message.path).read_bytes()
+    offset, length = message.content_offset, message.content_length
+    message.close()
+    Path(message.path).write_bytes(data[:offset] + b"\0" * length + data[offset + length :])
+    (listed,) = world.queue.listing()
+    assert listed.message.accepted.envelope == envelope("alice@example.org")
+    assert listed.message.content_length == length
+    listed.message.close()
+    with pytest.raises(Damaged):
+        world.queue.open(message.queue_id)
+    assert list(world.queue.listing()) == []
+
+
 def test_a_torn_last_record_does_not_count(tmp_path: Path) -> None:
     """A crash while the journal grows costs that record only."""
     world = World(tmp_path)
