@@ -190,6 +190,10 @@ class GuardedMailbox(Mailbox):
         """See `Mailbox.read`."""
         return self._read_now().read(uid)
 
+    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
+        """See `Mailbox.read_batch`."""
+        return self._read_now().read_batch(uids, most)
+
     def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
         """See `Mailbox.sizes`."""
         return self._read_now().sizes(uids)
