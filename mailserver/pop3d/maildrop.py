@@ -26,14 +26,13 @@ from mailserver.store.contract import (
     SEEN,
     AccountStore,
     Mailbox,
-    MessageGone,
     StoreMode,
     StoreRegistry,
     Uid,
 )
 
 _READ_AHEAD: Final = 262_144  # octets read before they are asked for, in all
-_MESSAGES_AHEAD: Final = 16
+_MESSAGES_AHEAD: Final = 64
 
 
 class MaildropInUse(Exception):
@@ -165,12 +164,13 @@ class Maildrop:
             self._registry.close(self._store)
 
     def _answer(self, number: int) -> bytes:
-        content = self._read(number)
-        return b"+OK %d octets\r\n%b" % (len(content), multiline(content))
+        return _whole_answer(self._read(number))
 
     def _read(self, number: int) -> bytes:
+        return self._shown(self._inbox.read(self.uids[number - 1]))
+
+    def _shown(self, content: bytes) -> bytes:
         """The message as this client may see it. RFC 6856 §2.1."""
-        content = self._inbox.read(self.uids[number - 1])
         return content if self.takes_utf8 else downgraded(content)
 
     def _read_ahead(self, number: int) -> None:
@@ -178,15 +178,19 @@ class Maildrop:
         self._ahead.clear()
         if number != self._last_read + 1:
             return
-        room = _READ_AHEAD
+        room, wanted = _READ_AHEAD, {}
         for following in range(number + 1, min(number + _MESSAGES_AHEAD, len(self.uids)) + 1):
             room -= self.size(following)
             if room < 0:
-                return
-            try:
-                self._ahead[following] = self._answer(following)
-            except MessageGone:
-                continue  # told when it is asked for
+                break
+            wanted[self.uids[following - 1]] = following
+        _, contents = self._inbox.read_batch([*wanted], _READ_AHEAD)
+        for uid, content in contents.items():  # of one that is gone the client hears when it asks
+            self._ahead[wanted[uid]] = _whole_answer(self._shown(content))
+
+
+def _whole_answer(content: bytes) -> bytes:
+    return b"+OK %d octets\r\n%b" % (len(content), multiline(content))
 
 
 def open_maildrop(registry: StoreRegistry, account: Account, marks_seen: bool = True) -> Maildrop:
