@@ -14,6 +14,7 @@ Two mailboxes' locks are always taken in one order, that of `id`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
@@ -301,9 +302,12 @@ class IndexedMailbox(MailboxIndex):
     def _copy_elsewhere(self, uids: Sequence[Uid], target: Mailbox, keep: Keep) -> Sequence[tuple[Uid, Uid]]:
         with self.lock:
             copied = [uid for uid in uids if uid in self.messages]
+            _, contents = self.read_batch(copied, sys.maxsize)
+            if len(contents) < len(copied):
+                raise MessageGone("One of the messages is gone")  # all or none
+            known = self.messages
             messages = [
-                NewMessage(self.read(uid), keep(self.messages[uid].flags), self.messages[uid].internal_date)
-                for uid in copied
+                NewMessage(contents[uid], keep(known[uid].flags), known[uid].internal_date) for uid in copied
             ]
         append = target._append if isinstance(target, IndexedMailbox) else target.append
         return list(zip(copied, append(messages), strict=True))
