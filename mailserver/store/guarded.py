@@ -198,10 +198,6 @@ class GuardedMailbox(Mailbox):
         """See `Mailbox.sizes`."""
         return self._read_now().sizes(uids)
 
-    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
-        """See `Mailbox.read_batch`."""
-        return self._read_now().read_batch(uids, most)
-
     def expunged_message(self, uid: Uid) -> Message | None:
         """See `Mailbox.expunged_message`."""
         return self._readable().expunged_message(uid)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.store import state as state_module
+from mailserver.store import state_database
 from mailserver.store.contract import FLAGGED, Mailbox, Modseq, StoreFailure, Uid
 from mailserver.store.state import State, decode_flags, encode_flags
 from tests.store.contract_suite import FIRST, SECOND, append, contents, flags
@@ -120,7 +121,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """A newer release's state is not touched; the old release says so."""
     State(str(tmp_path)).close()
     db = sqlite3.connect(tmp_path / "state.db")
-    db.execute(f"PRAGMA user_version={state_module.SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA user_version={state_database.SCHEMA_VERSION + 1}")
     db.close()
     with pytest.raises(StoreFailure, match="newer"):
         State(str(tmp_path))
