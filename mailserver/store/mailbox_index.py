@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import threading
 from bisect import bisect_left
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,21 +23,18 @@ from zlib import crc32
 
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
-    DELETED,
-    SEEN,
     SYSTEM_FLAGS,
     Changes,
     Flags,
-    Mailbox,
     MailboxReplaced,
     MailboxStatus,
-    Message,
     Modseq,
     OverQuota,
     StoreFailure,
     Uid,
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
+from mailserver.store.mailbox_memory import MailboxMemory
 from mailserver.store.quota import QuotaKeeper
 from mailserver.store.state import (
     Figures,
@@ -50,15 +47,10 @@ from mailserver.store.state import (
 )
 from mailserver.store.text_builder import TextBuilder
 
-_REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
-_REMEMBERED_MESSAGES: Final = 1000  # expunged ones, for sessions that still count them
-_FEW: Final = 50  # removals that are cheaper one by one
-_Logged = tuple[Modseq, Sequence[Uid], Sequence[Uid]]  # modseq, changed, expunged
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
 
 
-# A named tuple of a tuple's items, at the price of a plain one.
-_message: Final[Callable[[tuple[Uid, Flags, Modseq, int]], Message]] = partial(tuple.__new__, Message)
+# As `Known(*…)`, at the price of a plain tuple.
 _known_message: Final[Callable[[tuple[str, str, Flags]], Known]] = partial(tuple.__new__, Known)
 
 
@@ -76,7 +68,7 @@ class Change:
         return bool(self.added or self.flags or self.expunged)
 
 
-class MailboxIndex(Mailbox):
+class MailboxIndex(MailboxMemory):
     """The half of `Mailbox` that knows: what is there, what others changed, who listens.
 
     `users` counts those that have it open, `is_watched` says whether it is watched; see `OpenMailboxes`.
@@ -92,11 +84,11 @@ class MailboxIndex(Mailbox):
         texts: TextBuilder | None = None,
         quota: QuotaKeeper | None = None,
     ) -> None:
+        super().__init__()
         self.name = name
         self.users = 0
         self.is_watched = False
         self.lock = threading.RLock()
-        self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
         self._format = form
         self._state = state
         self._cache = cache
@@ -104,31 +96,19 @@ class MailboxIndex(Mailbox):
         self._texts = texts
         self._quota = quota
         self._is_searched: bool | None = None  # None: not asked yet
-        self._listeners: list[Callable[[], None]] = []
         self._replaced = False
         self._state_version = -1
         self._unwritten: dict[str, Flags] = {}
         self._moved: dict[Uid, str] = {}  # places that wait for a token
         self._token: str | None = None
-        self._expunged: dict[Uid, Message] = {}  # the last few
-        self._counted: tuple[int, int] | None = None  # unseen and deleted messages, where they were asked for
         self._kept_token = ""
         self._kept_figures: tuple[Modseq, int | None] | None = None  # modseq and size of those in state.db
-        self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
-        self._empty()
         with self.lock, self._faults():
             self._open()
 
     def _empty(self) -> None:
-        self.messages: dict[Uid, Message] = {}
-        self.uids: list[Uid] = []
-        self._uid_sum = 0
-        self._keys: dict[Uid, str] = {}
-        self._uid_of: dict[str, Uid] = {}
-        self._places: dict[Uid, str] = {}
-        self._sizes: dict[Uid, int] = {}
+        super()._empty()
         self._new_sizes: dict[Uid, int] = {}  # not in state.db yet
-        self._counted = None
 
     # Opening.
 
@@ -260,23 +240,6 @@ class MailboxIndex(Mailbox):
         self.keywords: list[bytes] = list(keywords)
         self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
 
-    def _show(self, rows: Sequence[MessageTuple]) -> None:
-        """The rows are in memory: by columns, since there may be a hundred thousand."""
-        if not rows:
-            return
-        uids, keys, places, texts, modseqs, dates, sizes = zip(*rows, strict=True)
-        flags = [*map(decode_flags, texts)]
-        self._keys.update(zip(uids, keys, strict=True))
-        self._uid_of.update(zip(keys, uids, strict=True))
-        self._places.update(zip(uids, places, strict=True))
-        self._sizes.update((uid, size) for uid, size in zip(uids, sizes, strict=True) if size is not None)
-        self.messages.update(
-            zip(uids, map(_message, zip(uids, flags, modseqs, dates, strict=True)), strict=True)
-        )
-        self.uids.extend(uids)
-        self._count(flags, 1)
-        self._uid_sum += sum(uids)
-
     # Faults.
 
     @contextmanager
@@ -392,9 +355,7 @@ class MailboxIndex(Mailbox):
         self._hide(change.expunged)
         if change.uids:
             self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
-        self._log.append((modseq, (*change.flags, *change.uids), tuple(change.expunged)))
-        self.highest_modseq = modseq  # last: whoever sees it finds what it stands for in the log
-        self._tell()
+        self._log_change(modseq, (*change.flags, *change.uids), tuple(change.expunged))
         if change.uids:
             self._keep_up_texts()
 
@@ -407,42 +368,16 @@ class MailboxIndex(Mailbox):
         if self._is_searched:
             self._texts.want(self)
 
-    def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
-        known = self.messages
-        self._count([known[uid].flags for uid in flags], -1)
-        self._count(flags.values(), 1)
-        for uid, new in flags.items():
-            known[uid] = Message(uid, new, modseq, known[uid].internal_date)
-
-    def _count(self, flags: Collection[Flags], sign: int) -> None:
-        """Messages with these flags came (1) or went (-1)."""
-        if self._counted is not None:
-            unseen, deleted = _counts(flags)
-            self._counted = self._counted[0] + sign * unseen, self._counted[1] + sign * deleted
-
     def _hide(self, uids: Sequence[Uid]) -> None:
-        if not uids:
-            return
-        self.uids = _without(self.uids, uids)
-        self._expunged |= {
-            uid: self.messages[uid] for uid in uids[-_REMEMBERED_MESSAGES:] if uid in self.messages
-        }
-        while len(self._expunged) > _REMEMBERED_MESSAGES:
-            del self._expunged[next(iter(self._expunged))]
-        self._count([message.flags for uid in uids if (message := self.messages.get(uid)) is not None], -1)
-        for uid in uids:
-            if self.messages.pop(uid, None) is not None:
-                self._uid_sum -= uid
-            self._uid_of.pop(self._keys.pop(uid, ""), None)
-            for known in (self._places, self._sizes, self._moved):
-                known.pop(uid, None)
-        self._cache.forget(self.mailbox_id, uids)
-        if self._texts is not None:
-            self._texts.index.forget(self.mailbox_id, uids)
-
-    def expunged_message(self, uid: Uid) -> Message | None:
-        """See `Mailbox.expunged_message`."""
-        return self._expunged.get(uid)
+        """As `MailboxMemory._hide`; nor is anything kept of the messages elsewhere."""
+        if uids:
+            super()._hide(uids)
+            for uid in uids:
+                self._moved.pop(uid, None)
+                self._new_sizes.pop(uid, None)
+            self._cache.forget(self.mailbox_id, uids)
+            if self._texts is not None:
+                self._texts.index.forget(self.mailbox_id, uids)
 
     def _catch_up(self) -> None:
         """What other processes committed to state.db is in memory. Raises MailboxReplaced."""
@@ -466,9 +401,8 @@ class MailboxIndex(Mailbox):
         for uid, _, _, flags, number, *_ in changed:
             self._change_shown({uid: decode_flags(flags)}, number)
         self._hide(expunged)
-        self._log.append((row.modseq, [message[0] for message in changed], expunged))
-        self.uidnext, self.highest_modseq = row.uidnext, row.modseq
-        self._tell()
+        self.uidnext = row.uidnext
+        self._log_change(row.modseq, [message[0] for message in changed], expunged)
 
     def _absorb(
         self,
@@ -541,43 +475,9 @@ class MailboxIndex(Mailbox):
             self._state.add_keywords(self._id, len(self.keywords), new)
             self._spell_from([*self.keywords, *new])
 
-    # Listeners.
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.subscribe`."""
-        with self._listening:
-            self._listeners = [*self._listeners, listener]
-
-    def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.unsubscribe`."""
-        with self._listening:
-            self._listeners = [other for other in self._listeners if other != listener]
-
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
-
     def changes_since(self, modseq: Modseq) -> Changes:
         """See `Mailbox.changes_since`."""
-        highest = self.highest_modseq
-        if modseq >= highest:
-            return Changes(highest)
-        log = list(self._log)
-        if not self._remembers(log, modseq):
-            return self._old_changes(modseq)
-        changed: set[Uid] = set()
-        expunged: set[Uid] = set()
-        for number, uids, gone in reversed(log):
-            if number <= modseq:
-                break
-            if number <= highest:
-                changed.update(uids)
-                expunged.update(gone)
-        return Changes(highest, sorted(changed - expunged), sorted(expunged))
-
-    def _remembers(self, log: Sequence[_Logged], modseq: Modseq) -> bool:
-        floor = self._log_floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
-        return modseq >= floor
+        return self._recent_changes(modseq) or self._old_changes(modseq)
 
     def _old_changes(self, modseq: Modseq) -> Changes:
         messages = sorted(self.messages.copy().items())
@@ -665,14 +565,6 @@ class MailboxIndex(Mailbox):
                 self.mailbox_id,
             )
 
-    def _counts(self) -> tuple[int, int]:
-        if self._counted is None:
-            self._counted = _counts([message.flags for message in self.messages.values()])
-        return self._counted
-
-    def _octets(self) -> int | None:
-        return sum(self._sizes.values()) if len(self._sizes) == len(self.uids) else None
-
     def needs_settling(self) -> bool:
         """Whether `settle` would do anything. Blocks for nothing."""
         is_waiting = self._unwritten or self._new_sizes or self._moved or self._token is not None
@@ -696,28 +588,9 @@ class MailboxIndex(Mailbox):
         return Change(token=token)
 
 
-def _counts(flags: Collection[Flags]) -> tuple[int, int]:
-    """How many messages with these flags are unseen, and how many deleted."""
-    sets = Counter(flags).items()  # few
-    return sum(n for each, n in sets if SEEN not in each), sum(n for each, n in sets if DELETED in each)
-
-
 def _row(uid: Uid, found: Found, flags: Flags, modseq: Modseq) -> MessageTuple:
     text = encode_flags(flags)
     return (uid, found.key, found.place, text, modseq, found.internal_date, found.size)
-
-
-def _without(uids: list[Uid], gone: Sequence[Uid]) -> list[Uid]:
-    """A new list; readers may hold the old one."""
-    if len(gone) > _FEW:
-        leaving = set(gone)
-        return [uid for uid in uids if uid not in leaving]
-    left = uids.copy()
-    for uid in gone:
-        position = bisect_left(left, uid)
-        if left[position : position + 1] == [uid]:
-            del left[position]
-    return left
 
 
 def _adopted_uids(added: Sequence[Found]) -> Iterator[Uid]:

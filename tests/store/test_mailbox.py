@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.store import mailbox_index
+from mailserver.store import mailbox_memory
 from mailserver.store import state as state_module
 from mailserver.store.contract import (
     FLAGGED,
@@ -191,7 +191,7 @@ def test_old_changes_are_answered_from_the_state(
     harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the memory of changes, and beyond that of expunges. RFC 7162 §3.2.5.2."""
-    monkeypatch.setattr(mailbox_index, "_REMEMBERED_CHANGES", 2)
+    monkeypatch.setattr(mailbox_memory, "_REMEMBERED_CHANGES", 2)
     monkeypatch.setattr(state_module, "EXPUNGES_KEPT", 2)
     box = harness.crash().open("INBOX")
     append(box, *[FIRST] * 12)
