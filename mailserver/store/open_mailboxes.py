@@ -235,10 +235,15 @@ class OpenMailboxes:
             return None
         try:
             box = self._boxes.get(name)
-            if box is None or not box.is_current():
+            if box is None or not box.lock.acquire(blocking=False):
+                return None
+            try:
+                figures = box.figures(with_size) if box.is_current() else None
+            finally:
+                box.lock.release()
+            if figures is None or (with_size and figures.size is None):
                 return None
             self._boxes.move_to_end(name)
-            figures = box.figures(with_size)
-            return None if with_size and figures.size is None else figures
+            return figures
         finally:
             self._lock.release()
