@@ -25,12 +25,27 @@ def named_messages(
         key, count = message.digest, counts.get(message.digest, 1)
         if names := reusable.get(message.digest):
             key = names.popleft()
-        while key in named or key in taken:
-            count += 1
+        if key in named or key in taken:
+            count = _free_number(message.digest, count, named, taken)
             key = f"{message.digest}#{count}"
         counts[message.digest] = count
         named[key] = message
     return named
+
+
+def _free_number(digest: str, above: int, *names: Container[str]) -> int:
+    """The number of a key that is in none of `names`, in few steps however many equal messages there are."""
+
+    def is_taken(number: int) -> bool:
+        return any(f"{digest}#{number}" in each for each in names)
+
+    low, high = above, above + 1
+    while is_taken(high):
+        low, high = high, 2 * high - above
+    while high - low > 1:  # low is taken, or the start; high is free
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_taken(middle) else (low, middle)
+    return high
 
 
 def _keys_of_equals(known: Iterable[str]) -> dict[str, deque[str]]:
