@@ -54,7 +54,10 @@ class Pam:
             "password": None if password is None else password.decode("latin-1"),
             "address": address,
         }
-        answer = self._answer(json.dumps(question))
+        try:
+            answer = self._answer(json.dumps(question))
+        except OSError as error:
+            raise TemporaryAccountFailure(f"pam({self._service}): {error}") from error
         status, phase = answer["status"], answer["phase"]
         if status in (_SUCCESS, *_REFUSALS):
             return bool(status == _SUCCESS)

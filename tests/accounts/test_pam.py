@@ -134,3 +134,6 @@ def test_without_such_a_library_it_is_temporary(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("mailserver.accounts.pam._CHILD", "/no/such/file")
     with pytest.raises(TemporaryAccountFailure, match=r"pam\(x\): a module ended with status 2"):
         Pam("x").admits("alice", b"x", "")
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with pytest.raises(TemporaryAccountFailure, match=r"pam\(x\): .*No such file"):
+        Pam("x").admits("alice", b"x", "")
