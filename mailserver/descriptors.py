@@ -19,18 +19,16 @@ _SAY_EVERY: Final = 60.0  # seconds
 class Sparing:
     """A factory that makes no protocol while no more than RESERVE descriptors are left.
 
-    `descriptor` is any open one. `warn` hears of it once a minute.
+    `warn` hears of it once a minute.
     """
 
     def __init__(
         self,
         factory: Any,
-        descriptor: int,
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._factory = factory
-        self._descriptor = descriptor
         self._warn = warn
         self._clock = clock
         self._said = -_SAY_EVERY
@@ -52,7 +50,7 @@ class Sparing:
         """The lowest free number tells how many are in use, as long as none is closed in between."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         try:
-            free = os.dup(self._descriptor)
+            free = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError:
             return True
         os.close(free)

@@ -100,7 +100,7 @@ class Ports:
         sockets = by_address(bound)
         for listener, served in zip(self._found, self._served, strict=True):
             taken = sockets[listener.address, listener.port]
-            sparing = Sparing(served, taken.fileno(), self._parts.warn("master"))
+            sparing = Sparing(served, self._parts.warn("master"))
             port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, sparing)
             make_prompt(port)
             self._ports.append(port)
