@@ -60,7 +60,7 @@ format: $(STAMP_TEST) ## lay the code out
 render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters' declarations
 	@$(BIN)/python -m mailserver.config.render --write
 
-compliance: $(STAMP_TEST) ## run the suite and write docs/COMPLIANCE.md: RFC section, test, result
+compliance: $(STAMP_TEST) ## run the tests that cite an RFC and write docs/COMPLIANCE.md: RFC section, test, result
 	@$(BIN)/python -m pytest -q -p tests.compliance
 
 differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovecot

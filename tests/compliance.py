@@ -2,7 +2,8 @@
 
 A pytest plugin, loaded by `make compliance` only. A test cites a section in its docstring, or in the
 comments of the transcript that it plays, as `RFC 5321 §4.5.4.1`; what the docstring of a module cites, all
-of its tests hold up, in one row of the file's name. Tests with parameters make one row.
+of its tests hold up, in one row of the file's name. Tests with parameters make one row. Those that nothing
+cites are left out of the run.
 """
 
 from __future__ import annotations
@@ -91,14 +92,22 @@ class Compliance:
         self.outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._rows_of: dict[str, tuple[str, str]] = {}  # of a test and of its file
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        silent = []
         for item in items:
             self._rows_of[item.nodeid] = _row(item), _file(item)
-            for citation in citations(_cited_by(item)):
+            cited = citations(_cited_by(item))
+            for citation in cited:
                 self.rows[citation].add(_row(item))
             module = item.getparent(pytest.Module)
-            for citation in citations(getattr(module and module.obj, "__doc__", None) or ""):
+            cited_by_file = citations(getattr(module and module.obj, "__doc__", None) or "")
+            for citation in cited_by_file:
                 self.rows[citation].add(_file(item))
+            if not cited and not cited_by_file:
+                silent.append(item)
+        config.hook.pytest_deselected(items=silent)
+        gone = set(silent)
+        items[:] = [item for item in items if item not in gone]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.failed:
