@@ -96,7 +96,7 @@ class Ports:
         self._served = [served for _, served in made]
 
     def open(self, bound: Bound) -> None:
-        """Every listener's socket is served. They stay the caller's: the reactor has duplicates."""
+        """Every listener's socket is served. They stay the caller's, to be kept open until after `leave`."""
         sockets = by_address(bound)
         for listener, served in zip(self._found, self._served, strict=True):
             taken = sockets[listener.address, listener.port]

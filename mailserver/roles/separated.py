@@ -363,14 +363,11 @@ class _Server:
 
         async def begin() -> None:
             """Who comes is served; said again at the end of the generation before."""
-            if self.bound:
+            if not doors:
                 doors.append(SessionDoor(parts, threads, reactor, penalties))
                 if self.site.auth is not None:
                     auths.append(AuthListener(parts, reactor, self.site.auth, logins))
                 ports.open(self.bound)
-                for _, taken in self.bound:
-                    taken.close()
-                self.bound = []
 
         async def retire() -> None:
             for door in doors:
@@ -378,6 +375,8 @@ class _Server:
             for auth in auths:
                 auth.leave()
             await ports.leave()
+            for _, taken in self.bound:
+                taken.close()
             self._front_passage.released.give()
             await ports.ended()
             process.stop()
