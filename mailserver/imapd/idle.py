@@ -6,8 +6,9 @@ below the hints, and a line now and then keeps network paths open and finds dead
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from mailserver.imapd.replies import Rejection, Reply, ok
@@ -33,15 +34,25 @@ async def idle(session: Session, arguments: Nothing) -> Reply:
 class _Watch:
     """Tells what happens, one change after the other, until stopped."""
 
+    __slots__ = (
+        "_done",
+        "_has_more",
+        "_is_stopped",
+        "_is_telling",
+        "_poll",
+        "_session",
+        "_spoke",
+        "_stopping",
+    )
+    _poll: Any
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._is_telling = self._is_stopped = self._has_more = False
         self._stopping: Deferred[None] | None = None
         self._done: Deferred[bytes] = Deferred()
         self._spoke = session.service.reactor.seconds()
-        self._poll = LoopingCall(self._look)
-        self._poll.clock = session.service.reactor
-        self._poll.start(session.settings.poll_interval, now=False)
+        self._poll_later()
 
     def until(self, line: Deferred[bytes]) -> Deferred[bytes]:
         """The client's line, or the fault that ends the session."""
@@ -54,7 +65,7 @@ class _Watch:
         """Nothing more is told; what was being told is finished."""
         self._is_stopped = True
         self._session.listen()
-        self._poll.stop()
+        self._poll.cancel()
         if self._is_telling:
             self._stopping = Deferred()
             await self._stopping
@@ -67,7 +78,12 @@ class _Watch:
         if not self._done.called:
             self._done.errback(failure)
 
+    def _poll_later(self) -> None:
+        interval = self._session.settings.poll_interval
+        self._poll = self._session.service.reactor.callLater(interval, self._look)
+
     def _look(self) -> None:
+        self._poll_later()
         settings = self._session.settings
         now = self._session.service.reactor.seconds()
         if 0 < settings.idle_notify_interval <= now - self._spoke:

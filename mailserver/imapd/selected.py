@@ -62,12 +62,12 @@ class Selected:
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.contexts: list[KeptSearch] = []
-        self.own: set[int] = set()  # UIDs that the session itself made, where NOTIFY needs them
+        self.own: frozenset[int] = frozenset()  # UIDs that the session itself made, where NOTIFY needs them
         self.keywords_told: tuple[tuple[bytes, ...], Rights] | None = None
         self._has_recent = recent_from != NEVER_RECENT
         self._recent = [(int(recent_from), 2**32)]
         self._told: dict[Uid, Modseq] = {}
-        self._gone: set[int] = set()
+        self._gone: frozenset[int] = frozenset()
         self._take_list()
         self._recent_told = self.recent_count
 
@@ -195,7 +195,7 @@ class Selected:
         options: SyncOptions,
     ) -> None:
         known = self._next
-        self._gone.update(uid for uid in changes.expunged if uid < known and self.number(uid))
+        self._gone |= {uid for uid in changes.expunged if uid < known and self.number(uid)}
         if options.may_expunge:
             self._tell_expunged(output, options.with_vanished)
         if fresh:
@@ -217,7 +217,7 @@ class Selected:
             self.uids = array("I", [uid for uid in self.uids if uid not in vanished])
             if self.recent_count != self._recent_told:
                 self._tell_recent(output)
-        self._gone.clear()
+        self._gone = frozenset()
 
     def _add(self, fresh: Sequence[Uid], output: Output) -> None:
         self.uids.extend(fresh)

@@ -36,7 +36,7 @@ async def select(session: Session, command: Select) -> Reply:
     if command.name_fault:
         raise Refusal(command.name_fault, b"CANNOT")
     if command.with_condstore:
-        session.enabled.add("CONDSTORE")
+        session.enabled |= {"CONDSTORE"}
     selected = await _open(session, command)
     session.select(selected)
     _describe(session, selected)
@@ -191,7 +191,7 @@ async def enable(session: Session, command: Enable) -> Reply:
     for name in dict.fromkeys(fresh):
         if name in ("CONDSTORE", "QRESYNC"):
             session.enable_condstore()
-        session.enabled.add(name)
+        session.enabled |= {name}
     if session.is_rev2 and session.selected is not None:
         session.selected.forget_recent()
     session.output.line(b" ".join((b"* ENABLED", *(_EXTENSIONS[name] for name in dict.fromkeys(fresh)))))

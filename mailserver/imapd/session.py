@@ -91,7 +91,7 @@ class Session:
         self.output = output
         self.next_line = next_line
         self.counts = Counts()
-        self.enabled: set[str] = set()
+        self.enabled: frozenset[str] = frozenset()
         self.current_tag = b""  # of the command at work, for ESEARCH
         self.selected: Selected | None = None
         self.watch: Watching | None = None  # NOTIFY's
@@ -190,7 +190,7 @@ class Session:
     def enable_condstore(self) -> None:
         """CONDSTORE is in force; where it was not, the client learns the modseq. RFC 7162 §3.1.2."""
         if "CONDSTORE" not in self.enabled:
-            self.enabled.add("CONDSTORE")
+            self.enabled |= {"CONDSTORE"}
             if self.selected is not None:
                 self.output.line(b"* OK [HIGHESTMODSEQ %d] Highest" % self.selected.modseq)
 
@@ -225,7 +225,7 @@ class Session:
     def made(self, name: str, uids: Iterable[int]) -> None:
         """This session itself put the messages into the mailbox of that name."""
         if self.watch is not None and self.selected is not None and self.selected.mailbox.name == name:
-            self.selected.own.update(uids)
+            self.selected.own |= set(uids)
 
     async def check_rights(self) -> None:
         """A command begins: what others changed about the user's rights is known."""
