@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mailserver.store.contract import StoreFailure
+from mailserver.store.shared_files import share_file
 
 _PAUSE: Final = 0.2  # seconds
 
@@ -73,7 +74,14 @@ def alone(directory: str, patience: float) -> Iterator[bool]:
 
 def _opened(directory: str, name: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(os.path.join(directory, name), flags, 0o600)
+    descriptor = os.open(os.path.join(directory, name), flags, 0o600)
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            share_file(descriptor, directory)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _locked(descriptor: int, how: int) -> bool:
