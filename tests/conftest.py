@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,10 +20,16 @@ settings.register_profile("usual", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "usual")
 
 LEFT_OUT: dict[str, int] = {}
+SERVERS_RUN_IN = {"differential", "end_to_end", "faults", "hostile", "seed"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*programs): left out where a program, or root, is missing")
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    """It starts servers: such files come first, so that none is left to one process at the end."""
+    return not SERVERS_RUN_IN.isdisjoint(item.path.parts)
 
 
 def _is_there(need: str) -> bool:
@@ -34,6 +41,8 @@ def _is_there(need: str) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _is_one_of_several(config):
+        items.sort(key=_takes_long, reverse=True)
     if os.environ.get("CI"):
         return
     kept = []
@@ -48,6 +57,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(kept) != len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def _is_one_of_several(config: pytest.Config) -> bool:
+    """This process was started by `pytest --numprocesses` to run a part of the tests."""
+    return hasattr(config, "workeroutput")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _is_one_of_several(session.config):
+        session.config.workeroutput["left_out"] = LEFT_OUT
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    LEFT_OUT.update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

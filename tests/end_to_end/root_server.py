@@ -6,6 +6,7 @@ own are never touched; the mail spool, homes and state lie in one temporary dire
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -234,9 +235,12 @@ class RootServer:
 
 
 def children(pid: int) -> list[tuple[int, str]]:
-    """Pid and name of each child process."""
-    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [(int(child), Path(f"/proc/{child}/comm").read_text().strip()) for child in pids]
+    """Pid and name of each child process that has not ended meanwhile."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append((int(child), Path(f"/proc/{child}/comm").read_text().strip()))
+    return found
 
 
 def status(pid: int) -> Mapping[str, str]:

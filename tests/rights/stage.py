@@ -173,7 +173,10 @@ class Stage:
         }
 
     def note_pid(self, name: str) -> None:
-        Path(f"{self.directory}/{name}.pid").write_text(str(os.getpid()))
+        # Whole or not there: a reader would find a file that is being written empty.
+        new = Path(f"{self.directory}/{name}.new")
+        new.write_text(str(os.getpid()))
+        new.rename(f"{self.directory}/{name}.pid")
 
     def front(self) -> None:
         self.note_pid("front")

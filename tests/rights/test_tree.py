@@ -88,7 +88,7 @@ class Tree:
 
     def pid(self, role: str) -> int:
         path = self.directory / f"{role}.pid"
-        wait_for(lambda: path.exists() and path.read_text())
+        wait_for(path.exists)
         return int(path.read_text())
 
     def kill(self, role: str) -> int:
