@@ -132,20 +132,26 @@ class ServerTls:
         minimum: str = "TLSv1.2",
         warn: Callable[[str], None] = lambda text: None,
         named: Callable[[str], ServerTls | None] = lambda name: None,
+        prepare: Callable[[SSL.Context], None] = lambda context: None,
     ) -> None:
-        """`named` finds another one for the name that a client asks for (SNI, RFC 6066 §3)."""
+        """`named` finds another one for the name that a client asks for (SNI, RFC 6066 §3).
+
+        `prepare` is given each new context, and may raise CertificateError.
+        """
         self._service = service
         self._stamp = stamp
         self._read = read
         self._minimum = minimum
         self._warn = warn
         self._named = named
+        self._prepare = prepare
         self._seen = self._warned = stamp()
         self._context = self._make()
 
     def _make(self) -> SSL.Context:
         context = make_context(self._read(), self._service, self._minimum)
         context.set_tlsext_servername_callback(self._choose)
+        self._prepare(context)
         return context
 
     def _choose(self, connection: SSL.Connection) -> None:

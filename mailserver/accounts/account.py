@@ -71,3 +71,9 @@ class PasswordCheck(Protocol):
         Takes as long for an unknown user as for a wrong password.
         Raises TemporaryAccountFailure where the data base cannot be read.
         """
+
+    def vouched(self, name: str, origin: Origin = NOWHERE) -> Account | None:
+        """The account of somebody who has proved his name otherwise, where it may log in; else None.
+
+        Raises TemporaryAccountFailure where the data base cannot be read.
+        """

@@ -92,6 +92,11 @@ class SourcePasswordCheck:
             return credential.account if credential.authority.verify(password, origin) else None
         return credential.account if self._is_right(credential, password) else None
 
+    def vouched(self, name: str, origin: Origin = NOWHERE) -> Account | None:
+        """See `PasswordCheck.vouched`."""
+        credential = self.credential(name)
+        return credential.account if credential is not None and self.is_open(credential, origin) else None
+
     def takes_password_of(self, credential: Credential) -> bool:
         """Whether the account's own password counts."""
         is_usable = bool(credential.stored) and credential.account.may_login

@@ -29,6 +29,7 @@ def attempt_message(attempt: Attempt) -> Message:
     return {
         **asdict(attempt),
         "password": to_text(attempt.password),
+        "certificates": [to_text(each) for each in attempt.certificates],
         "proof": proof and {"message": to_text(proof.message), "client_proof": to_text(proof.client_proof)},
     }
 
@@ -39,7 +40,9 @@ def attempt_from(message: Message) -> Attempt:
         peer = Peer(**message["peer"])
         password, said = to_octets(message["password"]), message["proof"]
         proof = said and Proof(to_octets(said["message"]), to_octets(said["client_proof"]))
-        attempt = Attempt(**{**message, "password": password, "peer": peer, "proof": proof or None})
+        shown = tuple(to_octets(each) for each in message["certificates"])
+        decoded = {"password": password, "peer": peer, "proof": proof or None, "certificates": shown}
+        attempt = Attempt(**{**message, **decoded})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("no attempt") from error
     texts = (attempt.service, attempt.mechanism, attempt.name, attempt.session, peer.address)

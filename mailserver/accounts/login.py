@@ -20,6 +20,7 @@ from mailserver.accounts.scram import Challenge, Proof
 from mailserver.accounts.throttle import Network, is_within
 
 PASSWORD_MECHANISMS: Final = ("PLAIN", "LOGIN")
+EXTERNAL: Final = "EXTERNAL"  # the client's certificate says who it is: RFC 4422 Appendix A
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("::ffff:127.0.0.0/104"))
 
 
@@ -59,7 +60,7 @@ class Attempt:
     """One try to log in. `service` is imap, pop3 or smtp; `mechanism` as it is logged.
 
     `session` is the short id that ties the log lines of one connection together. SCRAM has a `proof`
-    and no password.
+    and no password, EXTERNAL neither; `certificates` are what the client showed, where they may count.
     """
 
     service: str
@@ -69,6 +70,7 @@ class Attempt:
     peer: Peer
     session: str
     proof: Proof | None = None
+    certificates: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,15 @@ class Logins(Protocol):
         """What a SCRAM client of that name is told, whoever it is. Never fails, as `login`."""
 
 
-def offered(mechanisms: Sequence[str], is_tls: bool) -> tuple[str, ...]:
-    """The SASL mechanisms to announce: under TLS, SCRAM with channel binding stands before SCRAM."""
+def offered(mechanisms: Sequence[str], is_tls: bool, has_certificate: bool = False) -> tuple[str, ...]:
+    """The SASL mechanisms to announce: under TLS, SCRAM with channel binding stands before SCRAM.
+
+    EXTERNAL is for a client that showed a good certificate.
+    """
     names: list[str] = []
     for name in mechanisms:
+        if name == EXTERNAL and not has_certificate:
+            continue
         if is_tls and name.startswith("SCRAM-"):
             names.append(f"{name}-PLUS")
         names.append(name)

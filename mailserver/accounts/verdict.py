@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.accounts.account import Account, Origin, PasswordCheck, TemporaryAccountFailure
-from mailserver.accounts.login import Attempt, Refused
+from mailserver.accounts.certificate_logins import CertificateLogins, NotProved
+from mailserver.accounts.login import EXTERNAL, Attempt, Refused
 from mailserver.accounts.scram import Challenge
 from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.throttle import Throttle
@@ -50,15 +51,24 @@ def is_allowed_from(account: Account, address: str) -> bool:
 
 
 class Judge:
-    """Answers attempts. Safe to use from any thread. Without `scram` no proof is right."""
+    """Answers attempts. Safe to use from any thread. Without `scram` no proof is right.
+
+    Without `certificates` those of clients prove nothing.
+    """
 
     def __init__(
-        self, check: PasswordCheck, throttle: Throttle, log: MailLog, scram: ScramCheck | None = None
+        self,
+        check: PasswordCheck,
+        throttle: Throttle,
+        log: MailLog,
+        scram: ScramCheck | None = None,
+        certificates: CertificateLogins | None = None,
     ) -> None:
         self._check = check
         self.throttle = throttle
         self._log = log
         self._scram = scram
+        self._certificates = certificates
 
     def challenge(self, name: str) -> Challenge | Refused:
         """What a SCRAM client of that name is told. Blocking; never raises."""
@@ -77,7 +87,11 @@ class Judge:
         if not self.throttle.may_check(address, name):
             return Verdict(Refused(temporary=True, reason="too many attempts of this place wait"), 0.0)
         try:
+            attempt = self._with_certificate(attempt)
+            name = attempt.name.lower()
             account, signature = self._verify(attempt)
+        except NotProved as problem:
+            return self._wrong(attempt, name, str(problem))
         except TemporaryAccountFailure as failure:
             return self._temporary(attempt, str(failure))
         except Exception as error:  # P5: our own bug is a temporary answer, with its cause in the log
@@ -88,8 +102,17 @@ class Judge:
             return self._wrong(attempt, name, "allow_nets does not admit this address")
         return Verdict(account, self.throttle.succeeded(address, name), signature)
 
+    def _with_certificate(self, attempt: Attempt) -> Attempt:
+        if self._certificates is not None:
+            return self._certificates.applied(attempt)
+        if attempt.mechanism == EXTERNAL:
+            raise NotProved("client certificates are not configured")
+        return attempt
+
     def _verify(self, attempt: Attempt) -> tuple[Account | None, bytes]:
         origin = Origin(attempt.service, attempt.peer.address)
+        if attempt.mechanism == EXTERNAL:
+            return self._check.vouched(attempt.name, origin), b""
         if attempt.proof is None:
             return self._check.verify(attempt.name, attempt.password, origin), b""
         verified = None if self._scram is None else self._scram.verify(attempt.name, attempt.proof, origin)

@@ -21,7 +21,7 @@ from mailserver.config.syntax import Setting, referenced_names
 OUR_COMMANDS: Final = frozenset({"smtpd", "pop3d", "imapd"})
 RETRIEVAL: Final = frozenset({"imap", "imaps", "pop3", "pop3s", "none"})
 # Dovecot's protocols that are other services than retrieval.
-MECHANISMS: Final = ("plain", "login", "scram-sha-256", "scram-sha-256-plus")
+MECHANISMS: Final = ("plain", "login", "scram-sha-256", "scram-sha-256-plus", "external")
 OTHER_PROTOCOLS: Final = frozenset({"lmtp", "submission", "sieve"})
 
 

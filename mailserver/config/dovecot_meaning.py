@@ -78,7 +78,7 @@ def _top_level(setting: Setting, settings: dict[str, Setting], warnings: list[st
         name, value = "disable_plaintext_auth", "no" if value == "yes" else "yes"
     if name == "auth_username_format" and re.sub(r"\s", "", value) == "%{user|lower}":
         value = "%Lu"
-    if name in ("ssl_cert", "ssl_key"):
+    if name in ("ssl_ca", "ssl_cert", "ssl_key"):
         value = value.removeprefix("<").strip()
     parameter = PARAMETERS.get(name)
     if name in _PLACE or (parameter is not None and parameter.source != "postfix"):

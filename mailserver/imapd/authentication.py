@@ -1,7 +1,8 @@
 """From LOGIN or AUTHENTICATE to a name and a password, or to a proof of one.
 
 Who may log in is `accounts.login.Logins`' question. RFC 3501 §6.2, RFC 4616 (PLAIN),
-RFC 4959 (initial responses), RFC 5802 (SCRAM); the LOGIN mechanism as old clients speak it.
+RFC 4959 (initial responses), RFC 5802 (SCRAM), RFC 4422 Appendix A (EXTERNAL); the LOGIN
+mechanism as old clients speak it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.accounts.login import Granted, Refused
+from mailserver.accounts.login import EXTERNAL, Granted, Refused
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.wire.imap_arguments import ImapSyntaxError
@@ -25,7 +26,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]  # the client's line after `+ ` and th
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the client claims. `mechanism` as it is logged."""
+    """What the client claims. `mechanism` as it is logged. EXTERNAL: "" is whoever the certificate says."""
 
     name: str
     password: bytes
@@ -47,6 +48,9 @@ async def from_authenticate(command: Authenticate, ask: Ask) -> Credentials:
         if response is None:
             response = await _ask(ask, b"")
         return _plain(response)
+    if command.mechanism == EXTERNAL:
+        identity = command.initial
+        return Credentials(_name(await _ask(ask, b"") if identity is None else identity), b"", EXTERNAL)
     if command.mechanism == "LOGIN":
         name = command.initial or await _ask(ask, b"Username:")
         return Credentials(_name(name), await _ask(ask, b"Password:"), "LOGIN")

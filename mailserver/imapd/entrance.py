@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.certificate_logins import Shown
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
 from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
+from mailserver.client_certificates import Chain
 from mailserver.imapd import capability
 from mailserver.imapd.authentication import Ask, Credentials, by_scram, from_authenticate, from_login
 from mailserver.imapd.journal import Journal
@@ -38,14 +40,16 @@ class Entrance:
         registry: StoreRegistry,
         journal: Journal,
         bindings: Callable[[], Mapping[str, bytes]],
+        certificates: Callable[[], Chain],
     ) -> None:
-        """`bindings` are those of the connection's TLS at the moment."""
+        """`bindings` and `certificates` are those of the connection's TLS at the moment."""
         self.is_open = True
         self._service = service
         self._logins = logins
         self._registry = registry
         self._journal = journal
         self._bindings = bindings
+        self._shown = Shown(service.settings.certificates, certificates)
         self.transcript: Transcript | None = None  # of the session, where an administrator wants one
 
     def capabilities(self, has_tls: bool) -> bytes:
@@ -56,7 +60,9 @@ class Entrance:
     def _mechanisms(self) -> tuple[str, ...]:
         """Those that this client may use now."""
         settings = self._service.settings
-        return offered(settings.mechanisms, self._journal.peer.is_tls) if self._may_log_in else ()
+        if not self._may_log_in:
+            return ()
+        return offered(settings.mechanisms, self._journal.peer.is_tls, bool(self._shown.name))
 
     @property
     def _may_log_in(self) -> bool:
@@ -91,11 +97,12 @@ class Entrance:
             attempted = partial(self._journal.attempted, mechanism=mechanism)
             return await by_scram(dialogue, command.arguments, ask, attempted)
         said = await _credentials(command, ask)
-        self._journal.attempted(said.name, mechanism)
+        self._journal.attempted(said.name or self._shown.name, mechanism)
         return await self._logins.login(self._attempt(mechanism, said.name, said.password))
 
     def _attempt(self, mechanism: str, name: str = "", password: bytes = b"") -> Attempt:
-        return Attempt("imap", mechanism, name, password, self._journal.peer, self._journal.id)
+        peer, shown = self._journal.peer, self._shown.chain
+        return Attempt("imap", mechanism, name, password, peer, self._journal.id, certificates=shown)
 
     def _refusal(self, refused: Refused) -> Exception:
         if refused.temporary:

@@ -21,15 +21,17 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail.imap4 import IMAP4Server
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Logins, Peer, peer_of
+from mailserver.client_certificates import Chain, peer_certificates
 from mailserver.imapd import capability
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
 from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
@@ -57,6 +59,7 @@ LONGEST_ANSWER: Final = 12_288  # octets of a line that answers `+`
 _INTERNAL_ERROR: Final = Reply(b"NO", b"Internal error occurred; the server's log has it.", b"SERVERBUG")
 
 
+@implementer(IHandshakeListener)
 class ImapServer(IMAP4Server):
     """One connection. Built by `factory.ImapFactory`."""
 
@@ -80,7 +83,9 @@ class ImapServer(IMAP4Server):
         self._sessions = sessions
         self._logged_in = logged_in or LoggedIn()
         self._journal = Journal(log, service.reactor, service.settings)
-        self._entrance = Entrance(service, logins, registry, self._journal, self._bindings)
+        self._entrance = Entrance(
+            service, logins, registry, self._journal, self._bindings, self._certificates
+        )
         self._session: Session | None = None
         self._resumed: tuple[Account, Preamble] | None = None
         self._bad_commands = 0
@@ -117,6 +122,20 @@ class ImapServer(IMAP4Server):
             self._start(self._resume(*self._resumed))
             return
         self._journal.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+        if not self._waits_for_certificate:
+            self._greet()
+
+    @property
+    def _waits_for_certificate(self) -> bool:
+        """Whether the capabilities in the greeting depend on what the handshake brings."""
+        return self._journal.peer.is_tls and self._service.settings.certificates is not None
+
+    def handshakeCompleted(self) -> None:
+        """See `IHandshakeListener`: the client has shown its certificate, if it has one."""
+        if self._waits_for_certificate and not self._output.octets:
+            self._greet()
+
+    def _greet(self) -> None:
         greeting = public_text(self._service.settings.greeting)
         self._output.line(b"* OK [CAPABILITY %b] %b" % (self._capabilities(), greeting))
         self._output.flush()
@@ -490,6 +509,9 @@ class ImapServer(IMAP4Server):
 
     def _bindings(self) -> Mapping[str, bytes]:
         return channel_bindings(self.transport)
+
+    def _certificates(self) -> Chain:
+        return peer_certificates(self.transport)
 
     async def _ask(self, challenge: bytes) -> bytes:
         self._output.line(b"+ " + challenge)

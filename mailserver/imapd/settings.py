@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mailserver.accounts.certificate_logins import CertificateLogins
 from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.accounts.throttle import Network
 
@@ -30,6 +31,7 @@ class ImapSettings:
     allow_plaintext: bool = False
     trusted_networks: Sequence[Network] = ()
     mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
+    certificates: CertificateLogins | None = None  # clients are asked for theirs, and what they are worth
     login_timeout: float = 180
     idle_timeout: float = 1800
     idle_notify_interval: float = 120

@@ -1,7 +1,7 @@
 """From USER and PASS, or AUTH, to a name and a password, or to a proof of one.
 
 Who may log in is `accounts.login.Logins`' question. RFC 1939 §7, RFC 5034 (AUTH),
-RFC 4616 (PLAIN), RFC 5802 (SCRAM); LOGIN as old clients speak it.
+RFC 4616 (PLAIN), RFC 5802 (SCRAM), RFC 4422 Appendix A (EXTERNAL); LOGIN as old clients speak it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mailserver.accounts.login import Granted, Refused
+from mailserver.accounts.login import EXTERNAL, Granted, Refused
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.wire.scram import ScramSyntaxError
 
@@ -27,7 +27,10 @@ class AuthenticationAborted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the client claims. `mechanism` as it is logged; USER and PASS are PLAIN, as in Dovecot."""
+    """What the client claims. `mechanism` as it is logged; USER and PASS are PLAIN, as in Dovecot.
+
+    EXTERNAL: "" is whoever the certificate says.
+    """
 
     name: str
     password: bytes
@@ -38,6 +41,8 @@ async def from_auth(mechanism: str, initial: bytes | None, ask: Ask) -> Credenti
     """The credentials that AUTH's dialogue gives. Raises AuthenticationAborted. RFC 5034 §4."""
     if mechanism == "PLAIN":
         return _plain(_decoded(await ask(b"") if initial is None else initial))
+    if mechanism == EXTERNAL:
+        return Credentials(name_of(_decoded(await ask(b"") if initial is None else initial)), b"", EXTERNAL)
     name = _decoded(await ask(b"Username:") if initial is None else initial)
     return Credentials(name_of(name), _decoded(await ask(b"Password:")), "LOGIN")
 

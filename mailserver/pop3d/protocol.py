@@ -30,10 +30,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.certificate_logins import Shown
 from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered, peer_of
 from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
+from mailserver.client_certificates import peer_certificates
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.authentication import (
@@ -103,6 +105,7 @@ class Pop3Server(POP3):
         self._record = ConnectionRecord(log, secrets.token_urlsafe(9), settings.logout_format)
         self._started = reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
+        self._shown = Shown(settings.certificates, lambda: peer_certificates(self.transport))
         self._user: bytes | None = None
         self._takes_utf8 = False
         self._maildrop: Maildrop | None = None
@@ -356,7 +359,7 @@ class Pop3Server(POP3):
 
     @property
     def _mechanisms(self) -> tuple[str, ...]:
-        return offered(self._settings.mechanisms, self._record.peer.is_tls)
+        return offered(self._settings.mechanisms, self._record.peer.is_tls, bool(self._shown.name))
 
     async def _quit(self, argument: bytes) -> None:
         self._record.reason = "Logged out"
@@ -461,7 +464,7 @@ class Pop3Server(POP3):
     # Login.
 
     async def _log_in(self, credentials: Credentials) -> None:
-        self._record.attempted(credentials.name, credentials.mechanism)
+        self._record.attempted(credentials.name or self._shown.name, credentials.mechanism)
         attempt = self._attempt(credentials.mechanism, credentials.name, credentials.password)
         await self._answered(await self._logins.login(attempt))
 
@@ -472,7 +475,8 @@ class Pop3Server(POP3):
         await self._answered(await by_scram(dialogue, initial, self._ask, attempted))
 
     def _attempt(self, mechanism: str, name: str = "", password: bytes = b"") -> Attempt:
-        return Attempt("pop3", mechanism, name, password, self._record.peer, self._record.session)
+        peer, shown = self._record.peer, self._shown.chain
+        return Attempt("pop3", mechanism, name, password, peer, self._record.session, certificates=shown)
 
     async def _answered(self, answer: Granted | Refused) -> None:
         if isinstance(answer, Refused):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mailserver.accounts.certificate_logins import CertificateLogins
 from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.accounts.throttle import Network
 from mailserver.pop3d.uidl import DEFAULT_FORMAT, uidl_maker
@@ -27,6 +28,7 @@ class Pop3Settings:
     allow_plaintext: bool = False
     trusted_networks: Sequence[Network] = ()
     mechanisms: tuple[str, ...] = PASSWORD_MECHANISMS
+    certificates: CertificateLogins | None = None  # clients are asked for theirs, and what they are worth
     marks_seen: bool = True
     reuses_old_ids: bool = False  # pop3_reuse_xuidl
     logout_format: str = LOGOUT_FORMAT

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.accounts.login import Logins
+from mailserver.accounts.login import EXTERNAL, Logins
 from mailserver.authd.protocol import AuthServer, Services
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
@@ -132,7 +132,8 @@ class AuthListener:
     def __init__(self, parts: Parts, reactor: Any, listener: socket.socket, logins: Logins) -> None:
         self._reactor = reactor
         self._listener = listener
-        self._services = Services(logins, mechanisms(parts.config), parts.log, reactor)
+        without_tls = [name for name in mechanisms(parts.config) if name != EXTERNAL]
+        self._services = Services(logins, without_tls, parts.log, reactor)
         self._numbers = itertools.count(1)
         self._warn = parts.warn("auth")
         self._open: set[AuthServer] = set()

@@ -9,7 +9,7 @@ from typing import Final
 
 from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.check import SourcePasswordCheck
-from mailserver.accounts.login import PASSWORD_MECHANISMS
+from mailserver.accounts.login import EXTERNAL, PASSWORD_MECHANISMS
 from mailserver.accounts.login_database import LoginDatabase
 from mailserver.accounts.rehash import Rehash
 from mailserver.accounts.scram_check import ScramCheck
@@ -19,10 +19,11 @@ from mailserver.accounts.verdict import Judge
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
 from mailserver.rights.as_user import Identity, become
+from mailserver.roles.client_certificates import certificate_logins
 from mailserver.roles.parts import Parts, has_system_accounts
 
 POSTFIX_QUEUE: Final = "/var/spool/postfix"
-_KNOWN: Final = (*PASSWORD_MECHANISMS, SCRAM)
+_KNOWN: Final = (*PASSWORD_MECHANISMS, SCRAM, EXTERNAL)
 
 
 def mechanisms(config: Config) -> tuple[str, ...]:
@@ -109,4 +110,5 @@ def judge(parts: Parts) -> Judge:
         check.after_login.append(scram.enrol)
     first_delay = parts.config.seconds("auth_failure_delay")
     throttle = Throttle(time.monotonic, trusted_networks(parts.config), first_delay)
-    return Judge(check, throttle, parts.log, scram if has_scram else None)
+    certificates = certificate_logins(parts.config)
+    return Judge(check, throttle, parts.log, scram if has_scram else None, certificates)

@@ -38,6 +38,7 @@ from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.certificates import NamedCertificates, all_files
+from mailserver.roles.client_certificates import login_authorities, smtp_authorities
 from mailserver.roles.secret import Secret
 from mailserver.store.contract import StoreFailure
 from mailserver.store.layout import (
@@ -525,6 +526,7 @@ class Parts:
         if not files:
             return None
         warn = self.warn(f"{service}-tls")
+        asked = smtp_authorities(config) if service == "smtp" else login_authorities(config)
 
         def make(files: Sequence[KeyPairFiles], named: Callable[[str], ServerTls | None]) -> ServerTls:
             return ServerTls(
@@ -534,6 +536,7 @@ class Parts:
                 minimum=lowest_version(config.words(_tls_protocols(config))),
                 warn=warn,
                 named=named,
+                prepare=asked.ask if asked is not None else lambda context: None,
             )
 
         tables = self.tables_of(config, "tls_server_sni_maps")

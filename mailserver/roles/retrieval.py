@@ -17,6 +17,7 @@ from mailserver.imapd.settings import ImapSettings
 from mailserver.pop3d.factory import Pop3Factory
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
+from mailserver.roles.client_certificates import certificate_logins
 from mailserver.roles.logins import mechanisms, trusted_networks
 from mailserver.roles.parts import Parts
 from mailserver.roles.public import reachable
@@ -33,13 +34,14 @@ from mailserver.threads import Threads
 
 
 def imap_settings(config: Config) -> ImapSettings:
-    """The settings of the IMAP server."""
+    """The settings of the IMAP server. Raises ConfigError."""
     return ImapSettings(
         greeting=config.string("login_greeting"),
         message_size_limit=config.octets("message_size_limit"),
         allow_plaintext=allows_plaintext(config),
         trusted_networks=trusted_networks(config),
         mechanisms=mechanisms(config),
+        certificates=certificate_logins(config),
         identity=identity(config.words("imap_id_send")),
         id_log=tuple(word.lower() for word in config.words("imap_id_log")),
         capability=config.string("imap_capability"),
@@ -61,6 +63,7 @@ def pop3_settings(config: Config) -> Pop3Settings:
             allow_plaintext=allows_plaintext(config),
             trusted_networks=trusted_networks(config),
             mechanisms=mechanisms(config),
+            certificates=certificate_logins(config),
             marks_seen=not config.boolean("pop3_no_flag_updates"),
             reuses_old_ids=config.boolean("pop3_reuse_xuidl"),
             logout_format=config.string("pop3_logout_format"),

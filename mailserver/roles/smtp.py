@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from mailserver.accounts.dovecot_logins import DovecotLogins, connect
-from mailserver.accounts.login import PASSWORD_MECHANISMS, Logins
+from mailserver.accounts.login import EXTERNAL, PASSWORD_MECHANISMS, Logins
 from mailserver.config.config import Config
 from mailserver.config.syntax import Setting
 from mailserver.dns import Resolver
 from mailserver.milter.connection import ReactorConnect
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
+from mailserver.roles.client_certificates import certificate_logins, smtp_authorities, smtp_certificates
 from mailserver.roles.input_options import (
     NO_ADDRESS_MAPPINGS,
     NO_MILTERS,
@@ -37,6 +39,7 @@ from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.settings import SmtpdSettings
 from mailserver.smtpd.verdict import Codes, RestrictionError
+from mailserver.tables.lists import StringList, read_items
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 from mailserver.wire.lines import BareNewline
@@ -123,9 +126,23 @@ def _mechanisms(config: Config, options: str) -> tuple[str, ...]:
     left = (
         name
         for name in (PASSWORD_MECHANISMS if dovecot_socket(config) else mechanisms(config))
-        if (_NO_PASSWORD if name in PASSWORD_MECHANISMS else _NO_SCRAM).isdisjoint(words)
+        if (_NO_PASSWORD if name in PASSWORD_MECHANISMS else _NO_SCRAM).isdisjoint(words) or name == EXTERNAL
     )
     return tuple(left)
+
+
+def _filtered(parts: Parts, settings: SmtpdSettings, config: Config) -> SmtpdSettings:
+    """Without the mechanisms that smtpd_sasl_mechanism_filter leaves out. Raises ConfigError."""
+    name = "smtpd_sasl_mechanism_filter"
+    if not config.words(name):
+        return settings
+    try:
+        wanted = StringList(read_items(config.words(name), parts.opener.table, config.where(name)))
+        under_tls = [each for each in settings.mechanisms_under_tls if wanted.find(each)]
+        in_clear = [each for each in settings.mechanisms_in_clear if wanted.find(each)]
+    except TableError as error:
+        raise config.error(name, str(error)) from error
+    return replace(settings, mechanisms_under_tls=tuple(under_tls), mechanisms_in_clear=tuple(in_clear))
 
 
 def _under_stress(config: Config) -> Config:
@@ -199,6 +216,7 @@ class SmtpListeners:
             resolver=self._resolver,
             classes={name: config.string(name) for name in config.words("smtpd_restriction_classes")},
             sender_login_maps=parts.tables("smtpd_sender_login_maps"),
+            relay_certificates=parts.tables("relay_clientcerts"),
             delimiters=config.string("recipient_delimiter"),
             allow_untrusted_routing=config.boolean("allow_untrusted_routing"),
             shows_table_name=config.boolean("show_user_unknown_table_name"),
@@ -228,7 +246,7 @@ class SmtpListeners:
             return Cleanup(rules, received, missing, is_local)
 
         services = Services(
-            settings=smtpd_settings(config),
+            settings=_filtered(parts, smtpd_settings(config), config),
             policy=self.policy(config),
             queue=parts.queue,
             make_filter=make_filter,
@@ -246,6 +264,8 @@ class SmtpListeners:
             may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
+            certificates=smtp_certificates(config),
+            certificate_logins=certificate_logins(parts.config) if smtp_authorities(config) else None,
             logged_in=parts.logged_in,
             milters=self.milters(config),
         )

@@ -51,6 +51,11 @@ def _login(request: Request, delimiters: str) -> tuple[tuple[str, ...], ...]:
     return ((request.login,),) if request.login else ()
 
 
+def _certificate(request: Request, delimiters: str) -> tuple[tuple[str, ...], ...]:
+    found = request.certificate
+    return ((found.fingerprint, found.public_key_fingerprint),) if found is not None else ()
+
+
 KeysOf = Callable[[Request, str], tuple[tuple[str, ...], ...]]
 
 CHECKS: Final[dict[str, tuple[Subject, KeysOf]]] = {
@@ -60,6 +65,7 @@ CHECKS: Final[dict[str, tuple[Subject, KeysOf]]] = {
     "check_sender_access": (Subject.SENDER, _sender),
     "check_recipient_access": (Subject.RECIPIENT, _recipient),
     "check_sasl_access": (Subject.CLIENT, _login),
+    "check_ccert_access": (Subject.CLIENT, _certificate),
 }
 
 

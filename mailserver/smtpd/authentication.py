@@ -50,7 +50,8 @@ class Authentication:
         if not settings.sasl_auth_enable or session.is_among(session.services.are_offered_no_login):
             return ()
         is_tls = session.wire.is_tls
-        return offered(settings.mechanisms_under_tls if is_tls else settings.mechanisms_in_clear, is_tls)
+        there_are = settings.mechanisms_under_tls if is_tls else settings.mechanisms_in_clear
+        return offered(there_are, is_tls, bool(session.certificate.shown.name))
 
     def _may_send_password(self) -> bool:
         session = self._session
@@ -169,7 +170,8 @@ class Authentication:
             session.wire.is_tls or session.peer_address.startswith("127.") or session.peer_address == "::1",
         )
         number = f"smtp{next(_session_numbers)}"
-        return Attempt("smtp", self._name, credentials.name, credentials.password, peer, number)
+        name, password, shown = credentials.name, credentials.password, session.certificate.shown.chain
+        return Attempt("smtp", self._name, name, password, peer, number, certificates=shown)
 
     def _count_failure(self, name: str) -> None:
         session = self._session

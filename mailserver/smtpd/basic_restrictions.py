@@ -78,6 +78,14 @@ async def permit_sasl_authenticated(evaluation: Evaluation) -> Verdict | None:
     return evaluation.permit(f"login {login}") if login else None
 
 
+async def permit_tls_all_clientcerts(evaluation: Evaluation) -> Verdict | None:
+    """Whoever shows a certificate of an authority that we know passes."""
+    request = evaluation.request
+    if request.certificate is None or not request.certificate_is_trusted:
+        return None
+    return evaluation.permit(f"certificate of {request.certificate.subject}")
+
+
 async def reject_unauth_pipelining(evaluation: Evaluation) -> Verdict | None:
     """A client that talks before it may is refused. RFC 2920 §3.1."""
     request = evaluation.request
@@ -165,6 +173,7 @@ BASIC: Final[dict[str, Restriction]] = {
     "defer_if_permit": defer_if_permit,
     "defer_if_reject": defer_if_reject,
     "permit_sasl_authenticated": permit_sasl_authenticated,
+    "permit_tls_all_clientcerts": permit_tls_all_clientcerts,
     "reject_unauth_pipelining": reject_unauth_pipelining,
     "reject_multi_recipient_bounce": reject_multi_recipient_bounce,
     "reject_plaintext_session": reject_plaintext_session,

@@ -171,6 +171,8 @@ class SessionMilters:
             "tls_version": facts["encryption_protocol"],
             "cipher": facts["encryption_cipher"],
             "cipher_bits": facts["encryption_keysize"].strip("0") and facts["encryption_keysize"],
+            "cert_subject": facts["ccert_subject"],
+            "cert_issuer": facts["ccert_issuer"],
             "auth_type": session.sasl_method,
             "auth_authen": session.login,
             "mail_addr": str(sender or ""),

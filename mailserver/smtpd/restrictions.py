@@ -26,6 +26,7 @@ from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.policy_service import PolicyCheck, PolicyService
 from mailserver.smtpd.verdict import Codes, Evaluation, RestrictionError, Subject, Verdict
 from mailserver.smtpd.verification import Verification
+from mailserver.tables.access import first_entry
 from mailserver.tables.table import Table, TableError
 from mailserver.tables.words import split_words, unbrace
 from mailserver.threads import Threads
@@ -85,6 +86,7 @@ class Tools:
     resolver: Resolver
     classes: Mapping[str, str] = field(default_factory=dict)
     sender_login_maps: tuple[Table, ...] = ()
+    relay_certificates: tuple[Table, ...] = ()
     delimiters: str = ""
     allow_untrusted_routing: bool = False
     shows_table_name: bool = True
@@ -108,6 +110,7 @@ class Compiler:
         self.reject_unlisted_sender: Restriction = relay.reject_unlisted_sender
         self._words: dict[str, Restriction] = BASIC | {
             "permit_mynetworks": self._permit_mynetworks,
+            "permit_tls_clientcerts": self._permit_tls_clientcerts,
             "reject_unauth_destination": relay.reject_unauth_destination,
             "defer_unauth_destination": relay.defer_unauth_destination,
             "permit_auth_destination": relay.permit_auth_destination,
@@ -210,6 +213,15 @@ class Compiler:
         request = evaluation.request
         entry = self._tools.mynetworks.find(request.address, request.client_name)
         return evaluation.permit(f"{entry.value}, {entry.source}") if entry is not None else None
+
+    async def _permit_tls_clientcerts(self, evaluation: Evaluation) -> Verdict | None:
+        """Whoever shows a certificate passes whose print, or its key's, is in relay_clientcerts."""
+        found, tables = evaluation.request.certificate, self._tools.relay_certificates
+        if found is None or not tables:
+            return None
+        keys = (found.fingerprint, found.public_key_fingerprint)
+        entry = await self._tools.threads.run(first_entry, tables, keys)
+        return evaluation.permit(entry.source) if entry is not None else None
 
 
 def stops_relaying(items: RestrictionList) -> bool:

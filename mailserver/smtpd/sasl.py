@@ -1,4 +1,4 @@
-"""AUTH PLAIN and AUTH LOGIN: the dialogue, from base64 to a name and a password. RFC 4954, RFC 4616.
+"""AUTH PLAIN, LOGIN and EXTERNAL: the dialogue, from base64 to a name and a password. RFC 4954, RFC 4616.
 
 A mechanism is a small machine: `step` takes the client's decoded response and gives the next
 challenge, or the finished `Credentials`.
@@ -11,6 +11,7 @@ import binascii
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from mailserver.accounts.login import EXTERNAL
 from mailserver.wire.smtp import SmtpError
 
 LONGEST_NAME: Final = 255  # octets
@@ -63,8 +64,20 @@ class Login:
         return Credentials(self._name, response)
 
 
+class External:
+    """SASL EXTERNAL: the name that the client means, "" for the certificate's. RFC 4422 Appendix A."""
+
+    def step(self, response: bytes | None) -> bytes | Credentials:
+        """See `Mechanism.step`."""
+        if response is None:
+            return b""
+        return Credentials(_name(response), b"") if response else NOBODY
+
+
 def start(mechanism: str) -> Mechanism:
-    """A fresh run of PLAIN or LOGIN."""
+    """A fresh run of PLAIN, LOGIN or EXTERNAL."""
+    if mechanism == EXTERNAL:
+        return External()
     if mechanism == "PLAIN":
         return Plain()
     return Login()

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mailserver.accounts.certificate_logins import CertificateLogins
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.maillog import MailLog
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
+from mailserver.smtpd.client_certificate import CertificateRules
 from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.milters import Milters
@@ -37,7 +39,8 @@ class Services:
     `tls` is a context factory, None where STARTTLS is not offered. `may_override_client` are the
     hosts that may use XCLIENT, `may_forward_client` those that may use XFORWARD, `may_send_bare_newlines`
     those with old line ends, `are_not_limited` those that limits do not count, `are_offered_no_login` those
-    that see no AUTH. `now` is the wall clock.
+    that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
+    worth in a login. `now` is the wall clock.
     """
 
     settings: SmtpdSettings
@@ -59,4 +62,6 @@ class Services:
     are_not_limited: Networks | None = None
     are_offered_no_login: Networks | None = None
     milters: Milters | None = None
+    certificates: CertificateRules | None = None
+    certificate_logins: CertificateLogins | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)

@@ -22,6 +22,7 @@ from mailserver.maillog import printable
 from mailserver.milter.rules import Refusal
 from mailserver.smtpd.admission import Admission
 from mailserver.smtpd.authentication import Authentication
+from mailserver.smtpd.client_certificate import PeerCertificate
 from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.lookups import Networks
 from mailserver.smtpd.milters import SessionMilters
@@ -59,6 +60,7 @@ class Session:
         milters = services.milters
         self.milters = SessionMilters(self, milters) if milters is not None else None
         self.mail = MailTransactions(self)
+        self.certificate = PeerCertificate(self)
         self.authentication = Authentication(self)
         self.admission = Admission(self)
         self._override = ClientOverride(self)
@@ -149,6 +151,8 @@ class Session:
             stage,
             self.wire.has_waiting_input,
             self._facts,
+            self.certificate.described,
+            self.certificate.is_trusted,
         )
 
     def _facts(self) -> Mapping[str, str]:
@@ -237,6 +241,8 @@ class Session:
             return self.finishing(continuation(line))
         if self.wire.last_line_was_bare and self.refuse_bare_newline():
             return None
+        if self._refuses_certificate():
+            return None
         verb, argument = split_command(line)
         self._has_erred = False
         self._where = verb if verb in self._commands else "UNKNOWN"
@@ -277,6 +283,15 @@ class Session:
         self.log(f"disconnect: bare <LF> received after {self._where} from {self.client}")
         self.close()
         return True
+
+    def _refuses_certificate(self) -> bool:
+        """Whether the client shows no good certificate where it must: then it is told, and sent away."""
+        complaint = self.certificate.complaint()
+        if complaint:
+            self.log(f"NOQUEUE: abort: TLS from {self.client}: {complaint}")
+            self.reply(421, "4.7.1", f"{self.settings.myhostname} Error: {complaint}")
+            self.close()
+        return bool(complaint)
 
     def expect_line(self, continuation: Command) -> None:
         """The next line belongs to the command that is worked on."""

@@ -26,5 +26,6 @@ def session_facts(session: Session) -> Mapping[str, str]:
         "encryption_protocol": version,
         "encryption_cipher": cipher,
         "encryption_keysize": bits,
+        **session.certificate.facts(),
         **session.mail.facts(),
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from mailserver.client_certificates import ClientCertificate
 from mailserver.envelope import Address
 
 
@@ -85,7 +86,8 @@ class Request:
     """Who asks for what. `client_name` is confirmed by PTR and address, else "unknown".
 
     `has_pipelined` says that octets waited behind a command that ends a pipeline. `facts` gives what
-    is told to servers that decide (`session_facts`), None where there is no session.
+    is told to servers that decide (`session_facts`), None where there is no session. `certificate` is what
+    the client showed under TLS, of an authority that we know or not.
     """
 
     address: str
@@ -101,6 +103,8 @@ class Request:
     stage: Stage = Stage.CONNECT
     has_pipelined: bool = False
     facts: Callable[[], Mapping[str, str]] | None = None
+    certificate: ClientCertificate | None = None
+    certificate_is_trusted: bool = False
 
     def value_of(self, subject: Subject) -> str:
         """What stands in the angle brackets of a reply about the subject."""

@@ -37,7 +37,6 @@ PARAMETERS: Final = (
         mbox_write_locks = fcntl dotlock
         mmap_disable = no
         shutdown_clients = yes
-        ssl_ca =
         ssl_client_ca_dir =
         ssl_client_ca_file =
         ssl_dh =
@@ -179,24 +178,19 @@ PARAMETERS: Final = (
         rawlog_dir =
         ssl_alt_cert =
         ssl_alt_key =
-        ssl_cert_username_field = commonName
         ssl_cipher_suites =
         ssl_client_cert =
         ssl_client_key =
         ssl_client_require_valid_cert = yes
         ssl_key_password =
-        ssl_require_crl = yes
     """, "dovecot"),
     *group(Kind.REFUSED, "Decides who may log in, in a way that this program does not know.", """
         auth_master_user_separator =
         auth_policy_server_url =
         master_user_separator =
-        auth_ssl_require_client_cert = no
-        auth_ssl_username_from_cert = no
         auth_use_winbind = no
         login_access_sockets =
         mail_chroot =
-        ssl_verify_client_cert = no
     """, "dovecot"),
 )
 # fmt: on

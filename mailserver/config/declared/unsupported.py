@@ -54,22 +54,12 @@ PARAMETERS: Final = (
         smtp_reply_filter =
         smtpd_command_filter =
         smtpd_dns_reply_filter =
-        smtpd_sasl_mechanism_filter = !external, static:rest
         smtpd_upstream_proxy_protocol =
         virtual_delivery_status_filter = $default_delivery_status_filter
     """),
-    *group(
-        Kind.REFUSED,
-        "Takes client certificates as a proof of identity, which this program does not do.",
-        """
-        relay_clientcerts =
-        smtpd_tls_CAfile =
-        smtpd_tls_CApath =
-        smtpd_tls_ask_ccert = no
+    *group(Kind.REFUSED, "Takes raw public keys instead of certificates, which this program does not do.", """
         smtpd_tls_enable_rpk = no
-        smtpd_tls_req_ccert = no
-        """,
-    ),
+    """),
     *group(Kind.REFUSED, "Demands of other hosts' certificates what this program does not check.", """
         smtp_tls_chain_files =
         smtp_tls_dcert_file =
@@ -100,7 +90,6 @@ PARAMETERS: Final = (
         smtp_tls_mandatory_exclude_ciphers =
         smtp_tls_scert_verifydepth = 9
         smtpd_tls_always_issue_session_ids = yes
-        smtpd_tls_ccert_verifydepth = 9
         smtpd_tls_ciphers = medium
         smtpd_tls_dcert_file =
         smtpd_tls_dh1024_param_file =
@@ -108,7 +97,6 @@ PARAMETERS: Final = (
         smtpd_tls_dkey_file = $smtpd_tls_dcert_file
         smtpd_tls_eecdh_grade = auto
         smtpd_tls_exclude_ciphers =
-        smtpd_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}
         smtpd_tls_mandatory_ciphers = medium
         smtpd_tls_mandatory_exclude_ciphers =
         tls_dane_digests = sha512 sha256
