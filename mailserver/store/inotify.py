@@ -41,6 +41,12 @@ def _checked(result: int) -> int:
     return result
 
 
+def _place(path: str) -> tuple[str, str]:
+    """The directory that a path is expected in, in a form that no watched path has, and its name there."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, "."), name
+
+
 class Inotify(FileDescriptor):
     """`seen(path, mask)` is called for each event on a watched path, coalesced per read.
 
@@ -55,6 +61,7 @@ class Inotify(FileDescriptor):
         self._descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         self._watches: dict[str, int] = {}
         self._paths: dict[int, set[str]] = {}
+        self._expected: dict[str, set[str]] = {}  # names, by the watch on the directory, "DIRECTORY/."
         self._pause: Any = None
         self.connected = 1
 
@@ -68,8 +75,20 @@ class Inotify(FileDescriptor):
         self._watches[path] = watch
         self._paths.setdefault(watch, set()).add(path)
 
+    def expect(self, path: str) -> None:
+        """A path that does not exist is seen, as REPLACED, when a file has its name. Raises OSError."""
+        directory, name = _place(path)
+        self.watch(directory)
+        self._expected.setdefault(directory, set()).add(name)
+
     def ignore(self, path: str) -> None:
         """Changes of the path are not seen any more."""
+        directory, name = _place(path)
+        if name in self._expected.get(directory, ()):
+            self._expected[directory].discard(name)
+            if not self._expected[directory]:
+                del self._expected[directory]
+                self.ignore(directory)
         watch = self._watches.pop(path, None)
         if watch is None:
             return
@@ -100,6 +119,7 @@ class Inotify(FileDescriptor):
         position = 0
         while position + _EVENT.size <= len(data):
             watch, mask, _, length = _EVENT.unpack_from(data, position)
+            name = os.fsdecode(data[position + _EVENT.size :][:length].rstrip(b"\0"))
             position += _EVENT.size + length
             paths = list(self._watches) if mask & IN_Q_OVERFLOW else list(self._paths.get(watch, ()))
             if mask & IN_IGNORED:
@@ -107,6 +127,10 @@ class Inotify(FileDescriptor):
                     self._watches.pop(path, None)
             for path in paths:
                 masks[path] = masks.get(path, 0) | mask
+            for path in self._expected.keys() & paths:
+                came = self._expected[path] if mask & IN_Q_OVERFLOW else self._expected[path] & {name}
+                for each in came if mask & (ARRIVED | IN_Q_OVERFLOW) else ():
+                    masks[path[:-1] + each] = IN_IGNORED  # whoever expected it is to watch the file now
         return masks
 
     def stop(self) -> None:

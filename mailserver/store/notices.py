@@ -9,12 +9,15 @@ caused costs no more than a look.
 Watches of a mailbox that nobody has open any more linger until the next slow poll: many clients
 select one for a moment, again and again.
 
-A slow poll refreshes every open mailbox and renews its watches: it is the net under lost
+A path that does not exist is expected: a spool file is often made by the first mail, and removed with
+the last. A slow poll refreshes every open mailbox and renews its watches: it is the net under lost
 events, file systems without inotify, watches that ran out, and files that were replaced.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -141,17 +144,26 @@ class Notices:
                 self._on_path.setdefault(path, set()).add(watched.mailbox)
 
     def _watch_path(self, path: str) -> bool:
-        """Whether the path is watched. One that does not exist is left to the slow poll."""
+        """Whether the path is watched, or expected where it does not exist. Else the slow poll has it."""
         if self._inotify is None:
             return False
         try:
-            self._inotify.watch(path)
+            self._watch_or_expect(self._inotify, path)
         except FileNotFoundError:
             return False
         except OSError as error:
             self._warn(f"cannot watch {path}: {error}")
             return False
         return True
+
+    def _watch_or_expect(self, inotify: Inotify, path: str) -> None:
+        """Raises OSError: FileNotFoundError where the path has no directory either."""
+        with contextlib.suppress(FileNotFoundError):
+            return inotify.watch(path)
+        inotify.expect(path)
+        if os.path.exists(path):  # it came just now
+            inotify.ignore(path)
+            inotify.watch(path)
 
     def _unwatch_paths(self, watched: _Watched) -> None:
         for path in watched.paths:

@@ -174,6 +174,45 @@ def test_a_replaced_file_is_watched_again(loop: Loop, tmp_path: Path, notices: N
     harness.registry.shut()
 
 
+def test_the_first_mail_is_heard(loop: Loop, tmp_path: Path, notices: Notices) -> None:
+    """A spool file that others make, or remove and make again, during IDLE: no poll is waited for."""
+    harness = MboxHarness(tmp_path, watcher=notices)
+    harness.inbox_path.unlink(missing_ok=True)
+    box = harness.store.open("INBOX")
+    settled(loop)
+    heard = listen(box)
+    harness.inbox_path.with_name("bob").touch()
+    harness.deliver(FIRST)
+    assert loop.until(lambda: heard[-1:] == [1])
+    harness.inbox_path.unlink()
+    assert loop.until(lambda: heard[-1:] == [0])
+    harness.deliver(SECOND)
+    assert loop.until(lambda: heard[-1:] == [1])
+    harness.store.close(box)
+    settled(loop)
+    notices._poll()
+    assert notices._inotify is not None and not notices._inotify._watches and not notices._inotify._expected
+    harness.registry.shut()
+
+
+def test_what_is_expected_is_seen_once(loop: Loop, tmp_path: Path) -> None:
+    """Others' files in the directory are no news, nor is anything after it was ignored."""
+    seen: list[str] = []
+    watcher = Inotify(loop.reactor, lambda path, mask: seen.append(os.path.basename(path)))
+    watcher.startReading()
+    watcher.expect(str(tmp_path / "alice"))
+    watcher.expect(str(tmp_path / "bob"))
+    (tmp_path / "carol").touch()
+    (tmp_path / "alice").touch()
+    assert loop.until(lambda: "alice" in seen)
+    watcher.ignore(str(tmp_path / "alice"))
+    watcher.ignore(str(tmp_path / "bob"))
+    (tmp_path / "bob").touch()
+    settled(loop)
+    assert "bob" not in seen and "carol" not in seen
+    watcher.stop()
+
+
 def test_a_deleted_watch_does_not_stop_the_rest(loop: Loop, tmp_path: Path) -> None:
     """twisted.internet.inotify closes itself when a watched directory is deleted; ours does not."""
     seen: list[str] = []
