@@ -48,8 +48,11 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole command line; where the words begin with a subcommand, behind -c DIR at most, that one alone.
+
+    A subcommand takes a while to import, and most of them nobody has asked for.
+    """
     top = argparse.ArgumentParser(
         prog="mailserver",
         description="SMTP, POP3 and IMAP for the classic Unix mail host.",
@@ -65,18 +68,23 @@ def parser() -> argparse.ArgumentParser:
         help="the directory of main.cf (default: $MAIL_CONFIG, /etc/mailserver, else /etc/postfix)",
     )
     subparsers = top.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
-    for name in SUBCOMMANDS:
+    for name in _asked_for(words) or SUBCOMMANDS:
         importlib.import_module(f"mailserver.commands.{name.replace('-', '_')}").register(subparsers)
     return top
 
 
+def _asked_for(words: Sequence[str]) -> Sequence[str]:
+    before = 2 if words[:1] == ["-c"] else 0
+    return [name for name in words[before : before + 1] if name in SUBCOMMANDS]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit status. Without one, everything that there is is shown."""
-    words = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         parser().print_help()
         return 2
-    arguments = parser().parse_args(words)
+    arguments = parser(words).parse_args(words)
     try:
         return int(arguments.run(arguments) or 0)
     except CommandError as error:
