@@ -4,9 +4,10 @@ Order: virtual_alias_maps; then for a local address aliases (with the extension,
 without), .forward, mailbox_transport, mailbox_command, home_mailbox, mail_spool_directory;
 for an unknown user fallback_transport, luser_relay. Decisions only: nothing is delivered.
 
-Bounds: DEPTH_LIMIT levels; an address that was met already is not expanded again, so the cost
-is linear in what aliases and files say. A cycle of aliases is one FAILED leaf, and what
-else the list names is still served. No recursion.
+Bounds: DEPTH_LIMIT levels; an alias or file that was met already is not expanded again, and
+virtual_alias_expansion_limit bounds what virtual aliases make, so the cost is linear in what tables and
+files say. An address gets one copy, as long as duplicate_filter_limit addresses have not been met. A cycle
+of aliases is one FAILED leaf, and what else the list names is still served. No recursion.
 
 What cannot be known now: a recipient's own part waits (a PENDING leaf with the reason) where
 an account's .forward or data base entry cannot be read; everything else raises, and the whole
@@ -41,6 +42,7 @@ from mailserver.wire.aliases import (
 )
 
 DEPTH_LIMIT: Final = 100
+_EXPANDED: Final = frozenset({"alias", "include", "forward"})  # what more addresses come of
 _PARAMETER: Final = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
 _CODE: Final = re.compile(r"([45]\.\d{1,3}\.\d{1,3})[ \t]+(.*)", re.DOTALL)
 
@@ -62,6 +64,7 @@ class _Node:
     delivered_to: Address | None = None
     forwarder: Account | None = None
     source: str = ""
+    nesting: int = 0  # of virtual aliases
 
     def has_ancestor(self, alias: str) -> bool:
         """Whether that alias (or virtual alias) is being expanded further up."""
@@ -113,6 +116,7 @@ class _Expansion:
         self._steps: list[Step] = []
         self._warnings: list[str] = []
         self._met: set[tuple[str, str]] = set()
+        self._virtual_addresses = 1
         self._forwards: dict[str, tuple[Leaf, dict[Address, None]]] = {}
         self._stack: list[tuple[_Node, Destination, str]] = []
 
@@ -156,9 +160,8 @@ class _Expansion:
 
     def _add(self, leaf: Leaf) -> None:
         """The leaf is delivered once, however often it is named."""
-        key = (leaf.kind.value, f"{leaf.target}\0{leaf.owner.name if leaf.owner else leaf.recipient}")
-        if key not in self._met:
-            self._met.add(key)
+        key = f"{leaf.target}\0{leaf.owner.name if leaf.owner else leaf.recipient}"
+        if not self._was_met(leaf.kind.value, key):
             self._leaves.append(leaf)
 
     def _fail(self, node: _Node, recipient: Address, dsn: str, text: str, source: str = "") -> None:
@@ -166,10 +169,18 @@ class _Expansion:
         self._add(replace(self._leaf(node, LeafKind.FAILED, recipient, text, None), dsn=dsn))
 
     def _is_met(self, node: _Node, kind: str, key: str) -> bool:
-        if (kind, key) in self._met:
+        if self._was_met(kind, key):
             self._say(node, f"{key}: met already, not repeated")
             return True
-        self._met.add((kind, key))
+        return False
+
+    def _was_met(self, kind: str, key: str) -> bool:
+        """Whether that was met before; from now on it was, but for addresses beyond the filter's limit."""
+        if (kind, key) in self._met:
+            return True
+        limit = self._rules.duplicate_filter_limit
+        if not limit or kind in _EXPANDED or len(self._leaves) < limit:
+            self._met.add((kind, key))
         return False
 
     # ------------------------------------------------------------ destinations
@@ -252,15 +263,30 @@ class _Expansion:
     def _virtual_alias(self, node: _Node, address: Address, match: Match) -> bool:
         """Whether the entry says something else than the address itself. virtual(5)."""
         key = f"virtual {str(address).lower()}"
-        if node.alias == key or node.has_ancestor(key) or node.depth >= DEPTH_LIMIT:
+        if node.alias == key or node.has_ancestor(key):
             return False
         entry, extension = match.entry, match.extension
         destinations = parse_destinations(entry.value)
-        inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual", alias=key)
+        self._bound_virtual(node, entry, len(destinations))
+        nesting = node.nesting + 1
+        inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual", alias=key, nesting=nesting)
         self._say(node, f"{address}: virtual alias for {entry.value}", entry.source)
         found = (self._matched(address, each, extension) for each in destinations)
         self._push(inner, ((each, entry.source) for each in found))
         return True
+
+    def _bound_virtual(self, node: _Node, entry: Entry, destinations: int) -> None:
+        """Raises CannotExpandNow where virtual aliases nest, or make addresses, beyond their limits."""
+        rules = self._rules
+        self._virtual_addresses += destinations - 1
+        if node.nesting + 1 >= rules.virtual_alias_recursion_limit > 0:
+            problem = "nesting"
+        elif self._virtual_addresses > rules.virtual_alias_expansion_limit > 0:
+            problem = "expansion size"
+        else:
+            return
+        recipient = self._start.recipient
+        raise CannotExpandNow(f"{entry.source}: unreasonable virtual_alias_maps {problem} for {recipient}")
 
     def _matched(self, address: Address, destination: Destination, extension: str) -> Destination:
         """`@domain` on the right keeps the local-part."""

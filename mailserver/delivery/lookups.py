@@ -47,6 +47,9 @@ class LocalRules:
     luser_relay: str = ""
     expand_owner_alias: bool = False
     reset_owner_alias: bool = False
+    virtual_alias_recursion_limit: int = 1000
+    virtual_alias_expansion_limit: int = 1000
+    duplicate_filter_limit: int = 1000
 
 
 class Lookups(Protocol):

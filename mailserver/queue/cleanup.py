@@ -7,8 +7,9 @@ its header, or whose header is broken off by something else, gets one there: not
 prepend can be continued by the sender's first line.
 
 Limits: `hopcount_limit` Received: fields including ours, `message_size_limit` octets including
-our fields. The first MEMORY_LIMIT octets of a header are examined; what follows passes as it
-is, so memory is bounded and nothing is cut off. After a refusal the rest is swallowed.
+our fields. Of a field longer than `header_size_limit` the excess is left out, as in Postfix: whole lines
+of it, or of its first line what is too much; the log says so. The first MEMORY_LIMIT octets of a header
+are examined; what follows passes as it is, so memory is bounded. After a refusal the rest is swallowed.
 No I/O, no clock.
 """
 
@@ -27,6 +28,7 @@ DROPPED_FIELDS: Final = frozenset({b"bcc", b"content-length", b"resent-bcc", b"r
 
 _FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*)")
 _HEADER: Final = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)")
+_LONGEST_NAME: Final = 60  # characters of a field that the log shows
 _HOP: Final = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*+:[ \t\n]*+([^\n]*+)", re.IGNORECASE | re.MULTILINE)
 _MBOX_LINE: Final = re.compile(rb">*From ")
@@ -53,6 +55,7 @@ class CleanupRules:
     drop: frozenset[bytes] = DROPPED_FIELDS
     hopcount_limit: int = 50
     message_size_limit: int = 10_240_000
+    header_size_limit: int = 102_400
     checks: CheckTables = field(default_factory=CheckTables)
     rewrite: Callable[[bytes], bytes] | None = None
 
@@ -77,6 +80,7 @@ class Cleanup:
         self._rules = rules
         self._received = received
         self._missing = missing or {}
+        self._has_cut = False
         self._rewrite = rules.rewrite if is_local else None
         self._header = bytearray()
         self._in_header = True
@@ -84,12 +88,8 @@ class Cleanup:
         self._ends_in_newline = True
         self._refusal: ContentRefused | None = None
         self._checks = ContentChecks(rules.checks) if rules.checks else None
+        self.findings = self._checks.findings if self._checks is not None else Findings()
         self.message_id = ""
-
-    @property
-    def findings(self) -> Findings:
-        """What the rules of `checks` found so far."""
-        return self._checks.findings if self._checks is not None else Findings()
 
     def feed(self, data: bytes) -> bytes:
         """The content that is certain by now. b"" after a refusal, which `finish` raises."""
@@ -149,6 +149,24 @@ class Cleanup:
         header = self._header
         return header.startswith(b"\n") or header.find(b"\n\n", start) >= 0 or len(header) >= MEMORY_LIMIT
 
+    def _shortened(self, header: bytes) -> bytes:
+        """Fields longer than header_size_limit have lost their excess."""
+        limit = self._rules.header_size_limit
+        if not limit or len(header) <= limit:
+            return header
+        return _FIELD.sub(lambda found: self._cut(found[0], limit), header)
+
+    def _cut(self, field: bytes, limit: int) -> bytes:
+        if len(field) <= limit:
+            return field
+        if not self._has_cut:
+            self._has_cut = True
+            name = field[:_LONGEST_NAME].decode("utf-8", "replace").partition("\n")[0]
+            text = f"longer than header_size_limit = {limit}: the excess is left out"
+            self.findings.notes.append(("warning", "header", f"{name}...", text))
+        end = field.rfind(b"\n", 0, limit) + 1
+        return field[:end] if end else field[:limit] + b"\n"
+
     def _is_cut(self) -> bool:
         """Whether the limit came before the header's end."""
         return not self._header.startswith(b"\n") and b"\n\n" not in self._header
@@ -163,7 +181,7 @@ class Cleanup:
         self._header.clear()
         found = _HEADER.match(buffered)
         end = found.end() if found else 0
-        header, rest = buffered[:end], buffered[end:]
+        header, rest = self._shortened(buffered[:end]), buffered[end:]
         if not (is_cut and end and b"\n" not in rest) and not rest.startswith(b"\n"):
             rest = b"\n" + rest
         if self._checks is None:

@@ -41,7 +41,7 @@ from mailserver.queue.submission import Submission, named
 
 STALE_SECONDS: Final = 86_400  # an unfinished file of that age was left by a command that was killed
 LARGEST_HEADER: Final = 1 << 20  # octets in which addresses are looked for
-_UNCHECKED: Final = CleanupRules(hopcount_limit=0, message_size_limit=0)
+_UNCHECKED: Final = CleanupRules(hopcount_limit=0, message_size_limit=0, header_size_limit=0)
 _PIECE: Final = 1 << 16
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_OURS: Final = (errno.EACCES, errno.ELOOP, errno.EPERM, errno.ENXIO)

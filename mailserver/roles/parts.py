@@ -352,6 +352,9 @@ class Parts:
             luser_relay=config.raw("luser_relay"),
             expand_owner_alias=config.boolean("expand_owner_alias"),
             reset_owner_alias=config.boolean("reset_owner_alias"),
+            virtual_alias_recursion_limit=config.integer("virtual_alias_recursion_limit"),
+            virtual_alias_expansion_limit=config.integer("virtual_alias_expansion_limit"),
+            duplicate_filter_limit=config.integer("duplicate_filter_limit"),
         )
 
     def _virtual_owner(self) -> Owner | None:
@@ -414,6 +417,7 @@ class Parts:
             drop=frozenset(word.lower().encode() for word in config.words("message_drop_headers")),
             hopcount_limit=config.integer("hopcount_limit"),
             message_size_limit=config.octets("message_size_limit"),
+            header_size_limit=config.octets("header_size_limit"),
             checks=CheckTables(
                 header_checks=self.tables("header_checks"),
                 mime_header_checks=self.tables("mime_header_checks"),

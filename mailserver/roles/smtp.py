@@ -75,7 +75,11 @@ _STAGES: Final = ("client", "helo", "sender", "relay", "recipient", "data", "end
 
 
 def smtpd_settings(config: Config) -> SmtpdSettings:
-    """One listener's settings, from its view of the configuration."""
+    """One listener's settings, from its view of the configuration; with those under stress."""
+    return replace(_smtpd_settings(config), under_stress=_smtpd_settings(_under_stress(config)))
+
+
+def _smtpd_settings(config: Config) -> SmtpdSettings:
     level = config.string("smtpd_tls_security_level")
     return SmtpdSettings(
         myhostname=config.string("myhostname"),
@@ -90,6 +94,8 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         error_sleep_time=config.seconds("smtpd_error_sleep_time"),
         junk_command_limit=config.integer("smtpd_junk_command_limit"),
         timeout=config.seconds("smtpd_timeout"),
+        starttls_timeout=config.seconds("smtpd_starttls_timeout"),
+        per_request_deadline=config.boolean("smtpd_per_request_deadline"),
         min_data_rate=config.integer("smtpd_min_data_rate"),
         line_length_limit=config.integer("line_length_limit"),
         forbid_bare_newline=_bare_newline(config),
@@ -116,7 +122,6 @@ def smtpd_settings(config: Config) -> SmtpdSettings:
         client_auth_rate_limit=config.integer("smtpd_client_auth_rate_limit"),
         anvil_rate_time_unit=config.seconds("anvil_rate_time_unit"),
         stress_connections=_CONNECTIONS_FOR_A_PROCESS * config.integer("default_process_limit"),
-        timeout_under_stress=_under_stress(config).seconds("smtpd_timeout"),
     )
 
 

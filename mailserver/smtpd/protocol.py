@@ -6,8 +6,9 @@ time, whatever it waits for; what a client sends meanwhile waits, at most `_MOST
 octets of it, then reading stops. Replies of commands that arrived together leave together, in
 order (RFC 2920). A client that reads no replies is not served further.
 
-A command must arrive whole within its time limit, however its octets drip in. Content has to come at
-`min_data_rate` on average, with the same limit for a pause.
+With `per_request_deadline` a command must arrive whole within its time limit, however its octets drip in,
+and content has to come at `min_data_rate` on average, with the same limit for a pause; without it the limit
+holds for each pause alone. A TLS handshake has `starttls_timeout`.
 
 When the connection goes away in the middle, the session is told once (`lost`); nothing that
 arrives afterwards is looked at, TLS or not (RELIABILITY B3).
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.logger import Logger
 from twisted.mail.smtp import ESMTP
 from twisted.python.failure import Failure
@@ -33,7 +34,7 @@ _MOST_HELD: Final = 1 << 18  # octets that wait while a command is worked on
 _LONGEST_OVERLONG: Final = 1 << 16  # octets of one command line before the client is given up
 
 
-@implementer(IPushProducer, IHalfCloseableProtocol)
+@implementer(IPushProducer, IHalfCloseableProtocol, IHandshakeListener)
 class SmtpServer(ESMTP):
     """One SMTP connection. See the module's description."""
 
@@ -58,6 +59,7 @@ class SmtpServer(ESMTP):
         self._deadline = 0.0
         self._timer: Any = None
         self.is_tls = is_tls
+        self._is_shaking_hands = is_tls
         self.session = Session(services, self)
 
     # ------------------------------------------------------------ called by Twisted
@@ -74,12 +76,19 @@ class SmtpServer(ESMTP):
         self._start(self.session.connected())
         self._advance()
 
+    def handshakeCompleted(self) -> None:
+        """The connection is under TLS."""
+        self._is_shaking_hands = False
+        self._restart_deadline()
+
     def dataReceived(self, data: bytes) -> None:
         """The octets are worked on, or wait their turn."""
         if self._is_closing or self._is_lost:
             return
         if self._consumer is not None:
             self._extend_deadline(len(data))
+        elif not self._services.patience.per_request_deadline:
+            self._restart_deadline()
         self._lines.feed(data)
         self._advance()
 
@@ -162,7 +171,10 @@ class SmtpServer(ESMTP):
         """The connection is under TLS once the client has shaken hands; replies so far went in clear."""
         self._flush()
         self.transport.startTLS(self._services.tls)
-        self.is_tls = True
+        self.is_tls = self._is_shaking_hands = True
+        self._restart_deadline()
+        if self._timer.active():
+            self._timer.reset(min(self._time_limit(), self._timer.getTime() - self._services.clock.seconds()))
 
     def close(self) -> None:
         """The connection ends once the replies are out. No input is looked at any more."""
@@ -264,18 +276,16 @@ class SmtpServer(ESMTP):
     # ------------------------------------------------------------ time
 
     def _time_limit(self) -> float:
-        settings = self._services.settings
-        stress = settings.stress_connections
-        if stress and self._services.limits.connections >= stress:
-            return settings.timeout_under_stress
-        return settings.timeout
+        patience = self._services.patience
+        return patience.starttls_timeout if self._is_shaking_hands else patience.timeout
 
     def _restart_deadline(self) -> None:
         self._deadline = self._services.clock.seconds() + self._time_limit()
 
     def _extend_deadline(self, octets: int) -> None:
-        latest = self._services.clock.seconds() + self._time_limit()
-        rate = self._services.settings.min_data_rate
+        patience = self._services.patience
+        latest = self._services.clock.seconds() + patience.timeout
+        rate = patience.min_data_rate if patience.per_request_deadline else 0
         self._deadline = min(self._deadline + octets / rate, latest) if rate else latest
 
     def _timer_fired(self) -> None:

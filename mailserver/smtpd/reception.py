@@ -28,10 +28,7 @@ class ContentFilter(Protocol):
     """What stands between wire and queue file: `mailserver.queue.cleanup.Cleanup`."""
 
     message_id: str
-
-    @property
-    def findings(self) -> Findings:
-        """What header_checks and their like want done with the message."""
+    findings: Findings  # what header_checks and their like want done with the message
 
     def feed(self, data: bytes) -> bytes:
         """What is to be stored for certain by now."""

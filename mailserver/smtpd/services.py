@@ -65,3 +65,11 @@ class Services:
     certificates: CertificateRules | None = None
     certificate_logins: CertificateLogins | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)
+
+    @property
+    def patience(self) -> SmtpdSettings:
+        """The settings whose time and error limits count now: those under stress, with many connections."""
+        settings = self.settings
+        if settings.under_stress is None or self.limits.connections < settings.stress_connections:
+            return settings
+        return settings.under_stress

@@ -322,11 +322,11 @@ class Session:
         count[1] += 1
         if self._where in _JUNK and not self._has_erred:
             self._junk += 1
-            self._has_erred = self._junk > self.settings.junk_command_limit
+            self._has_erred = self._junk > self.services.patience.junk_command_limit
         if not self._has_erred or self.is_over:
             return None
         self._errors += 1
-        if self._errors >= self.settings.hard_error_limit:
+        if self._errors >= self.services.patience.hard_error_limit:
             self.too_many_errors()
         elif self._errors > self.settings.soft_error_limit:
             return self._pause(self.settings.error_sleep_time)

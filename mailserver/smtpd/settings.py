@@ -28,6 +28,8 @@ class SmtpdSettings:
     error_sleep_time: float = 1.0
     junk_command_limit: int = 100
     timeout: float = 300.0
+    starttls_timeout: float = 300.0
+    per_request_deadline: bool = True  # timeout holds for a whole command, and content keeps min_data_rate
     min_data_rate: int = 500
     line_length_limit: int = 2048
     forbid_bare_newline: BareNewline = BareNewline.NORMALIZE
@@ -53,8 +55,8 @@ class SmtpdSettings:
     client_recipient_rate_limit: int = 0
     client_auth_rate_limit: int = 0
     anvil_rate_time_unit: float = 60.0
-    stress_connections: int = 0  # with so many connections, timeout_under_stress counts; 0: never
-    timeout_under_stress: float = 10.0
+    stress_connections: int = 0  # with so many connections, under_stress counts; 0: never
+    under_stress: SmtpdSettings | None = None
 
     @property
     def greeting(self) -> str:

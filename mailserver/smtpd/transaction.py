@@ -469,7 +469,7 @@ class MailTransactions:
                 return ""
             queue_file = await reception.commit(transaction.effects)
         except ContentRefused as refused:
-            if not reception.findings.notes:
+            if not any(action == "reject" for action, *_ in reception.findings.notes):
                 verdict = Verdict(refused.code, refused.dsn, refused.text)
                 session.log_reject("reject", "END-OF-MESSAGE", verdict)
             session.reply(refused.code, refused.dsn, refused.text)

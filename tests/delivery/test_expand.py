@@ -252,8 +252,33 @@ def test_ten_thousand_addresses_are_linear(tmp_path: Path) -> None:
     names = ", ".join(f"u{number}@other.test, u{number}@other.test" for number in range(10_000))
     world = World(tmp_path, {"all": names})
     began = time.process_time()
-    assert len(plan_for(world, "all@example.org").leaves) == 10_000
+    plan = plan_for(world, "all@example.org", duplicate_filter_limit=0)
+    assert len(plan.leaves) == 10_000
     assert time.process_time() - began < 2
+
+
+def test_so_many_addresses_are_remembered_as_the_filter_may_hold(tmp_path: Path) -> None:
+    """duplicate_filter_limit: what comes after them may get a second copy."""
+    world = World(tmp_path, {"all": ", ".join(f"{name}@other.test" for name in "abcabc")})
+    assert len(plan_for(world, "all@example.org").leaves) == 3
+    assert len(plan_for(world, "all@example.org", duplicate_filter_limit=2).leaves) == 4
+
+
+def test_virtual_aliases_are_bounded(tmp_path: Path) -> None:
+    """virtual_alias_recursion_limit, virtual_alias_expansion_limit: the mail waits, as Postfix has it."""
+    chain = {f"n{n}@v.test": f"n{n + 1}@v.test" for n in range(19)}
+    wide = {"wide@v.test": ", ".join(f"u{n}@other.test" for n in range(5)), "two@v.test": "wide@v.test, bob"}
+    bomb = {f"b{n}@v.test": f"b{n + 1}@v.test, b{n + 1}@v.test" for n in range(40)}
+    table = DictTable({**chain, **wide, **bomb})
+    world = World(tmp_path, virtual_alias_maps=(table,), is_virtual_alias_domain="v.test".__eq__)
+    assert len(plan_for(world, "n0@v.test", virtual_alias_recursion_limit=20).leaves) == 1
+    with pytest.raises(CannotExpandNow, match=r"unreasonable virtual_alias_maps nesting for n0@v\.test"):
+        plan_for(world, "n0@v.test", virtual_alias_recursion_limit=19)
+    assert len(plan_for(world, "two@v.test", virtual_alias_expansion_limit=6).leaves) == 6
+    with pytest.raises(CannotExpandNow, match="unreasonable virtual_alias_maps expansion size for two@"):
+        plan_for(world, "two@v.test", virtual_alias_expansion_limit=5)
+    with pytest.raises(CannotExpandNow, match="expansion size"):
+        plan_for(World(tmp_path, virtual_alias_maps=(table,)), "b0@v.test")
 
 
 def test_explain_shows_each_step_with_its_line(tmp_path: Path) -> None:

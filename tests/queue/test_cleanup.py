@@ -144,3 +144,24 @@ def test_a_header_over_the_limit_passes_whole(step: int) -> None:
     assert cleaned(content, rules, step=step) == OURS + content
     one_line = b"A: " + b"x" * 2 * MEMORY_LIMIT + b"\n\nbody\n"
     assert cleaned(one_line, rules, step=4093) == OURS + b"\n" + one_line
+
+
+@pytest.mark.parametrize("step", [0, 1000])
+def test_an_overlong_field_loses_its_excess(step: int) -> None:
+    """header_size_limit: whole lines of it, or of its one line what is too much; the rest stands."""
+    rules = CleanupRules(header_size_limit=1000)
+    folded, long = b"X-Folded: a\n" + b" 123456789\n" * 200, b"X-Long: " + b"x" * 2000 + b"\n"
+    cut_folded, cut_long = folded[: 12 + 89 * 11], long[:1000] + b"\n"
+    content = b"A: b\n%bC: d\n%bE: f\n\n%b" % (folded, long, folded)
+    expected = b"A: b\n%bC: d\n%bE: f\n\n%b" % (cut_folded, cut_long, folded)
+    assert cleaned(content, rules, step=step) == OURS + expected
+    assert cleaned(content, CleanupRules(header_size_limit=0), step=step) == OURS + content
+
+
+def test_an_overlong_field_is_told_of_once() -> None:
+    """Nobody loses octets in silence."""
+    cleanup = Cleanup(CleanupRules(header_size_limit=10))
+    cleanup.feed(b"Subject: abcdefgh\nTo: abcdefghijk\n\n")
+    cleanup.finish()
+    text = "longer than header_size_limit = 10: the excess is left out"
+    assert cleanup.findings.notes == [("warning", "header", "Subject: abcdefgh...", text)]

@@ -114,6 +114,9 @@ class Transport(StringTransport):
         """See ITCPTransport."""
         self.no_delay = enabled
 
+    def startTLS(self, context: object) -> None:
+        """See ITLSTransport: the client's first octets never come."""
+
     def abortConnection(self) -> None:
         """See ITCPTransport."""
         self.aborting = self.disconnecting = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.settings import SmtpdSettings
 from tests.smtpd.harness import NEIGHBOUR, STRANGER, House
 
 UNKNOWN = "500 5.5.2 Error: command not recognized\n"
@@ -139,15 +140,50 @@ def test_dripping_content(tmp_path: Path) -> None:
 
 def test_stress_shortens_patience(tmp_path: Path) -> None:
     """With many connections open the time limit is that of stress."""
-    house = House(tmp_path, stress_connections=2)
-    clients = [house.connect(), house.connect()]
-    for client in clients:
-        client.say("NOOP")
-    house.clock.advance(300)
-    clients = [house.connect("192.0.2.1"), house.connect("192.0.2.2")]
-    clients[1].say("NOOP")
+    hurried = SmtpdSettings(myhostname="mx.example.org", timeout=10.0, hard_error_limit=1)
+    house = House(tmp_path, stress_connections=2, under_stress=hurried)
+    first, second = house.connect(), house.connect()
+    third = house.connect("192.0.2.3")
+    assert house.connect("192.0.2.4").say("BOGUS") == UNKNOWN + ENOUGH
     house.clock.advance(11)
-    assert clients[1].is_closed
+    assert (first.is_closed, second.is_closed, third.is_closed) == (False, False, True)
+    assert third.take().startswith("421 4.4.2 ")
+
+
+def test_a_trickle_may_be_allowed(tmp_path: Path) -> None:
+    """smtpd_per_request_deadline = no: an octet now and then is enough, in commands and in content."""
+    house = House(tmp_path, per_request_deadline=False)
+    client = house.connect()
+    for octet in b"EHLO trickle":
+        client.server.dataReceived(bytes([octet]))
+        house.clock.advance(200)
+    assert client.say("").startswith("250-mx.example.org")
+    client.say("MAIL FROM:<>", "RCPT TO:<alice@example.org>", "DATA")
+    for _ in range(10):
+        house.clock.advance(299)
+        client.server.dataReceived(b"x")
+    assert "queued as" in client.say("", ".")
+    client.server.dataReceived(b"NO")
+    house.clock.advance(300)
+    assert client.is_closed
+
+
+def test_an_unfinished_handshake(tmp_path: Path) -> None:
+    """smtpd_starttls_timeout: a client that says STARTTLS and nothing more is cut."""
+    house = House(tmp_path, tls=object(), starttls_timeout=60.0)
+    silent, slow = house.connect(), house.connect()
+    for client in (silent, slow):
+        client.say("EHLO x")
+        assert client.say("STARTTLS") == "220 2.0.0 Ready to start TLS\n"
+    house.clock.advance(59)
+    slow.server.handshakeCompleted()
+    house.clock.advance(1)
+    assert (silent.is_closed, slow.is_closed) == (True, False)
+    assert house.log.lines[-1] == ("smtpd", f"timeout after STARTTLS from unknown[{STRANGER}]")
+    house.clock.advance(298)
+    assert not slow.is_closed
+    house.clock.advance(2)
+    assert slow.is_closed
 
 
 def test_a_client_that_does_not_take_the_421_is_cut(tmp_path: Path) -> None:
