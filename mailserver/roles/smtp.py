@@ -121,6 +121,9 @@ def _smtpd_settings(config: Config) -> SmtpdSettings:
         client_recipient_rate_limit=config.integer("smtpd_client_recipient_rate_limit"),
         client_auth_rate_limit=config.integer("smtpd_client_auth_rate_limit"),
         anvil_rate_time_unit=config.seconds("anvil_rate_time_unit"),
+        sasl_message_rate_limit=config.integer("smtpd_sasl_message_rate_limit"),
+        sasl_recipient_rate_limit=config.integer("smtpd_sasl_recipient_rate_limit"),
+        sasl_rate_time_unit=config.seconds("smtpd_sasl_rate_time_unit"),
         stress_connections=_CONNECTIONS_FOR_A_PROCESS * config.integer("default_process_limit"),
     )
 
@@ -190,10 +193,12 @@ class SmtpListeners:
         accepted: Callable[[QueueFile], None],
         connect_auth: Callable[[str], int] = connect,
         own_ports: frozenset[int] | None = None,
+        limits: ClientLimits | None = None,
     ) -> None:
         """`connect_auth` connects to the Dovecot at a socket, where one checks logins.
 
         `own_ports` are the ports that we listen on for SMTP; None: no address is probed, as for explanations.
+        `limits` are counters to share with others.
         """
         self._parts = parts
         self._threads = threads
@@ -206,7 +211,7 @@ class SmtpListeners:
         self._verifications = (
             Verifications(parts, threads, reactor, resolver, own_ports) if own_ports is not None else None
         )
-        self._limits = ClientLimits(reactor.seconds, parts.config.seconds("anvil_rate_time_unit"))
+        self.limits = limits or ClientLimits(reactor.seconds)
         self._recipients = RecipientDirectory(parts.routing, threads, reactor.seconds)
 
     def policy(self, config: Config) -> Policy:
@@ -261,7 +266,7 @@ class SmtpListeners:
             log=parts.log,
             clock=self._reactor,
             now=time.time,
-            limits=self._limits,
+            limits=self.limits,
             resolver=self._resolver if config.boolean("smtpd_peername_lookup") else None,
             tls=self._tls(config),
             may_override_client=parts.networks("smtpd_authorized_xclient_hosts"),
@@ -269,6 +274,7 @@ class SmtpListeners:
             may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
+            sasl_rate_limits=parts.tables("smtpd_sasl_rate_limit_maps"),
             certificates=smtp_certificates(config),
             certificate_logins=certificate_logins(parts.config) if smtp_authorities(config) else None,
             logged_in=parts.logged_in,

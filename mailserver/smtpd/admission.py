@@ -83,7 +83,8 @@ class Admission:
     def _connects_too_often(self, connections: int) -> bool:
         session, settings = self._session, self._session.settings
         limit, rate_limit = settings.client_connection_count_limit, settings.client_connection_rate_limit
-        rate = session.services.limits.count("connection", session.peer_address) if rate_limit else 0
+        unit, counters = settings.anvil_rate_time_unit, session.services.limits
+        rate = counters.count("connection", session.peer_address, unit) if rate_limit else 0
         exceeds_rate = rate > rate_limit > 0
         if not (exceeds_rate or connections > limit > 0) or session.is_trusted:
             return False

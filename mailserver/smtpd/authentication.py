@@ -74,8 +74,8 @@ class Authentication:
         words = argument.split()
         if not 1 <= len(words) <= 2:
             raise SmtpError(501, "5.5.4", "Syntax: AUTH mechanism")
-        limit = session.settings.client_auth_rate_limit
-        if limit and session.services.limits.count("auth", session.peer_address) > limit:
+        limit, unit = session.settings.client_auth_rate_limit, session.settings.anvil_rate_time_unit
+        if limit and session.services.limits.count("auth", session.peer_address, unit) > limit:
             raise SmtpError(450, "4.7.1", f"Error: too many AUTH commands from {session.peer_address}")
         self._name = words[0].decode("ascii", "replace").upper()
         if self._name not in mechanisms:

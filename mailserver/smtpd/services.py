@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy
 from mailserver.smtpd.reception import MakeFilter
 from mailserver.smtpd.settings import SmtpdSettings
+from mailserver.tables.table import Table
 from mailserver.threads import Threads
 
 
@@ -40,7 +41,8 @@ class Services:
     hosts that may use XCLIENT, `may_forward_client` those that may use XFORWARD, `may_send_bare_newlines`
     those with old line ends, `are_not_limited` those that limits do not count, `are_offered_no_login` those
     that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
-    worth in a login. `now` is the wall clock.
+    worth in a login. `now` is the wall clock. `sasl_rate_limits` are
+    the tables of smtpd_sasl_rate_limit_maps.
     """
 
     settings: SmtpdSettings
@@ -61,6 +63,7 @@ class Services:
     may_send_bare_newlines: Networks | None = None
     are_not_limited: Networks | None = None
     are_offered_no_login: Networks | None = None
+    sasl_rate_limits: Sequence[Table] = ()
     milters: Milters | None = None
     certificates: CertificateRules | None = None
     certificate_logins: CertificateLogins | None = None

@@ -27,6 +27,7 @@ from mailserver.smtpd.connection import Command, Wire, Work
 from mailserver.smtpd.lookups import Networks
 from mailserver.smtpd.milters import SessionMilters
 from mailserver.smtpd.policy import Decision
+from mailserver.smtpd.rates import SendingRates
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.session_facts import session_facts
 from mailserver.smtpd.transaction import MailTransactions
@@ -59,6 +60,7 @@ class Session:
         self.sasl_method = ""
         milters = services.milters
         self.milters = SessionMilters(self, milters) if milters is not None else None
+        self.rates = SendingRates(self)
         self.mail = MailTransactions(self)
         self.certificate = PeerCertificate(self)
         self.authentication = Authentication(self)

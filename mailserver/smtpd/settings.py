@@ -55,6 +55,9 @@ class SmtpdSettings:
     client_recipient_rate_limit: int = 0
     client_auth_rate_limit: int = 0
     anvil_rate_time_unit: float = 60.0
+    sasl_message_rate_limit: int = 0
+    sasl_recipient_rate_limit: int = 0
+    sasl_rate_time_unit: float = 3600.0
     stress_connections: int = 0  # with so many connections, under_stress counts; 0: never
     under_stress: SmtpdSettings | None = None
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mailserver.smtpd.session import Session
 
 _log: Final = Logger()
-_RATES: Final = {"message": "Message delivery request", "recipient": "Recipient address"}
 _GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
 
 
@@ -140,7 +139,19 @@ class MailTransactions:
             raise SmtpError(503, "5.5.1", f"Error: {what}")
         command = parse_mail(argument)
         self._require_room(command.size)
-        self._require_rate("message", settings.client_message_rate_limit, "too much mail")
+        if session.rates.must_look_up:
+            return self._look_up_rates(command, argument)
+        return self._begin(command, argument)
+
+    async def _look_up_rates(self, command: MailCommand, argument: bytes) -> None:
+        await self._session.rates.look_up()
+        work = self._begin(command, argument)
+        if work is not None:
+            await work
+
+    def _begin(self, command: MailCommand, argument: bytes) -> Work:
+        session = self._session
+        session.rates.count("message")
         transaction = Transaction(command)
         if session.services.policy.decides("sender") or session.milters is not None:
             return self._ask_sender(transaction, argument)
@@ -182,16 +193,6 @@ class MailTransactions:
         self._session.log_reject("reject", "MAIL", Verdict(code, dsn, text))
         return SmtpError(code, dsn, text)
 
-    def _require_rate(self, event: str, limit: int, complaint: str) -> None:
-        session = self._session
-        count = session.services.limits.count(event, session.request.address) if limit else 0
-        if count > limit and not session.is_trusted:
-            kind = _RATES[event]
-            session.log(
-                f"warning: {kind} rate limit exceeded: {count} from {session.client} for service smtp"
-            )
-            raise SmtpError(450, "4.7.1", f"Error: {complaint} from {session.request.address}")
-
     # ------------------------------------------------------------ RCPT
 
     def rcpt(self, argument: bytes) -> Work:
@@ -205,7 +206,7 @@ class MailTransactions:
         if settings.recipient_limit and len(transaction.recipients) >= settings.recipient_limit:
             self._too_many()
             return None
-        self._require_rate("recipient", settings.client_recipient_rate_limit, "too many recipients")
+        self._session.rates.count("recipient")
         return self._ask_recipient(transaction, recipient, argument)
 
     def _too_many(self) -> None:

@@ -147,6 +147,7 @@ class House:
         tools = self.tools(**changes.pop("tools", {}))
         clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
         milters = changes.pop("milters", None)
+        sasl_rate_limits = changes.pop("sasl_rate_limits", ())
         texts = RestrictionTexts(**changes.pop("texts", {}))
         settings = SmtpdSettings(myhostname="mx.example.org", **changes)
         rules = CleanupRules(message_size_limit=settings.message_size_limit)
@@ -166,6 +167,7 @@ class House:
             tls=tls,
             may_override_client=networks(xclient) if xclient else None,
             milters=milters,
+            sasl_rate_limits=sasl_rate_limits,
             **clients,
         )
         self.factory = SmtpFactory(self.services)
