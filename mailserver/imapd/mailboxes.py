@@ -7,8 +7,9 @@ RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Final
 
 from mailserver.imapd.acl import tell_my_rights
@@ -26,6 +27,18 @@ from mailserver.wire.imap_mailbox import INBOX, SEPARATOR, canonical_pattern, ma
 _USES: Final = {
     use.lower(): use
     for use in (b"\\All", b"\\Archive", b"\\Drafts", b"\\Flagged", b"\\Junk", b"\\Sent", b"\\Trash")
+}
+
+_FIGURES: Final[Mapping[str, Callable[[MailboxStatus], object]]] = {
+    "MESSAGES": attrgetter("messages"),
+    "RECENT": attrgetter("recent"),
+    "UIDNEXT": attrgetter("uidnext"),
+    "UIDVALIDITY": attrgetter("uidvalidity"),
+    "UNSEEN": attrgetter("unseen"),
+    "DELETED": attrgetter("deleted"),
+    "HIGHESTMODSEQ": attrgetter("highest_modseq"),
+    "SIZE": lambda figures: figures.size or 0,
+    "MAILBOXID": lambda figures: f"({figures.mailbox_id})",
 }
 
 
@@ -249,15 +262,9 @@ async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) ->
 def _say_status(
     session: Session, name: str, items: Sequence[str], figures: MailboxStatus, deleted: int
 ) -> None:
-    values = {
-        "MESSAGES": figures.messages, "RECENT": figures.recent, "UIDNEXT": figures.uidnext,
-        "UIDVALIDITY": figures.uidvalidity, "UNSEEN": figures.unseen, "DELETED": figures.deleted,
-            "DELETED-STORAGE": deleted,
-        "HIGHESTMODSEQ": figures.highest_modseq, "SIZE": figures.size or 0,
-        "MAILBOXID": f"({figures.mailbox_id})", "APPENDLIMIT": session.settings.largest_message,
-    }  # fmt: skip
-    said = " ".join(f"{item} {values[item]}" for item in items)
-    session.output.line(b"* STATUS %b (%b)" % (session.name(name), said.encode("ascii")))
+    more = {"DELETED-STORAGE": deleted, "APPENDLIMIT": session.settings.largest_message}
+    said = [f"{item} {_FIGURES[item](figures) if item in _FIGURES else more[item]}" for item in items]
+    session.output.line(b"* STATUS %b (%b)" % (session.name(name), " ".join(said).encode("ascii")))
 
 
 async def namespace(session: Session, command: Nothing) -> Reply:

@@ -16,7 +16,7 @@ RFC 3501, RFC 9051; RFC 3501 §6.2.1 for STARTTLS.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -305,9 +305,23 @@ class ImapServer(IMAP4Server):
                 self._output.start_slice()
                 self._start(self._perform(event))
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def _start(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         self._is_busy = True
-        Deferred.fromCoroutine(work).addBoth(self._worked)  # type: ignore[arg-type]
+        self._proceed(None, work)
+
+    def _proceed(self, result: object, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        """The work goes on with what it waited for. Most commands wait for nothing, and need no Deferred."""
+        try:
+            if isinstance(result, Failure):
+                waited = result.throwExceptionIntoGenerator(work)
+            else:
+                waited = work.send(result)
+        except StopIteration:
+            self._worked(None)
+        except BaseException:
+            self._worked(Failure())
+        else:
+            waited.addBoth(self._proceed, work)
 
     def _worked(self, result: object) -> None:
         self._is_busy = False

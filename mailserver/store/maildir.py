@@ -163,7 +163,8 @@ class MaildirFormat(MailboxFormat):
 
     def has_news(self) -> bool:
         """See `MailboxFormat.has_news`."""
-        is_known = self._scanned and all(self._mark(name) == mark for name, mark in self._marks.items())
+        marks = self._marks
+        is_known = self._scanned and self._mark("new") == marks["new"] and self._mark("cur") == marks["cur"]
         return self._is_expecting or not is_known or self._is_due(self._clock())
 
     def is_at(self, token: str) -> bool:

@@ -297,7 +297,9 @@ class StateDatabase:
         if not self.lock.acquire(blocking=False):
             return None
         try:
-            return self.version()
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        except _ERRORS:
+            return None  # `version` will tell what it is
         finally:
             self.lock.release()
 

@@ -9,6 +9,7 @@ RFC 3501 §6 and §9; the extensions are cited at their commands.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,24 @@ from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 LONGEST_TAG: Final = 200
+_TAG: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG)
+_SHORT: Final = 300  # octets of a command that is worth being kept
+_MOST_KNOWN: Final = 500
+_REPEATED: Final = frozenset(
+    {
+        "NOOP",
+        "IDLE",
+        "CHECK",
+        "SELECT",
+        "EXAMINE",
+        "UNSELECT",
+        "CLOSE",
+        "STATUS",
+        "FETCH",
+        "UID FETCH",
+        "EXPUNGE",
+    }
+)  # values that nobody can change, and without secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +199,29 @@ class BadCommand(ImapSyntaxError):
         self.is_unknown = is_unknown
 
 
+_known: dict[tuple[bytes, bool, str], tuple[str, Any]] = {}
+
+
 def parse_command(command: CommandText, takes_utf8: bool = False, separator: str = "/") -> Command:
     """The command. Raises BadCommand for what is not IMAP.
 
     InvalidMailboxName and BadCharset, which have answers of their own, are its `__cause__`.
+    Clients say the same things all the time: what was read of a short one is kept for the next.
     """
+    tag, _, rest = command.text.partition(b" ")
+    key = (rest, takes_utf8, separator)
+    known = _known.get(key)
+    if known is not None and not command.literals and _TAG.fullmatch(tag):
+        return Command(tag, *known)
+    parsed = _parse(command, takes_utf8, separator)
+    if parsed.name in _REPEATED and len(rest) <= _SHORT and not command.literals:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = parsed.name, parsed.arguments
+    return parsed
+
+
+def _parse(command: CommandText, takes_utf8: bool, separator: str) -> Command:
     reader = ArgumentReader(command.text, command.literals, takes_utf8, separator)
     tag = _tag(reader)
     try:

@@ -113,7 +113,7 @@ class CommandReader:
 
     def next_event(self) -> Event | None:
         """What has become whole; None where more octets are needed."""
-        while True:
+        while self._buffer or not self._wanted:
             if self._wanted >= 0:
                 if not self._take_literal():
                     return None
@@ -127,6 +127,7 @@ class CommandReader:
                 event = self._line(line)
             if event is not None:
                 return event
+        return None
 
     def _take_line(self, limit: int) -> bytes | None:
         end = self._buffer.find(b"\n", self._searched, limit)

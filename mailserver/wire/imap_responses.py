@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from mailserver.wire.imap_arguments import MONTHS
@@ -45,6 +46,7 @@ def nstring(content: bytes | None) -> bytes:
     return b"NIL" if content is None else string(content)
 
 
+@lru_cache(maxsize=1024)
 def mailbox(name: str, takes_utf8: bool = False) -> bytes:
     """A mailbox's name, always quoted. RFC 3501 §5.1, RFC 6855 §3."""
     raw = name.encode("utf-8") if takes_utf8 else encode_modified_utf7(name)

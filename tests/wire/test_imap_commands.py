@@ -180,3 +180,46 @@ def test_no_input_raises_anything_else(words: list[bytes], noise: bytes) -> None
             commands.parse_command(CommandText(b"a " + separator.join(words) + noise, (b"abc",)))
         except commands.BadCommand:
             pass
+
+
+def test_a_command_that_was_read_before_is_the_same_under_another_tag() -> None:
+    """What is kept of a short command stands for its arguments alone, not for its tag."""
+    first = commands.parse_command(CommandText(b"a STATUS x (MESSAGES)"))
+    again = commands.parse_command(CommandText(b"b STATUS x (MESSAGES)"))
+    assert (first.tag, again.tag) == (b"a", b"b")
+    assert first.arguments is again.arguments
+
+
+def test_what_is_kept_of_a_command_holds_for_one_spelling_of_names() -> None:
+    """RFC 6855 §3: the same octets are another name once the client enabled UTF8=ACCEPT."""
+    text = CommandText(b"a SELECT &AOQ-")
+    assert commands.parse_command(text).arguments.mailbox == "\u00e4"
+    assert commands.parse_command(text, takes_utf8=True).arguments.mailbox == "&AOQ-"
+    assert commands.parse_command(CommandText(b"a SELECT x.y"), separator=".").arguments.mailbox == "x/y"
+    assert commands.parse_command(CommandText(b"a SELECT x.y")).arguments.mailbox == "x.y"
+
+
+@pytest.mark.parametrize("tag", [b"", b"*", b"a+", b"a(", b"x" * (commands.LONGEST_TAG + 1)])
+def test_a_command_that_was_read_before_still_needs_a_tag(tag: bytes) -> None:
+    """RFC 3501 §2.2.1."""
+    commands.parse_command(CommandText(b"a NOOP"))
+    with pytest.raises(commands.BadCommand) as refused:
+        commands.parse_command(CommandText(tag + b" NOOP"))
+    assert refused.value.tag == b"*"
+
+
+def test_nothing_secret_is_kept_of_a_command() -> None:
+    """A password is in memory no longer than its LOGIN; nor is anything without a bound."""
+    commands.parse_command(CommandText(b"a LOGIN al geheim"))
+    commands.parse_command(CommandText(b"a AUTHENTICATE PLAIN AGFsAGdlaGVpbQ=="))
+    for number in range(2000):
+        commands.parse_command(CommandText(b"a STATUS x%d (MESSAGES)" % number))
+    assert not any(b"LOGIN" in rest or b"AUTHENTICATE" in rest for rest, *_ in commands._known)
+    assert len(commands._known) <= 500
+
+
+def test_a_literal_is_never_taken_from_a_command_that_was_read_before() -> None:
+    """The text of both is the same, what the literals hold is not."""
+    text = b"a STATUS {1+}\r\n (MESSAGES)"
+    names = [commands.parse_command(CommandText(text, (name,))).arguments.mailbox for name in (b"x", b"y")]
+    assert names == ["x", "y"]

@@ -87,7 +87,7 @@ def test_any_octets_in_any_pieces(data: bytes, piece: int) -> None:
     assert events(data, piece=piece) == events(data)
 
 
-@given(st.lists(st.binary(max_size=30), max_size=4), st.integers(1, 50))
+@given(st.lists(st.binary(max_size=25), max_size=4), st.integers(1, 50))
 def test_literals_come_through_octet_for_octet(literals: list[bytes], piece: int) -> None:
     """Whatever is in a literal, line ends and braces too."""
     data = b"a X" + b"".join(b" {%d+}\r\n%b" % (len(content), content) for content in literals) + b"\r\n"
