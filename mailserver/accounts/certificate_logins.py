@@ -38,7 +38,8 @@ class CertificateLogins:
     def name_in(self, chain: Chain) -> str:
         """The name in a good certificate, "" in any other and in none."""
         is_good = bool(chain) and self.trust.is_good(chain)
-        return subject_name(chain[0], self.field)[:LONGEST_NAME] if is_good else ""
+        name = subject_name(chain[0], self.field) if is_good else ""
+        return name if len(name) <= LONGEST_NAME else ""
 
     def applied(self, attempt: Attempt) -> Attempt:
         """The attempt under the name that counts. Raises NotProved."""

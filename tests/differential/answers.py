@@ -9,7 +9,9 @@ EXPUNGEs as the messages that they name, counted as before the first of them.
 from __future__ import annotations
 
 import re
-from typing import Any
+import time
+from datetime import datetime
+from typing import Any, Final
 
 Value = Any  # bytes for atoms and strings, None for NIL, tuples for lists
 
@@ -23,6 +25,7 @@ _LEFT_OUT = (b"* OK [MAILBOXID", b"* OK [HIGHESTMODSEQ")
 # Codes that only one of the two gives, or gives in fewer places.
 _ONLY_ONE_GIVES = (b"MAILBOXID", b"CLIENTBUG", b"NONEXISTENT", b"CANNOT", b"BADCHARSET")
 _FLAGS = frozenset({b"FLAGS", b"PERMANENTFLAGS"})
+_LATELY: Final = 3600  # seconds
 
 
 class Reader:
@@ -116,8 +119,14 @@ def _item(name: bytes, value: Value) -> Value:
     if name == b"FLAGS":
         return tuple(sorted(value))
     if name == b"INTERNALDATE":
-        return value.replace(b" ", b"0", 1) if value.startswith(b" ") else value
+        return _date(value.replace(b" ", b"0", 1) if value.startswith(b" ") else value)
     return b"*" if name == b"MODSEQ" else value
+
+
+def _date(value: bytes) -> bytes:
+    """The moment of a command that both servers were given just now is not the same second for both."""
+    moment = datetime.strptime(value.decode(), "%d-%b-%Y %H:%M:%S %z")
+    return b"now" if abs(time.time() - moment.timestamp()) < _LATELY else value
 
 
 def _sorted_flags(text: bytes) -> Value:
