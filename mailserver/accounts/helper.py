@@ -8,7 +8,8 @@ front gets to a mailbox only with a right password. `{"secret": path}` gives the
 keys, read again when they change). `{"lookup": name}`
 and `{"names": true}` say who exists, since the passwd-file with its hashes is not a front's to read.
 `{"auth-socket": path}` brings a connection to a Dovecot that checks logins, at a path named likewise.
-`{"penalties": true}` lists what is held against which place, `{"forgive": place}` ends it.
+`{"penalties": true}` lists what is held against which place, `{"forgive": place}` ends it, `{"leave": true}`
+leaves it to the helper of the next configuration.
 A crash costs the attempts under way: their fronts answer "temporary".
 """
 
@@ -30,6 +31,7 @@ from mailserver.accounts.dovecot_logins import connect
 from mailserver.accounts.login import Refused
 from mailserver.accounts.verdict import Judge
 from mailserver.maillog import MailLog
+from mailserver.rights.handed_down import HandedDown
 from mailserver.rights.messages import Message, close_all, to_text
 from mailserver.rights.service import Answer
 
@@ -48,17 +50,21 @@ class Helper:
         log: MailLog,
         secrets: Container[object] = frozenset(),
         auth_sockets: Container[object] = frozenset(),
+        heritage: HandedDown | None = None,
     ) -> None:
+        """`heritage` is what helpers leave to each other: the penalties."""
         self._judge = judge
         self._accounts = accounts
         self._attach = attach
         self._log = log
         self._secrets = secrets
         self._auth_sockets = auth_sockets
+        self._heritage = heritage
 
     def handle(self, message: Message, descriptors: list[int]) -> Answer:
         """The answer to one request. Blocking; for worker threads. Raises ValueError."""
         close_all(descriptors)  # nobody sends us any
+        self._take_over()
         if "secret" in message:
             return self._secret(message["secret"])
         if "stamp" in message:
@@ -71,6 +77,10 @@ class Helper:
             return Answer({"penalties": self._judge.throttle.penalties()})
         if "forgive" in message:
             return Answer({"forgiven": self._judge.throttle.forgive(str(message["forgive"]))})
+        if "leave" in message:
+            if self._heritage is not None:
+                self._heritage.leave(self._judge.throttle.exported())
+            return Answer({"left": True})
         if "challenge" in message:
             return self._challenge(str(message["challenge"]))
         attempt = attempt_from(message.get("attempt", {}))
@@ -119,6 +129,12 @@ class Helper:
             return Answer({"error": "no such secret"})
         mark = os.stat(str(path))
         return Answer({"stamp": [mark.st_dev, mark.st_ino, mark.st_mtime_ns]})
+
+    def _take_over(self) -> None:
+        """What another helper left is held here too."""
+        left = self._heritage.take() if self._heritage is not None else None
+        if left is not None:
+            self._judge.throttle.adopt(left)
 
     def _secret(self, path: object) -> Answer:
         if path not in self._secrets:

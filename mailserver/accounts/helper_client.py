@@ -18,6 +18,7 @@ from mailserver.rights.listeners import connect_channel
 from mailserver.rights.messages import BadMessage, Message, close_all, receive, send, to_octets
 
 _STAMP_SECONDS: Final = 5.0
+_LEAVE_PATIENCE: Final = 5.0
 _STAMP_PATIENCE: Final = 1.0  # seconds: the reactor waits
 
 
@@ -79,6 +80,11 @@ class HelperPenalties:
     def forgive(self, where: str) -> bool:
         """See `Penalties.forgive`."""
         return bool(_ask(self._path, {"forgive": where})["forgiven"])
+
+
+def leave_penalties(path: str) -> None:
+    """The helper at `path` has left its penalties to its successor. *Blocking.* Raises OSError."""
+    _ask(path, {"leave": True}, _LEAVE_PATIENCE)
 
 
 class HelperSecrets:

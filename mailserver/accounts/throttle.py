@@ -7,7 +7,8 @@ attempt is not checked at all. An old phone that repeats one wrong password stay
 first step. A right password from a place where this name logged in before is never slowed, nor left
 unchecked for what others do there; one from another place waits as long as a wrong one would (but not on a
 place without failures). An account that many places guess at is slowed the same way, without
-lock-out. After an hour without failures a place is forgotten. Everything is in memory and bounded.
+lock-out. After an hour without failures a place is forgotten. Everything is in memory and bounded, and
+handed down at a reload.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import ipaddress
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 FIRST_DELAY: Final = 2.0  # seconds
 LONGEST_DELAY: Final = 15.0  # seconds
@@ -68,6 +69,25 @@ class _Record:
     last_failure: float = 0.0
     free_at: float = 0.0  # when the last held answer goes out
     waiting: list[tuple[float, str]] = field(default_factory=list)
+
+    def exported(self) -> list[Any]:
+        """The record as JSON values."""
+        guesses = {guess.hex(): name for guess, name in self.guesses.items()}
+        return [guesses, self.last_failure, self.free_at, self.waiting]
+
+    def add(
+        self,
+        guesses: Mapping[str, str],
+        last_failure: float,
+        free_at: float,
+        waiting: Sequence[Sequence[Any]],
+    ) -> None:
+        """What another record says is held too."""
+        room = _MOST_GUESSES_KEPT - len(self.guesses)
+        self.guesses.update({bytes.fromhex(guess): name for guess, name in [*guesses.items()][:room]})
+        self.last_failure = max(self.last_failure, last_failure)
+        self.free_at = max(self.free_at, free_at)
+        self.waiting += [(float(due), str(name)) for due, name in waiting]
 
     def delay(self, first: float, free: int = 0) -> float:
         """Seconds: `first` for one guess, then doubling from FIRST_DELAY."""
@@ -195,6 +215,31 @@ class Throttle:
             delay = 0.0 if was_known else self._hold(address, name, here, anywhere)
             here.guesses = {guess: tried for guess, tried in here.guesses.items() if tried != name}
             return delay
+
+    def exported(self) -> dict[str, Any]:
+        """Everything as JSON values, for a successor in a process that has the same clock."""
+        with self._lock:
+            return {
+                "key": self._key.hex(),
+                "places": [[where, each.exported()] for where, each in self._places.items()],
+                "accounts": [[name, each.exported()] for name, each in self._accounts.items()],
+                "known": [key for key, _ in self._known.items()],
+            }
+
+    def adopt(self, exported: Mapping[str, Any]) -> None:
+        """What a predecessor held against places and accounts, and the places it knew, count here.
+
+        Where something was noted here already the two are held together; a password that was guessed
+        before and after then counts twice.
+        """
+        with self._lock:
+            if not self._places.items():
+                self._key = bytes.fromhex(exported["key"])
+            for records, name in ((self._places, "places"), (self._accounts, "accounts")):
+                for key, values in exported[name]:
+                    records.touch(key).add(*values)
+            for key in exported["known"]:
+                self._known.touch(key)
 
     def forgive(self, where: str) -> bool:
         """See `Penalties.forgive`."""

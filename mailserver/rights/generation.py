@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,13 +23,20 @@ class Passage:
     released: Sign = field(default_factory=Sign)
 
 
+class Closable(Protocol):
+    """What a process may have from before its fork: a socket, or what it left to its successor."""
+
+    def close(self) -> None:
+        """The process has it no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """A process to keep running.
 
     `main` runs in the child, as root; it takes the rights it needs and drops the others
-    itself. `listeners` names the sockets it keeps: all others are closed before. `death_signal`
-    is what it gets when the supervisor dies: SIGTERM for one that must finish what it does.
+    itself. `listeners` names the sockets, and the like, that it keeps: all others are closed before.
+    `death_signal` is what it gets when the supervisor dies: SIGTERM for one that must finish what it does.
     A role with a `heart` beats it about once a second. One with a `passage` gives its signs, and ends
     by itself after RETIRE; the others of its generation are there for it.
     """
@@ -52,7 +58,7 @@ class Generation:
     """
 
     roles: Sequence[Role]
-    listeners: Mapping[str, socket.socket]
+    listeners: Mapping[str, Closable]
     log: MailLog
     begins: Callable[[], None] = lambda: None
     ended: Callable[[], None] = lambda: None

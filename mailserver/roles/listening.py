@@ -40,7 +40,7 @@ def bind_all(config: Config, kept: Mapping[Address, socket.socket] | None = None
     try:
         for listener in wanted:
             taken = kept.get((listener.address, listener.port))
-            bound.append((listener, taken or _bind(listener, leaving)))
+            bound.append((listener, taken or _bind(listener, leaving, is_running=bool(kept))))
     except StartFailed:
         for address, taken in by_address(bound).items():
             if address not in kept:
@@ -58,8 +58,11 @@ def by_address(bound: Bound) -> dict[Address, socket.socket]:
     return {(listener.address, listener.port): taken for listener, taken in bound}
 
 
-def _bind(listener: Listener, leaving: Mapping[Address, socket.socket]) -> socket.socket:
-    """`leaving` are sockets that will be closed soon: an overlap with those is none."""
+def _bind(listener: Listener, leaving: Mapping[Address, socket.socket], is_running: bool) -> socket.socket:
+    """`leaving` are sockets that will be closed soon: an overlap with those is none.
+
+    A server that is running has become the mail_owner, for good.
+    """
     beside = [taken for (_, port), taken in leaving.items() if port == listener.port]
     try:
         return listen_tcp(listener.address, listener.port, beside)
@@ -67,9 +70,10 @@ def _bind(listener: Listener, leaving: Mapping[Address, socket.socket]) -> socke
         cause = error.__cause__
         reason = cause.strerror if isinstance(cause, OSError) else str(error)
         address = f"[{listener.address}]" if ":" in listener.address else listener.address
+        needs_start = "a reload opens ports above 1023 only: stop and start the mail system as root"
         hint = {
             "Address already in use": "stop what listens there (ss -ltnp shows it), or change the port",
-            "Permission denied": "start as root, or choose a port above 1023",
+            "Permission denied": needs_start if is_running else "start as root, or choose a port above 1023",
         }.get(reason or "", "change the address")
         raise StartFailed(
             f"cannot listen on {address}:{listener.port}: {reason} ({listener.where}): {hint}"

@@ -38,6 +38,7 @@ from mailserver.roles.ready import announce
 from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
 from mailserver.roles.serving import Process, Serving
 from mailserver.roles.signals import on_signal, stop_once
+from mailserver.smtpd.limits import ClientLimits
 from mailserver.threads import WorkerThreads
 
 THREADS: Final = 16
@@ -79,6 +80,7 @@ class OneOwnerServer(Service):
             self._delivered,
             is_shared=was_root,
             auth=auth,
+            limits=ClientLimits(self._reactor.seconds),
         )
         self._serving = Serving(config, log, self._process)
         self._serving.listen()
@@ -172,6 +174,7 @@ class OneOwnerServer(Service):
         self._retired.append(present)
         await present.leave()
         self._close(old, new)
+        coming.take_over(present)
         coming.open(bound)
         Deferred.fromCoroutine(self._finish(present)).addErrback(self._log_bug)
         for oldest in self._retired[:-MOST_RETIRED]:

@@ -19,7 +19,7 @@ import signal
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from mailserver.accounts.helper_client import (
     HelperPenalties,
     HelperSecrets,
     auth_connection,
+    leave_penalties,
 )
 from mailserver.accounts.helper_logins import HelperLogins
 from mailserver.config.config import Config
@@ -41,7 +42,8 @@ from mailserver.queue.directory import State
 from mailserver.queue.taking import prepare as prepare_maildrop
 from mailserver.rights.agents import Agent, AgentClient
 from mailserver.rights.as_user import Identity, become_confined
-from mailserver.rights.generation import Generation, Passage, Role
+from mailserver.rights.generation import Closable, Generation, Passage, Role
+from mailserver.rights.handed_down import HandedDown
 from mailserver.rights.handover import Handover
 from mailserver.rights.heart import Heart
 from mailserver.rights.listeners import held_channel, listen_channel
@@ -70,6 +72,8 @@ _FRONT_THREADS: Final = 3  # take mail into the queue; others join while the dis
 _AGENT_GRACE: Final = 100.0  # seconds that an agent waits longer for a command than its time limit
 _CHANNELS: Final = ("helper", "zygote", "agents")
 _AUTH: Final = "auth"
+_COUNTS: Final = "counts"
+_PENALTIES: Final = "penalties"
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
@@ -154,7 +158,8 @@ def _name(listener: Listener) -> str:
 class _Site:
     """What all generations share: the front's user, the runtime directory, and two sockets.
 
-    One is the way to the queue, the other where other programs have logins checked, if they do.
+    One is the way to the queue, the other where other programs have logins checked, if they do. Fronts and
+    helpers leave to their successors what they counted.
     """
 
     identity: Identity
@@ -162,6 +167,8 @@ class _Site:
     queue_channel: socket.socket
     auth: socket.socket | None
     generations: int = 0
+    counts: HandedDown = field(default_factory=lambda: HandedDown("counts"))  # what fronts counted
+    penalties: HandedDown = field(default_factory=lambda: HandedDown("penalties"))
 
 
 class _Renewal:
@@ -242,15 +249,17 @@ class _Server:
         public = {_name(listener): taken for listener, taken in self.bound}
         if self.site.auth is not None:
             public[_AUTH] = self.site.auth
+        front_has = frozenset({*public, _COUNTS})
         roles = [
-            Role("front", self._front, frozenset(public), signal.SIGTERM, self._heart, self._front_passage),
+            Role("front", self._front, front_has, signal.SIGTERM, self._heart, self._front_passage),
             Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM, passage=self._queue_passage),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
-            Role("helper", self._helper, frozenset({"helper"})),
+            Role("helper", self._helper, frozenset({"helper", _PENALTIES})),
         ]
+        heritage: dict[str, Closable] = {_COUNTS: self.site.counts, _PENALTIES: self.site.penalties}
         sockets = {**self._channels, "queue": self.site.queue_channel, **public}
-        return Generation(roles, sockets, self.log, self._begins, self._ended)
+        return Generation(roles, {**sockets, **heritage}, self.log, self._begins, self._ended)
 
     def _begins(self) -> None:
         self._begins_at_once = True
@@ -276,7 +285,15 @@ class _Server:
         secrets = SecretFiles(pairs, named, password_files(self.config))
         to_host = partial(attach, self._path("zygote"))
         dovecots = frozenset(map(dovecot_socket, views))
-        helper = Helper(judge(parts), parts.account_sources, to_host, self.log, secrets, dovecots - {""})
+        helper = Helper(
+            judge(parts),
+            parts.account_sources,
+            to_host,
+            self.log,
+            secrets,
+            dovecots - {""},
+            self.site.penalties,
+        )
         uids = {0, self._identity.uid}
         ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()
 
@@ -364,6 +381,7 @@ class _Server:
         async def begin() -> None:
             """Who comes is served; said again at the end of the generation before."""
             if not doors:
+                smtp.limits.adopt(self.site.counts.take() or ())
                 doors.append(SessionDoor(parts, threads, reactor, penalties))
                 if self.site.auth is not None:
                     auths.append(AuthListener(parts, reactor, self.site.auth, logins))
@@ -377,6 +395,11 @@ class _Server:
             await ports.leave()
             for _, taken in self.bound:
                 taken.close()
+            try:
+                self.site.counts.leave(smtp.limits.exported())
+                await threads.run(leave_penalties, self._path("helper"))
+            except OSError as error:
+                parts.warn("master")(f"rates and penalties are counted anew: {error}")
             self._front_passage.released.give()
             await ports.ended()
             process.stop()

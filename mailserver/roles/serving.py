@@ -26,6 +26,7 @@ from mailserver.roles.queueing import local_agents, make_runner
 from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
 from mailserver.roles.session_door import SessionDoor
 from mailserver.roles.smtp import SmtpListeners
+from mailserver.smtpd.limits import ClientLimits
 from mailserver.threads import Threads
 
 
@@ -44,6 +45,7 @@ class Process:
     delivered: Callable[[str], None]
     is_shared: bool
     auth: socket.socket | None
+    limits: ClientLimits
 
 
 class Serving:
@@ -86,6 +88,7 @@ class Serving:
             logins,
             process.accepted,
             own_ports=smtp_ports(found),
+            limits=process.limits,
         )
         stores = behind_acls(parts, self._registry, may_share=True)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
@@ -107,6 +110,10 @@ class Serving:
             self._auth = AuthListener(self._parts, self._process.reactor, auth, self._logins)
         self._runner.start()
         self._local.start()
+
+    def take_over(self, predecessor: Serving) -> None:
+        """What was held against places for wrong passwords still is."""
+        self._throttle.adopt(predecessor._throttle.exported())
 
     async def leave(self) -> None:
         """Nothing new is begun or taken, from the drop directory neither; what is under way goes on."""

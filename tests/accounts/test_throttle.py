@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 
 import pytest
 
@@ -176,3 +177,28 @@ def test_a_hundred_guesses_from_one_place_slow_nobody_elsewhere() -> None:
     for n in range(100):
         time.now += throttle.failed("192.0.2.1", "alice", b"%d" % n)
     assert throttle.succeeded("198.51.100.1", "alice") == 0
+
+
+def test_a_successor_goes_on_where_the_other_stopped() -> None:
+    """At a reload nothing is forgotten: neither guesses, nor the answers held back, nor known places."""
+    time = Time()
+    old, new = Throttle(time), Throttle(time)
+    old.succeeded("192.0.2.1", "alice")
+    old.succeeded("192.0.2.9", "bob")
+    delays = [old.failed("192.0.2.1", "alice", guess) for guess in (b"1", b"1", b"2")]
+    new.adopt(json.loads(json.dumps(old.exported())))
+    assert delays == [2, 4, 8]
+    assert new.failed("192.0.2.1", "alice", b"1") == 12  # the same guess: another 4 s behind the 8
+    assert new.failed("192.0.2.1", "alice", b"3") == 20
+    assert new.succeeded("192.0.2.1", "alice") == new.succeeded("192.0.2.9", "bob") == 0
+    assert old.penalties()[0][:2] == ("192.0.2.1", 2)
+
+
+def test_what_was_noted_before_the_heritage_came_is_kept() -> None:
+    """A late heritage adds to it."""
+    time = Time()
+    old, new = Throttle(time), Throttle(time)
+    old.failed("192.0.2.1", "alice", b"1")
+    new.failed("192.0.2.1", "alice", b"2")
+    new.adopt(json.loads(json.dumps(old.exported())))
+    assert new.penalties() == [("192.0.2.1", 2, 0.0)]
