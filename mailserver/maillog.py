@@ -14,7 +14,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 LONGEST_LINE: Final = 2000  # characters of text; log readers and syslog cut at 2 KiB
@@ -42,6 +42,9 @@ class MailLog(Protocol):
 
     def write(self, service: str, text: str) -> None:
         """The line is on its way to the log; never raises, never blocks for long."""
+
+    def write_all(self, lines: Iterable[tuple[str, str]]) -> None:
+        """As `write`, for several lines (service, text) at once."""
 
 
 def _ident(service: str, syslog_name: str, retrieval_name: str) -> str:
@@ -104,10 +107,17 @@ class FileLog:
 
     def write(self, service: str, text: str) -> None:
         """See `MailLog.write`."""
-        ident = _ident(service, *self._names)
-        line = f"{self._stamp()} {self._host} {ident}: {printable(text, LONGEST_LINE)}\n"
+        self.write_all(((service, text),))
+
+    def write_all(self, lines: Iterable[tuple[str, str]]) -> None:
+        """See `MailLog.write_all`."""
+        stamp = self._stamp()
+        text = "".join(
+            f"{stamp} {self._host} {_ident(service, *self._names)}: {printable(text, LONGEST_LINE)}\n"
+            for service, text in lines
+        )
         try:
-            os.write(self._descriptor, line.encode("utf-8", "replace"))
+            os.write(self._descriptor, text.encode("utf-8", "replace"))
         except OSError:
             pass  # a full log disk must not stop mail: RELIABILITY F55
 
@@ -130,6 +140,11 @@ class SyslogLog:
         self._syslog.openlog(name, self._syslog.LOG_PID, self._syslog.LOG_MAIL)
         self._syslog.syslog(self._syslog.LOG_INFO, printable(text, LONGEST_LINE))
 
+    def write_all(self, lines: Iterable[tuple[str, str]]) -> None:
+        """See `MailLog.write_all`."""
+        for service, text in lines:
+            self.write(service, text)
+
 
 class ListLog:
     """Keeps lines as (service, text) pairs: for commands that show them, and for tests."""
@@ -140,3 +155,8 @@ class ListLog:
     def write(self, service: str, text: str) -> None:
         """See `MailLog.write`."""
         self.lines.append((service, printable(text, LONGEST_LINE)))
+
+    def write_all(self, lines: Iterable[tuple[str, str]]) -> None:
+        """See `MailLog.write_all`."""
+        for service, text in lines:
+            self.write(service, text)

@@ -10,6 +10,7 @@ Texts and status codes are Postfix's, except that our own trouble is never perma
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -111,7 +112,20 @@ class LocalAgents:
             self._report(traceback.format_exc())
             return Outcome.deferred(f"{_failure(job)}internal error", "4.3.0")
 
-    def _perform(self, job: Job, content: int) -> Outcome:
+    def deposit(self, mail: Sequence[tuple[Job, bytes]]) -> Outcome | None:
+        """All of the messages are durable in the mailbox that each of the jobs names; or none, and None.
+
+        For the owner's own mailbox. Why not is not told: who delivers them one by one will meet it.
+        """
+        with contextlib.suppress(MailboxBusy, UnsafeMailbox, OSError):
+            if not any(_rules(job) for job, _ in mail):
+                return self._store_all(mail)
+            if len(mail) == 1:
+                outcome = self._perform(mail[0][0], mail[0][1])
+                return outcome if outcome.status is Status.DELIVERED else None
+        return None
+
+    def _perform(self, job: Job, content: int | bytes) -> Outcome:
         if job.action is Action.COMMAND:
             first = from_line(job.sender, time.time())
             message = command.message_for_command(first, job.prefix, _content(job, content))
@@ -134,41 +148,48 @@ class LocalAgents:
             start_warning(warning, job.owner.name, job.owner.home, self._report)
         return outcome
 
-    def _store(self, job: Job, content: int) -> Outcome:
-        if job.target.endswith("/"):
-            return self._into_maildir(job, content)
-        return self._append(job, content)
-
-    def _into_maildir(self, job: Job, content: int) -> Outcome:
-        """Into a maildir, which is made with the directories above it, as Postfix makes them."""
-        try:
-            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
-        except FileNotFoundError:
-            _make_directory(job.target.rstrip("/"))
-            maildir.deposit(job.target, _message(job, content), self._hostname, job.size_limit)
-        return Outcome.delivered("delivered to maildir")
-
-    def _full(self, text: str) -> Outcome:
-        """The recipient's mailbox is full: that may pass, or the sender hears at once, as configured."""
-        return Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")
-
-    def _append(self, job: Job, content: int) -> Outcome:
+    def _store(self, job: Job, content: int | bytes) -> Outcome:
         is_mailbox = job.action is Action.MAILBOX
-        done = "delivered to mailbox" if is_mailbox else f"delivered to file: {job.target}"
-        if not is_mailbox and job.target == os.devnull:
-            return Outcome.delivered(done)
-        if not is_mailbox and _is_executable(job.target):
-            return Outcome.failed(f"{_failure(job)}file is executable", "5.7.0")
-        mbox.deposit(
+        if not job.target.endswith("/") and not is_mailbox:
+            if job.target == os.devnull:
+                return Outcome.delivered(f"delivered to file: {job.target}")
+            if _is_executable(job.target):
+                return Outcome.failed(f"{_failure(job)}file is executable", "5.7.0")
+        return self._store_all(((job, content),))
+
+    def _store_all(self, mail: Sequence[tuple[Job, int | bytes]]) -> Outcome:
+        """The jobs have one target."""
+        job = mail[0][0]
+        if job.target.endswith("/"):
+            self._into_maildir(job, mail)
+            return Outcome.delivered("delivered to maildir")
+        is_mailbox = job.action is Action.MAILBOX
+        mbox.deposit_all(
             job.target,
-            job.sender,
-            _message(job, content),
+            ((each.sender, _message(each, content)) for each, content in mail),
             owner=job.owner.uid if is_mailbox and self._strict_ownership else None,
             size_limit=job.size_limit,
             mboxrd=self._mboxrd,
             rules=self._rules,
         )
-        return Outcome.delivered(done)
+        return Outcome.delivered("delivered to mailbox" if is_mailbox else f"delivered to file: {job.target}")
+
+    def _into_maildir(self, job: Job, mail: Sequence[tuple[Job, int | bytes]]) -> None:
+        """Into a maildir, which is made with the directories above it, as Postfix makes them."""
+
+        def deposit() -> None:
+            messages = (_message(each, content) for each, content in mail)
+            maildir.deposit_all(job.target, messages, self._hostname, job.size_limit)
+
+        try:
+            deposit()
+        except FileNotFoundError:
+            _make_directory(job.target.rstrip("/"))
+            deposit()
+
+    def _full(self, text: str) -> Outcome:
+        """The recipient's mailbox is full: that may pass, or the sender hears at once, as configured."""
+        return Outcome.deferred(text, "4.2.2") if self._full_is_temporary else Outcome.failed(text, "5.2.2")
 
     def _unsafe(self, job: Job, error: UnsafeMailbox) -> Outcome:
         text = _failure(job) + error.text
@@ -226,13 +247,19 @@ def _is_executable(path: str) -> bool:
     return stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
-def _message(job: Job, descriptor: int) -> Iterator[bytes]:
-    """Header lines of this recipient's, and the content."""
+def _message(job: Job, content: int | bytes) -> Iterator[bytes]:
+    """Header lines of this recipient's, and the content, from a descriptor or as it is."""
+    if isinstance(content, bytes):
+        yield job.prefix + content
+        return
     yield job.prefix
-    yield from _content(job, descriptor)
+    yield from _content(job, content)
 
 
-def _content(job: Job, descriptor: int) -> Iterator[bytes]:
+def _content(job: Job, descriptor: int | bytes) -> Iterator[bytes]:
+    if isinstance(descriptor, bytes):
+        yield descriptor
+        return
     at, end = job.content_offset, job.content_offset + job.content_length
     while at < end:
         try:

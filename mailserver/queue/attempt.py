@@ -25,7 +25,9 @@ from mailserver.envelope import Outcome, Recipient, Status
 from mailserver.queue.bounce import Sent, sender_of
 from mailserver.queue.directory import State
 from mailserver.queue.file import QueueFile
-from mailserver.queue.local import ACTIONS, LocalWork
+from mailserver.queue.jobs import ACTIONS
+from mailserver.queue.local import LocalWork
+from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
 from mailserver.queue.progress import Progress
 from mailserver.queue.record import Record
 from mailserver.queue.schedule import is_expired, next_attempt, wants_warning
@@ -349,43 +351,23 @@ class Attempt:
     # ------------------------------------------------------------ the log
 
     def _log_active(self) -> None:
-        envelope = self._progress.accepted.envelope
-        self._services.log.write(
-            "qmgr",
-            f"{self._message.queue_id}: from=<{envelope.sender or ''}>, "
-            f"size={self._message.content_length}, nrcpt={len(envelope.recipients)} (queue active)",
-        )
+        message, envelope = self._message, self._progress.accepted.envelope
+        self._services.log.write("qmgr", active_line(message.queue_id, envelope, message.content_length))
 
     def _log_outcome(self, number: int, outcome: Outcome, began: float) -> None:
         leaf, original = self._progress.leaves[number], self._progress.root(number).original
-        arrival, now = self._progress.accepted.arrival, self._services.clock()
-        orig_to = (
-            f" orig_to=<{original}>," if original and original.lower() != str(leaf.recipient).lower() else ""
-        )
-        phases = (self._began - arrival, began - self._began, 0.0, now - began)
+        times = Times(self._progress.accepted.arrival, self._began, began, self._services.clock())
         self._services.log.write(
             self._service(leaf, outcome),
-            f"{self._message.queue_id}: to=<{leaf.recipient}>,{orig_to} relay={outcome.relay}, "
-            f"delay={delay(now - arrival)}, delays={'/'.join(map(delay, phases))}, "
-            f"dsn={outcome.dsn}, status={outcome.status.value} ({outcome.text})",
+            outcome_line(self._message.queue_id, leaf.recipient, original, outcome, times),
         )
 
     def _service(self, leaf: Leaf, outcome: Outcome) -> str:
         """The name that the line is logged under: Postfix's daemon for such a delivery."""
         if leaf.kind is LeafKind.REMOTE:
             return self._services.transport.service(leaf.transport)
-        return {"none": "error", "virtual": "virtual"}.get(outcome.relay, "local")
+        return local_service(outcome)
 
 
 def _account_key(leaf: Leaf) -> str:
     return leaf.owner.name if leaf.owner is not None else ""
-
-
-def delay(seconds: float) -> str:
-    """Seconds with two digits that count and hundredths at most, as Postfix writes them."""
-    if seconds < 0.005:
-        return "0"
-    if seconds >= 9.95:
-        return f"{seconds:.0f}"
-    text = f"{seconds:.1f}" if seconds >= 0.995 else f"{seconds:.2f}"
-    return text.rstrip("0").removesuffix(".")

@@ -63,6 +63,29 @@ class IncomingMessage:
         return self._written + self._pending
 
     @property
+    def accepted(self) -> Accepted:
+        """What the queue file will say of the message."""
+        return Accepted(self.envelope, self._accepted.arrival, self._accepted.origin)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether nothing of the message is on the disk yet."""
+        return self._descriptor < 0
+
+    def content(self) -> bytes:
+        """The whole content of a message that is in memory. It stays there."""
+        content = b"".join(self._pieces)
+        self._pieces = [content]
+        return content
+
+    def complete(self) -> None:
+        """The envelope has its last recipients. *Blocking.* Raises OSError: all is undone."""
+        complete, self._complete = self._complete, None
+        if complete is not None:
+            with self._undone_on_error():
+                self.envelope = complete(self.envelope)
+
+    @property
     def wants_flush(self) -> bool:
         """Whether `flush` is due before the next `write`."""
         return self._pending >= MEMORY_LIMIT
@@ -126,17 +149,15 @@ class IncomingMessage:
 
         Raises OSError: all is undone. The answer's descriptor goes on to delivery.
         """
+        self.complete()
         with self._undone_on_error():
-            if self._complete is not None:
-                self.envelope = self._complete(self.envelope)
             if self.is_held and self._descriptor >= 0:
                 self._move_to_hold()
             end = self._write_rest()
             os.fchmod(self._descriptor, COMPLETE)
             os.fsync(self._descriptor)
-            accepted = Accepted(self.envelope, self._accepted.arrival, self._accepted.origin)
             descriptor, self._descriptor = self._descriptor, -1
-            return QueueFile(self.queue_id, self._path, descriptor, accepted, self._written, end)
+            return QueueFile(self.queue_id, self._path, descriptor, self.accepted, self._written, end)
 
     def discard(self) -> None:
         """Nothing of the message is left. *Blocking* where something was flushed. Never raises."""
@@ -161,8 +182,7 @@ class IncomingMessage:
         offset = HEADER_SIZE + self._written
         content = self._take()
         header = encode_header(self._written, self._checksum)
-        accepted = Accepted(self.envelope, self._accepted.arrival, self._accepted.origin)
-        envelope = encode_record(accepted_record(accepted))
+        envelope = encode_record(accepted_record(self.accepted))
         if self._descriptor < 0:
             self._path, self._descriptor = self._create(self.queue_id, self.is_held)
             whole = b"".join((header, content, envelope))

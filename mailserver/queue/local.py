@@ -13,31 +13,25 @@ from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.delivery.expand import CannotExpandNow, expand
-from mailserver.delivery.job import Action, Job, Owner
 from mailserver.delivery.plan import Leaf, LeafKind
-from mailserver.envelope import Address, Outcome, Recipient, Status
+from mailserver.envelope import Outcome, Recipient, Status
 from mailserver.queue.bounce import received_field, sender_of
 from mailserver.queue.file import QueueFile
+from mailserver.queue.jobs import field_text, job_for, named
 from mailserver.queue.progress import Progress, expanded_record, outcome_record
 from mailserver.queue.record import Record
 from mailserver.queue.services import Services
-from mailserver.store.quota_rules import rules_of
 from mailserver.tables.table import TableError
 from mailserver.wire.address import parse_sender
 
-ACTIONS: Final = {
-    LeafKind.MAILBOX: Action.MAILBOX,
-    LeafKind.FILE: Action.FILE,
-    LeafKind.COMMAND: Action.COMMAND,
-}
-_HEADER_LIMIT: Final = 1 << 17  # octets of header in which Delivered-To: counts
+HEADER_LIMIT: Final = 1 << 17  # octets of header in which Delivered-To: counts
 _PIECE: Final = 1 << 16
 _DELIVERED_TO: Final = re.compile(rb"^delivered-to:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def delivered_to(message: QueueFile) -> frozenset[str]:
-    """The addresses in the content's Delivered-To: fields, in lower case."""
-    head = message.read_head(_HEADER_LIMIT)
+def delivered_to(head: bytes) -> frozenset[str]:
+    """The addresses in the Delivered-To: fields of the content that begins so, in lower case."""
+    head = head[:HEADER_LIMIT]
     end = head.find(b"\n\n")
     header = head if end < 0 else head[: end + 1]
     if b"elivered-" not in header and b"ELIVERED-" not in header:
@@ -76,7 +70,7 @@ class LocalWork:
             for number in pending:
                 self._progress.leaves[number] = filtered(self._progress.leaves[number], content_filter)
             return
-        already = delivered_to(self._message)
+        already = delivered_to(self._message.read_head(HEADER_LIMIT))
         if not self._rewrite_sender(pending):
             return
         for number in pending:
@@ -195,67 +189,16 @@ class LocalWork:
         return True
 
     def _perform(self, number: int, leaf: Leaf) -> Outcome:
-        outcome = self._services.agents.perform(self._job(number, leaf), self._message.descriptor)
-        is_virtual = leaf.kind is LeafKind.MAILBOX and leaf.owner is not None and "@" in leaf.owner.name
-        return replace(outcome, relay="virtual") if is_virtual else outcome
-
-    def _job(self, number: int, leaf: Leaf) -> Job:
-        services, message = self._services, self._message
-        root = self._progress.root(number)
-        sender = sender_of(self._progress, number)
-        own = leaf.delivered_to or leaf.recipient
-        original = root.original or str(own)
-        assert leaf.owner is not None
-        is_command = leaf.kind is LeafKind.COMMAND
-        return Job(
-            action=ACTIONS[leaf.kind],
-            owner=leaf.owner,
-            target=leaf.target,
-            sender=sender,
-            recipient=str(own),
-            prefix=_prefix(sender, original if services.enable_original_recipient else "", str(own)),
-            content_offset=message.content_offset,
-            content_length=message.content_length,
-            environment=self._environment(leaf.owner, own, original, sender) if is_command else {},
-            size_limit=services.mailbox_size_limit,
-            time_limit=services.command_time_limit,
-            queue_id=message.queue_id,
-            quota=self._quota(leaf) if leaf.kind is LeafKind.MAILBOX else "",
+        message = self._message
+        job = job_for(
+            self._services,
+            self._progress,
+            number,
+            message.queue_id,
+            message.content_offset,
+            message.content_length,
         )
-
-    def _quota(self, leaf: Leaf) -> str:
-        """The rules of the mailbox's owner. An account that cannot be asked for now is not limited."""
-        assert leaf.owner is not None
-        try:
-            account = self._services.routing.accounts.lookup(leaf.owner.name)
-        except TemporaryAccountFailure:
-            return ""
-        return rules_of(account.extra, self._services.quota_rules) if account is not None else ""
-
-    def _environment(self, owner: Owner, own: Address, original: str, sender: str) -> dict[str, str]:
-        """What commands find in their environment. local(8); values are filtered by the agent (B5)."""
-        envelope = self._message.accepted.envelope
-        client = envelope.client
-        return dict(self._services.environment) | {
-            "SHELL": owner.shell or "/bin/sh",
-            "HOME": owner.home,
-            "USER": owner.name,
-            "LOGNAME": owner.name,
-            "EXTENSION": self._services.routing.split(own.local)[1],
-            "DOMAIN": own.domain,
-            "LOCAL": own.local,
-            "RECIPIENT": str(own),
-            "ORIGINAL_RECIPIENT": original,
-            "SENDER": sender,
-            "ENVID": envelope.envid,
-            "CLIENT_ADDRESS": client.address,
-            "CLIENT_HELO": client.helo,
-            "CLIENT_HOSTNAME": client.name,
-            "CLIENT_PROTOCOL": client.protocol,
-            "SASL_METHOD": client.sasl_method,
-            "SASL_SENDER": "",
-            "SASL_USERNAME": client.login,
-        }
+        return named(self._services.agents.perform(job, message.descriptor), leaf)
 
     def _forward(self, number: int, leaf: Leaf) -> Outcome:
         """The message goes on to a .forward's addresses as a new one, durable before this is done."""
@@ -269,7 +212,7 @@ class LocalWork:
         now = services.clock()
         new = services.queue.create(envelope, now, "forward")
         new.write(received_field(services.host, services.mail_name, new.queue_id, now))
-        new.write(b"Delivered-To: %s\n" % _field_text(str(leaf.delivered_to or leaf.recipient)))
+        new.write(b"Delivered-To: %s\n" % field_text(str(leaf.delivered_to or leaf.recipient)))
         position = 0
         while position < message.content_length:
             piece = message.read_content(position, _PIECE)
@@ -279,14 +222,3 @@ class LocalWork:
                 new.flush()
         self.made.append(new.commit())
         return Outcome.delivered(f"forwarded as {new.queue_id}")
-
-
-def _prefix(sender: str, original: str, own: str) -> bytes:
-    """The fields of this delivery; without `original` no X-Original-To."""
-    first = b"X-Original-To: %s\n" % _field_text(original) if original else b""
-    return b"Return-Path: <%s>\n%sDelivered-To: %s\n" % (_field_text(sender), first, _field_text(own))
-
-
-def _field_text(value: str) -> bytes:
-    """Text in a header field of one line, whoever chose it (B12)."""
-    return re.sub(r"[\x00-\x1f\x7f]", "?", value).encode("utf-8", "surrogateescape")

@@ -16,7 +16,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Container, Mapping
+from collections.abc import Awaitable, Container, Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -25,7 +25,9 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from mailserver.config.config import Config
 from mailserver.dns import Resolver
 from mailserver.maillog import FileLog, MailLog
+from mailserver.queue.direct import Delivered
 from mailserver.queue.file import QueueFile
+from mailserver.queue.incoming import IncomingMessage
 from mailserver.rights.as_user import Identity, become
 from mailserver.rights.service_manager import ServiceManager
 from mailserver.roles.auth_listener import bind_auth
@@ -76,6 +78,7 @@ class OneOwnerServer(Service):
             self._reactor,
             self._threads,
             Resolver(self._reactor),
+            self._take,
             self._accepted,
             self._delivered,
             is_shared=was_root,
@@ -85,6 +88,10 @@ class OneOwnerServer(Service):
         self._serving = Serving(config, log, self._process)
         self._serving.listen()
         self._reloading = Reloading(config, log, self._file, has_fixed_mode=was_root)
+
+    def _take(self, message: IncomingMessage) -> Awaitable[QueueFile | Delivered]:
+        """Whoever received it, it is delivered, or queued, by the present configuration."""
+        return self._serving.take(message)
 
     def _accepted(self, message: QueueFile) -> None:
         """Whoever took it in, the queue's present runner delivers it."""

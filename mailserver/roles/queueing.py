@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mailserver.config.config import Config
@@ -14,16 +15,18 @@ from mailserver.delivery.lookups import LiveLookups
 from mailserver.dns import Resolver
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
+from mailserver.queue.direct import LOCK_PATIENCE, DirectDelivery
 from mailserver.queue.runner import Runner
 from mailserver.queue.services import Services
 from mailserver.queue.slots import Slots
 from mailserver.roles.parts import Parts
 from mailserver.roles.ways_out import WaysOut, exported_environment
+from mailserver.store.locking import LockRules
 from mailserver.threads import Threads
 
 
-def local_agents(parts: Parts) -> LocalAgents:
-    """Whoever delivers with the rights of this process."""
+def local_agents(parts: Parts, rules: LockRules | None = None) -> LocalAgents:
+    """Whoever delivers with the rights of this process; `rules` for locks, where not the configured ones."""
     config = parts.config
     mode = config.string("forward_file_mode")
     return LocalAgents(
@@ -33,7 +36,7 @@ def local_agents(parts: Parts) -> LocalAgents:
         full_is_temporary=config.boolean("quota_full_tempfail"),
         quota_warnings=parts.quota_warnings,
         accounts_directory=os.path.join(config.string("state_directory"), "accounts"),
-        rules=parts.lock_rules,
+        rules=rules or parts.lock_rules,
         requires_home=config.boolean("require_home_directory"),
         strict_ownership=config.boolean("strict_mailbox_ownership"),
         command_shell=config.words("local_command_shell"),
@@ -50,8 +53,8 @@ def make_runner(
     delivered: Callable[[str], None],
     smtp_ports: frozenset[int],
     agents_are_this_process: bool,
-) -> tuple[Runner, WaysOut]:
-    """The runner, not started, and the ways out to close when it has stopped."""
+) -> tuple[Runner, Services, WaysOut]:
+    """The runner, not started, what it delivers with, and the ways out to close when it has stopped."""
     config = parts.config
     ways_out = WaysOut(parts, threads, reactor, resolver, agents, agents_are_this_process, smtp_ports)
     services = Services(
@@ -85,7 +88,13 @@ def make_runner(
         active_limit=config.integer("qmgr_message_active_limit"),
         queue_run_delay=config.seconds("queue_run_delay"),
     )
-    return runner, ways_out
+    return runner, services, ways_out
+
+
+def direct_delivery(parts: Parts, services: Services, reactor: Any) -> DirectDelivery:
+    """Whoever delivers before the reply, where this process may write to all mailboxes."""
+    rules = replace(parts.lock_rules, patience=min(parts.lock_rules.patience, LOCK_PATIENCE))
+    return DirectDelivery(services, local_agents(parts, rules), reactor)
 
 
 def reporter(config: Config) -> Reporter:

@@ -438,7 +438,7 @@ class _Server:
         become_confined(self._identity)
         parts.queue.prepare()
         resolver, ports = Resolver(reactor), smtp_ports([listener for listener, _ in self.bound])
-        runner, ways_out = make_runner(
+        runner, _, ways_out = make_runner(
             parts,
             process.threads,
             reactor,

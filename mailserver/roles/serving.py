@@ -22,11 +22,12 @@ from mailserver.roles.listening import Bound, Ports, smtp_ports
 from mailserver.roles.local_side import LocalSide
 from mailserver.roles.logins import judge
 from mailserver.roles.parts import Parts
-from mailserver.roles.queueing import local_agents, make_runner
+from mailserver.roles.queueing import direct_delivery, local_agents, make_runner
 from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
 from mailserver.roles.session_door import SessionDoor
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.reception import Take
 from mailserver.threads import Threads
 
 
@@ -34,13 +35,15 @@ from mailserver.threads import Threads
 class Process:
     """What every `Serving` of a process shares.
 
-    `accepted` gets each message that was taken in, `delivered` each path of a mailbox that got one.
+    `take` makes each message durable that comes in, `accepted` gets those that are in the queue then,
+    `delivered` each path of a mailbox that got one.
     `is_shared`: several users submit mail. `auth` is where other programs have logins checked.
     """
 
     reactor: Any
     threads: Threads
     resolver: Resolver
+    take: Take
     accepted: Callable[[QueueFile], None]
     delivered: Callable[[str], None]
     is_shared: bool
@@ -63,7 +66,7 @@ class Serving:
         self._registry, self._notices = make_registry(parts, threads, reactor)
         self.nudge = self._notices.nudge
         agents = local_agents(parts)
-        self._runner, self._ways_out = make_runner(
+        self._runner, queueing, self._ways_out = make_runner(
             parts,
             threads,
             reactor,
@@ -74,6 +77,7 @@ class Serving:
             agents_are_this_process=True,
         )
         self.accept = self._runner.accept
+        self.take = direct_delivery(parts, queueing, reactor).take
         self.rescan = self._runner.rescan
         decides = judge(parts)
         self._throttle = decides.throttle
@@ -89,6 +93,7 @@ class Serving:
             process.accepted,
             own_ports=smtp_ports(found),
             limits=process.limits,
+            take=process.take,
         )
         stores = behind_acls(parts, self._registry, may_share=True)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)

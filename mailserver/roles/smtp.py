@@ -35,6 +35,7 @@ from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy, RestrictionTexts
+from mailserver.smtpd.reception import Take
 from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.settings import SmtpdSettings
@@ -194,6 +195,7 @@ class SmtpListeners:
         connect_auth: Callable[[str], int] = connect,
         own_ports: frozenset[int] | None = None,
         limits: ClientLimits | None = None,
+        take: Take | None = None,
     ) -> None:
         """`connect_auth` connects to the Dovecot at a socket, where one checks logins.
 
@@ -206,6 +208,7 @@ class SmtpListeners:
         self._resolver = resolver
         self._logins = logins
         self._accepted = accepted
+        self._take = take
         self._connect_auth = connect_auth
         self._dovecots: dict[str, Logins] = {}
         self._verifications = (
@@ -279,6 +282,7 @@ class SmtpListeners:
             certificate_logins=certificate_logins(parts.config) if smtp_authorities(config) else None,
             logged_in=parts.logged_in,
             milters=self.milters(config),
+            take=self._take,
         )
         return SmtpFactory(services, is_tls=is_tls)
 

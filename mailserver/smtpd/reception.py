@@ -10,15 +10,17 @@ what comes till then is swallowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from mailserver.envelope import Envelope
 from mailserver.milter.content import MilterContent
 from mailserver.queue.content_checks import Findings
 from mailserver.queue.copies import affected
+from mailserver.queue.direct import Delivered
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
+from mailserver.queue.incoming import IncomingMessage
 from mailserver.queue.milters import apply_changes, milter_content
 from mailserver.smtpd.verdict import Effects
 from mailserver.threads import Threads
@@ -40,6 +42,9 @@ class ContentFilter(Protocol):
 # Our Received: field, fields to add, and whether the client is one of our own.
 MakeFilter = Callable[[bytes, Mapping[str, str], bool], ContentFilter]
 
+# Makes a message durable. Fails with OSError, nothing being left of it.
+Take = Callable[[IncomingMessage], Awaitable[QueueFile | Delivered]]
+
 
 class Reception:
     """A message being received. `add` never blocks; the others are awaited, one at a time."""
@@ -51,10 +56,13 @@ class Reception:
         arrival: float,
         threads: Threads,
         adds_copies: bool = True,
+        take: Take | None = None,
     ) -> None:
+        """`take` takes the whole message over, where it is not simply committed to the queue."""
         self.arrival = arrival
         self._message = queue.create(envelope, arrival, adds_copies=adds_copies)
         self._threads = threads
+        self._take = take
         self._filter: ContentFilter | None = None
         self._failure: OSError | None = None
         self._is_flushing = False
@@ -108,12 +116,14 @@ class Reception:
         if self._is_discarded:
             await self._threads.run(self._message.discard)
 
-    async def commit(self, effects: Effects) -> QueueFile | None:
-        """The message is durably in the queue; None where an access rule had it discarded.
+    async def commit(self, effects: Effects) -> QueueFile | Delivered | None:
+        """The message is durable, in the queue or in its mailbox; None where an access rule had it discarded.
 
         Raises ContentRefused and OSError: nothing is left of the message.
         """
-        return await self._threads.run(self._commit, effects)
+        if self._take is None or not self._message.is_in_memory:
+            return await self._threads.run(self._commit, effects)
+        return await self._take(self._message) if self._is_kept(effects) else None
 
     async def for_milters(self, size_limit: int) -> MilterContent:
         """All of the content, as milters see it. Raises ContentRefused and OSError, as `commit` does."""
@@ -141,17 +151,21 @@ class Reception:
             raise
 
     def _commit(self, effects: Effects) -> QueueFile | None:
+        return self._message.commit() if self._is_kept(effects) else None
+
+    def _is_kept(self, effects: Effects) -> bool:
+        """Whether the message, which is whole now, is to go anywhere. Blocks where it is on the disk."""
         assert self._filter is not None
         self._finish()
         findings = self._filter.findings
         if effects.discard or findings.discard:
             self._message.discard()
-            return None
+            return False
         redirect, bcc = findings.redirect or effects.redirect, (*effects.bcc, *findings.bcc)
         content_filter = findings.content_filter or effects.content_filter
         self._message.envelope = affected(self._message.envelope, redirect, bcc, content_filter)
         self._message.is_held = self._message.is_held or bool(effects.hold) or findings.hold
-        return self._message.commit()
+        return True
 
     def discard(self) -> None:
         """Nothing of the message is left, soon: after the flush that is under way, if there is one."""

@@ -17,7 +17,7 @@ from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy
-from mailserver.smtpd.reception import MakeFilter
+from mailserver.smtpd.reception import MakeFilter, Take
 from mailserver.smtpd.settings import SmtpdSettings
 from mailserver.tables.table import Table
 from mailserver.threads import Threads
@@ -42,7 +42,8 @@ class Services:
     those with old line ends, `are_not_limited` those that limits do not count, `are_offered_no_login` those
     that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
     worth in a login. `now` is the wall clock. `sasl_rate_limits` are
-    the tables of smtpd_sasl_rate_limit_maps.
+    the tables of smtpd_sasl_rate_limit_maps. `take`, where given, makes messages durable instead of the
+    queue alone.
     """
 
     settings: SmtpdSettings
@@ -67,6 +68,7 @@ class Services:
     milters: Milters | None = None
     certificates: CertificateRules | None = None
     certificate_logins: CertificateLogins | None = None
+    take: Take | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)
 
     @property

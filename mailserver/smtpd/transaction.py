@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from mailserver.envelope import Address, Client, Envelope, Recipient
 from mailserver.queue.cleanup import ContentRefused
+from mailserver.queue.direct import Delivered
 from mailserver.queue.file import QueueFile
 from mailserver.smtpd.connection import Work
 from mailserver.smtpd.received import missing_fields, received_field
@@ -295,9 +296,8 @@ class MailTransactions:
         session, services = self._session, self._session.services
         envelope = self._envelope(transaction)
         arrival = services.now()
-        reception = Reception(
-            services.queue, envelope, arrival, services.threads, session.settings.adds_copies
-        )
+        adds_copies = session.settings.adds_copies
+        reception = Reception(services.queue, envelope, arrival, services.threads, adds_copies, services.take)
         host, queue_id = session.settings.myhostname, reception.queue_id
         transaction.queue_id = queue_id
         received = received_field(
@@ -468,7 +468,7 @@ class MailTransactions:
         try:
             if session.milters is not None and not await session.milters.let_in(transaction, reception):
                 return ""
-            queue_file = await reception.commit(transaction.effects)
+            taken = await reception.commit(transaction.effects)
         except ContentRefused as refused:
             if not any(action == "reject" for action, *_ in reception.findings.notes):
                 verdict = Verdict(refused.code, refused.dsn, refused.text)
@@ -484,9 +484,12 @@ class MailTransactions:
             self._log_findings(reception, transaction)
             if self._current is transaction:
                 self.forget()
-        services.log.write("cleanup", f"{reception.queue_id}: message-id={reception.message_id}")
-        if queue_file is not None:
-            self._hand_over(queue_file)
+        lines = [("cleanup", f"{reception.queue_id}: message-id={reception.message_id}")]
+        if isinstance(taken, Delivered):
+            lines += taken.lines
+        services.log.write_all(lines)
+        if taken is not None:
+            self._hand_over(taken)
         session.forgive()
         return reception.queue_id
 
@@ -500,15 +503,19 @@ class MailTransactions:
             line = f"{reception.queue_id}: {action}: {kind} {content} from {session.client}; {words}"
             session.services.log.write("cleanup", f"{line}: {text}" if text else line)
 
-    def _hand_over(self, queue_file: QueueFile) -> None:
-        """Whoever delivers has the message. Should that fail, the message is ours all the same:
-        the queue's next scan finds it, and a 451 would only bring it a second time.
+    def _hand_over(self, taken: QueueFile | Delivered) -> None:
+        """Whoever delivers, or has the mailbox open, knows. Should that fail, the message is ours all
+        the same: the queue's next scan finds it, and a 451 would only bring it a second time.
         """
         try:
-            self._session.services.accepted(queue_file)
+            if isinstance(taken, Delivered):
+                taken.tell()
+            else:
+                self._session.services.accepted(taken)
         except Exception:
-            _log.failure("handing {queue_id} over to delivery", queue_id=queue_file.queue_id)
-            queue_file.close()
+            _log.failure("handing {queue_id} over to delivery", queue_id=taken.queue_id)
+            if isinstance(taken, QueueFile):
+                taken.close()
 
 
 class _Answered(SmtpError):

@@ -26,7 +26,8 @@ from typing import Final
 
 _CLOCK_SLACK: Final = 2.0  # seconds
 _NO_UNNAMED_FILES: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
-_TEXT: Final = re.compile(rb"\s*(\d{1,9})(?::([^\s:]+))?[ \t]*(?:\n(?:(\d+) (\d+) (\d+)\n)?|$)")
+_LONGEST: Final = 1 << 16  # octets: one line for each message that was appended under the lock
+_TEXT: Final = re.compile(rb"\s*(\d{1,9})(?::([^\s:]+))?[ \t]*(?:\n(?:(\d+) (\d+) (\d+)\n)*|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,10 @@ class DotLock:
         os.utime(self._descriptor)
 
     def note(self, mailbox: int) -> None:
-        """Should we be killed from now on, what is appended to the mailbox (a descriptor) can be undone."""
+        """Should we be killed from now on, what is appended to the mailbox (a descriptor) can be undone.
+
+        The last note counts.
+        """
         found = os.fstat(mailbox)
         os.write(self._descriptor, f"{found.st_dev} {found.st_ino} {found.st_size}\n".encode())
 
@@ -162,7 +166,7 @@ def _holder(lock: str) -> _Holder:
     except PermissionError:
         return _Holder()
     try:
-        match = _TEXT.match(os.read(descriptor, 500))
+        match = _TEXT.match(os.read(descriptor, _LONGEST))
     finally:
         os.close(descriptor)
     if match is None:

@@ -168,7 +168,10 @@ def _turn(path: str, rules: LockRules) -> Iterator[float]:
     if not _TURNS.take(key, rules.patience):
         raise MailboxBusy(f"{path} is in use")
     try:
-        time.sleep(min(_TURNS.gap(key), rules.patience))
+        gap = _TURNS.gap(key)
+        if gap > rules.patience:
+            raise MailboxBusy(f"{path} is left to other programs for a moment")
+        time.sleep(gap)
         yield deadline
     finally:
         _TURNS.give(key)

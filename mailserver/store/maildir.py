@@ -33,6 +33,7 @@ from mailserver.store.maildir_deposit import (
     as_stored,
     counter,
     deposit,
+    deposit_all,
     harmless,
     make_maildir,
     sync_directory,
@@ -48,7 +49,7 @@ from mailserver.store.maildir_names import (
 from mailserver.store.shared_files import check_group, list_of_group
 from mailserver.store.uidlist import read_uidlist, uidlist_mark, write_uidlist
 
-__all__ = ["MaildirFormat", "as_stored", "deposit", "make_maildir", "with_crlf"]
+__all__ = ["MaildirFormat", "as_stored", "deposit", "deposit_all", "make_maildir", "with_crlf"]
 
 RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds

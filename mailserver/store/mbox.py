@@ -35,6 +35,7 @@ from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.maildir import as_stored, with_crlf
 from mailserver.store.mbox_append import (
     deposit,
+    deposit_all,
     looks_new,
     restored_on_error,
     separator,
@@ -60,7 +61,7 @@ from mailserver.store.mbox_open import create_mailbox, open_mailbox
 from mailserver.store.mbox_rewrite import make_draft, plan, rewritten
 from mailserver.store.mbox_scan import Mark, Scanned, pread_all, scan, tail_digest
 
-__all__ = ["MboxFormat", "create_mailbox", "deposit"]
+__all__ = ["MboxFormat", "create_mailbox", "deposit", "deposit_all"]
 
 _HEADER: Final = 64 * 1024  # octets of a message in which its header usually ends
 _UNFINISHED: Final = 10.0  # seconds that a message without a last line end is waited for

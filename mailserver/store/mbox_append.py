@@ -100,24 +100,44 @@ def deposit(
     given, must own it. It may not grow above `size_limit` octets (0: no limit; EFBIG).
     Raises MailboxBusy, UnsafeMailbox, OSError, and what iterating raises.
     """
+    deposit_all(
+        path, ((sender, pieces),), owner=owner, when=when, size_limit=size_limit, mboxrd=mboxrd, rules=rules
+    )
+
+
+def deposit_all(
+    path: str,
+    messages: Iterable[tuple[str, Iterable[bytes]]],
+    *,
+    owner: int | None = None,
+    when: float | None = None,
+    size_limit: int = 0,
+    mboxrd: bool = False,
+    rules: locking.LockRules = locking.USUAL_RULES,
+) -> None:
+    """As `deposit`, for several messages, each with its sender, at once: all of them, or none.
+
+    A kill can leave some of them, and the beginning of one, which the next writer undoes.
+    """
 
     def open_it() -> int:
         return mbox_open.open_mailbox(path, os.O_RDWR | os.O_APPEND, owner, create=True)
 
     with locking.exclusive(path, open_it, rules) as held:
         undo_unfinished(held)
-        held.note_append()
         size = os.fstat(held.descriptor).st_size
+        when = time.time() if when is None else when
         with restored_on_error(held.descriptor, size):
-            first = separator(held.descriptor, size) + from_line(
-                sender, time.time() if when is None else when
-            )
-            for block in _blocks(first, quoted(pieces, mboxrd)):
-                held.refresh()
-                size += len(block)
-                if size_limit and size > size_limit:
-                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-                write_all(held.descriptor, block)
+            before = separator(held.descriptor, size)
+            for sender, pieces in messages:
+                held.note_append()
+                for block in _blocks(before + from_line(sender, when), quoted(pieces, mboxrd)):
+                    held.refresh()
+                    size += len(block)
+                    if size_limit and size > size_limit:
+                        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                    write_all(held.descriptor, block)
+                before = b""
             os.fsync(held.descriptor)
         show_as_new(held.descriptor)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.queue.attempt import delay
+from mailserver.queue.log_lines import delay
 from mailserver.queue.schedule import RetryTimes, is_expired, next_attempt, wait_before, wants_warning
 from mailserver.queue.slots import Slots
 

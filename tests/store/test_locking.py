@@ -201,6 +201,22 @@ def test_note_of_a_killed_writer(mailbox: Path) -> None:
         assert held.unfinished is None
 
 
+def test_the_last_of_many_notes_counts(mailbox: Path) -> None:
+    """Of several messages under one lock, only the one that was being written is undone."""
+
+    def die_appending_many() -> None:
+        with locking.exclusive(str(mailbox), opener(mailbox)) as held:
+            for _ in range(100):
+                held.note_append()
+                os.write(held.descriptor, b"0123456789")
+            os._exit(9)
+
+    mailbox.write_bytes(b"")
+    assert in_child(die_appending_many) == 9
+    with locking.exclusive(str(mailbox), opener(mailbox), QUICK) as held:
+        assert held.unfinished == 990
+
+
 def test_half_written_note_is_no_riddle(mailbox: Path) -> None:
     """A kill within the note leaves a lock that is still known to be of a dead process."""
     lock_of(mailbox).write_text(f"{dead_pid()}:{socket.gethostname()}\n12 34")

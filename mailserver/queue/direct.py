@@ -1,0 +1,190 @@
+"""Delivery before the reply: a message goes straight into the one mailbox it is for, past the queue.
+
+Most mail is for one mailbox of this host. Where all mail has one owner, whoever receives it may write
+there, and a mailbox is as durable as the queue. So such a message is written and synced once, in one
+visit to a thread, and the log says what the queue would have said. Messages that come for a recipient
+while one is being written wait, and then go together: one lock, one sync of the directory or of the mbox.
+
+Whatever stands in the way (several recipients, an alias for several, a .forward, a command, a filter,
+a report that is wanted, a full mailbox, a lock that somebody holds, an error) is left to the queue: then
+nothing of the message is in the mailbox. A crash before the reply leaves nothing, or a copy that nobody
+acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+from mailserver.delivery.expand import expand
+from mailserver.delivery.job import Job
+from mailserver.delivery.plan import LeafKind
+from mailserver.delivery.routing import AddressClass
+from mailserver.envelope import Outcome
+from mailserver.queue.batches import Batches
+from mailserver.queue.file import QueueFile
+from mailserver.queue.incoming import IncomingMessage
+from mailserver.queue.jobs import job_for, named
+from mailserver.queue.local import delivered_to
+from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
+from mailserver.queue.progress import Progress
+from mailserver.queue.services import Services
+
+MOST_AT_ONCE: Final = 32  # messages for one recipient in one visit to a thread
+LOCK_PATIENCE: Final = 0.05  # seconds
+PATIENCE: Final = 2.0  # seconds that a message waits for those before it
+_OURS: Final = (AddressClass.LOCAL, AddressClass.VIRTUAL_ALIAS, AddressClass.VIRTUAL_MAILBOX)
+
+
+class MailboxWriter(Protocol):
+    """`mailserver.delivery.local.LocalAgents`, with little patience for locks. Blocking."""
+
+    def deposit(self, mail: Sequence[tuple[Job, bytes]]) -> Outcome | None:
+        """All of the messages are durable in the mailbox that their jobs name; or none, and None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message that lies in its mailbox. `lines` (service, text) are for the log.
+
+    `tell` tells whoever has the mailbox open.
+    """
+
+    queue_id: str
+    lines: Sequence[tuple[str, str]]
+    tell: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """A message on its way into a mailbox, or, without an `outcome` in the end, into the queue.
+
+    `slot` is the account's that was taken for it.
+    """
+
+    message: IncomingMessage
+    progress: Progress
+    began: float
+    job: Job | None = None
+    slot: str | None = None
+    outcome: Outcome | None = None
+    end: float = 0.0
+
+
+class DirectDelivery:
+    """Takes messages in, and delivers at once what it can. For the reactor's thread, an IReactorTime."""
+
+    def __init__(self, services: Services, writer: MailboxWriter, reactor: Any) -> None:
+        self._services = services
+        self._writer = writer
+        self._batches = Batches(reactor, services.threads, self._deliver, MOST_AT_ONCE, PATIENCE)
+
+    async def take(self, message: IncomingMessage) -> QueueFile | Delivered:
+        """The message is durable, in its mailbox or in the queue. Raises OSError: nothing of it is left."""
+        services = self._services
+        if _may_be_direct(message):
+            key = str(message.envelope.recipients[0].address).lower()
+            delivery = await self._batches.run(key, message)
+            if delivery is not None and delivery.slot is not None:
+                services.account_slots.release(delivery.slot)
+            if delivery is not None and delivery.outcome is not None:
+                return self._delivered(delivery, delivery.outcome)
+        return await services.threads.run(message.commit)
+
+    def _delivered(self, delivery: _Delivery, outcome: Outcome) -> Delivered:
+        leaf, root = delivery.progress.leaves[0], delivery.progress.root(0)
+        queue_id, accepted = delivery.message.queue_id, delivery.progress.accepted
+        times = Times(accepted.arrival, delivery.began, delivery.began, delivery.end)
+        line = outcome_line(queue_id, leaf.recipient, root.original, outcome, times)
+        lines = (
+            ("qmgr", active_line(queue_id, accepted.envelope, delivery.message.octets)),
+            (local_service(outcome), line),
+            ("qmgr", f"{queue_id}: removed"),
+        )
+        return Delivered(queue_id, lines, partial(self._services.delivered, leaf.target))
+
+    # ------------------------------------------------------------ in a thread
+
+    def _deliver(self, messages: Sequence[IncomingMessage]) -> Sequence[_Delivery]:
+        """What could be delivered has an outcome. Never raises but for bugs; *blocking*."""
+        deliveries = [self._planned(message) for message in messages]
+        for group in _by_mailbox(deliveries):
+            slot = _account_of(group[0])
+            if not self._services.account_slots.try_take(slot):
+                continue
+            group[0].slot = slot
+            self._write(group)
+        return deliveries
+
+    def _planned(self, message: IncomingMessage) -> _Delivery:
+        """With a job where the message is for one mailbox, and there is nothing to be said about that."""
+        delivery = _Delivery(message, Progress(message.accepted), self._services.clock())
+        try:
+            message.complete()
+            delivery.progress = progress = Progress(message.accepted)
+            if _may_be_direct(message) and self._is_for_a_mailbox(message, progress):
+                delivery.job = job_for(self._services, progress, 0, message.queue_id, 0, message.octets)
+        except Exception:  # the queue meets it again, and says so
+            delivery.job = None
+        return delivery
+
+    def _is_for_a_mailbox(self, message: IncomingMessage, progress: Progress) -> bool:
+        """Whether the plan is one mailbox, and now the progress's one leaf."""
+        services = self._services
+        if services.routing.classify(progress.leaves[0].recipient) not in _OURS:
+            return False
+        if progress.sender is not None:
+            progress.sender = services.routing.canonical_sender(progress.sender)
+        plan = expand(
+            progress.leaves[0],
+            routing=services.routing,
+            rules=services.rules,
+            lookups=services.lookups,
+            already_delivered_to=delivered_to(message.content()),
+            sender=progress.sender,
+        )
+        if len(plan.leaves) != 1 or plan.warnings or plan.leaves[0].kind is not LeafKind.MAILBOX:
+            return False
+        progress.leaves[0] = plan.leaves[0]
+        return True
+
+    def _write(self, group: Sequence[_Delivery]) -> None:
+        mail = [(each.job, each.message.content()) for each in group if each.job is not None]
+        try:
+            outcome = self._writer.deposit(mail)
+        except Exception:  # the queue meets it again, and says so
+            return
+        end = self._services.clock()
+        for each in group:
+            each.outcome = named(outcome, each.progress.leaves[0]) if outcome is not None else None
+            each.end = end
+
+
+def _may_be_direct(message: IncomingMessage) -> bool:
+    """Whether what is known of the message lets it go without the queue."""
+    envelope = message.envelope
+    return (
+        len(envelope.recipients) == 1
+        and message.is_in_memory
+        and not message.is_held
+        and not envelope.content_filter
+        and "SUCCESS" not in envelope.recipients[0].notify
+    )
+
+
+def _by_mailbox(deliveries: Iterable[_Delivery]) -> Iterable[Sequence[_Delivery]]:
+    """The deliveries that have a job, those to one mailbox together; a quota is judged for each by itself."""
+    groups: dict[object, list[_Delivery]] = defaultdict(list)
+    for each in deliveries:
+        if each.job is not None:
+            own = each.message.queue_id if each.job.quota else ""
+            groups[each.job.target, each.job.owner, own].append(each)
+    return groups.values()
+
+
+def _account_of(delivery: _Delivery) -> str:
+    assert delivery.job is not None
+    return delivery.job.owner.name
