@@ -50,7 +50,7 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
     folders = await session.run(_folders_and_subscriptions, session)
     chosen = [folder for folder in folders if _is_selected(folder, command)]
     above = _ancestors(chosen)
-    matching = list(_matching(chosen, above, command))
+    matching = list(_matching(folders, chosen, above, command))
     figures = await _all_figures(session, matching, command.status_items)
     asked = [folder.name for folder in matching if folder.selectable and "MYRIGHTS" in command.returns]
     rights = await session.run(_all_rights, session.store, asked) if asked else {}
@@ -96,16 +96,19 @@ def _matcher(command: List) -> Callable[[str], bool]:
     return is_match
 
 
-def _matching(chosen: Sequence[Folder], above: set[str], command: List) -> Iterable[Folder]:
+def _matching(
+    folders: Iterable[Folder], chosen: Sequence[Folder], above: set[str], command: List
+) -> Iterable[Folder]:
     is_match = _matcher(command)
     for folder in chosen:
         if is_match(folder.name):
             yield folder
     if "RECURSIVEMATCH" in command.selection:
         hidden = _ancestors(folder for folder in chosen if not is_match(folder.name))
+        known = {folder.name: folder for folder in folders}
         for name in sorted(above - {folder.name for folder in chosen}):
             if is_match(name) and name in hidden:  # RFC 5258 §3.5: not where all children are told
-                yield Folder(name, selectable=True, has_children=True)
+                yield known.get(name) or Folder(name, selectable=False)
 
 
 def _ancestors(folders: Iterable[Folder]) -> set[str]:

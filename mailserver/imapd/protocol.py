@@ -355,6 +355,9 @@ class ImapServer(IMAP4Server):
         if isinstance(fault.__cause__, InvalidMailboxName):
             return Reply(b"NO", public_text(str(fault)), b"CANNOT")
         if isinstance(fault.__cause__, BadCharset):
+            selected = self._session.selected if self._session is not None else None
+            if selected is not None and fault.__cause__.saves:
+                selected.saved = []  # RFC 5182 §2.1: NO empties it, BAD does not
             return Reply(b"NO", b"Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
         return Reply(b"BAD", b"Error in IMAP command: " + public_text(str(fault)))
 

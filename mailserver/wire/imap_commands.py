@@ -25,7 +25,7 @@ from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
 from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
 from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
-from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
+from mailserver.wire.imap_sequence import SequenceSet, read_known_set, read_sequence_set
 
 LONGEST_TAG: Final = 200
 _TAG: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG)
@@ -364,6 +364,7 @@ def _select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
 
 
 def _resync(reader: ArgumentReader) -> Resync:
+    """RFC 7162 §3.2.5."""
     reader.space()
     reader.open()
     uidvalidity = reader.number()
@@ -371,14 +372,16 @@ def _resync(reader: ArgumentReader) -> Resync:
     modseq = reader.number(LARGEST_MODSEQ)
     uids = numbers = matched = None
     if reader.skip(b" ") and reader.peek() != b"(":
-        uids = read_sequence_set(reader)
+        uids = read_known_set(reader)
         reader.skip(b" ")
     if reader.peek() == b"(":
         reader.open()
-        numbers = read_sequence_set(reader)
+        numbers = read_known_set(reader)
         reader.space()
-        matched = read_sequence_set(reader)
+        matched = read_known_set(reader)
         reader.close()
+        if numbers.size != matched.size:
+            raise ImapSyntaxError("As many message numbers as UIDs expected")
     reader.close()
     return Resync(uidvalidity, modseq, uids, numbers, matched)
 

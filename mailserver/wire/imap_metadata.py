@@ -27,6 +27,9 @@ class GetMetadata:
     depth: int = 0
 
 
+_TOPS: Final = ("/private", "/shared")
+
+
 @dataclass(frozen=True, slots=True)
 class SetMetadata:
     """SETMETADATA; a value of None removes the entry."""
@@ -64,6 +67,8 @@ def read_set_metadata(reader: ArgumentReader) -> SetMetadata:
 
     def pair() -> tuple[str, bytes | None]:
         entry = _entry(reader)
+        if entry in _TOPS:
+            raise ImapSyntaxError("Entry names begin with /private/ or /shared/")
         reader.space()
         return entry, reader.nstring()
 
@@ -87,13 +92,13 @@ def _mailbox(reader: ArgumentReader) -> str:
 
 
 def _entry(reader: ArgumentReader) -> str:
-    """RFC 5464 §3.2: `/private/…` or `/shared/…`."""
+    """RFC 5464 §3.2: `/private/…` or `/shared/…`; these alone for what lies below them."""
     raw = reader.astring().lower()
     name = raw.decode("ascii", "replace")
     levels = name.split("/")
     if len(raw) > LONGEST_ENTRY or not name.isprintable() or not name.isascii():
         raise ImapSyntaxError("Invalid entry name")
-    if len(levels) < 3 or levels[0] or levels[1] not in ("private", "shared") or not all(levels[2:]):
+    if "/".join(levels[:2]) not in _TOPS or not all(levels[2:]):
         raise ImapSyntaxError("Entry names begin with /private/ or /shared/")
     if "*" in name or "%" in name:
         raise ImapSyntaxError("Invalid entry name")

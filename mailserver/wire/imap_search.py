@@ -132,7 +132,11 @@ Key = (
 
 
 class BadCharset(ValueError):
-    """The charset is not one we read: NO [BADCHARSET (US-ASCII UTF-8)]."""
+    """The charset is not one we read: NO [BADCHARSET (US-ASCII UTF-8)]. `saves`: of a search with SAVE."""
+
+    def __init__(self, name: str, saves: bool = False) -> None:
+        super().__init__(name)
+        self.saves = saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +292,11 @@ _WITH_ARGUMENT: Final = frozenset(
 )  # fmt: skip
 
 
-def _charset(name: bytes) -> str:
+def _charset(name: bytes, returns: Returns | None = None) -> str:
     upper = name.upper()
     if upper in (b"UTF-8", b"US-ASCII", b"ASCII"):
         return "UTF-8" if upper == b"UTF-8" else "ascii"
-    raise BadCharset(name.decode("latin-1"))
+    raise BadCharset(name.decode("latin-1"), returns is not None and "SAVE" in returns)
 
 
 def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
@@ -303,7 +307,7 @@ def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
     if reader.text[reader.position : reader.position + 8].upper() == b"CHARSET ":
         reader.position += 7
         reader.space()
-        charset = _charset(reader.astring())
+        charset = _charset(reader.astring(), returns)
         reader.space()
     program = _ProgramReader(reader, charset)
     return Search(program.program(), by_uid, returns, program.uses_modseq)
@@ -315,7 +319,7 @@ def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
     returns = read_returns(reader)
     criteria = tuple(reader.list_of(lambda: _criterion(reader)))
     reader.space()
-    charset = _charset(reader.astring())
+    charset = _charset(reader.astring(), returns)
     reader.space()
     returns = returns or read_returns(reader)  # imaptest has it there
     program = _ProgramReader(reader, charset)

@@ -39,6 +39,11 @@ class SequenceSet:
         )
         return _merged(ordered)
 
+    @property
+    def size(self) -> int:
+        """How many numbers are named, one named twice counted twice; without `*` and `$`."""
+        return sum(abs(high - low) + 1 for low, high in self.ranges)
+
     def has_number_above(self, last: int) -> bool:
         """Whether a number beyond `last` is named: a fault where it is a sequence number."""
         return any(low > last or high > last for low, high in self.ranges)
@@ -80,6 +85,14 @@ def read_sequence_set(reader: ArgumentReader) -> SequenceSet:
         raise ImapSyntaxError("Message set expected")
     reader.position = found.end()
     return parse_sequence_set(found.group())
+
+
+def read_known_set(reader: ArgumentReader) -> SequenceSet:
+    """A set in which neither `*` nor `$` may stand: numbers that the client knows. RFC 7162 §7."""
+    found = read_sequence_set(reader)
+    if found.is_saved or any(LAST in each for each in found.ranges):
+        raise ImapSyntaxError("Message set without * expected")
+    return found
 
 
 def parse_sequence_set(text: bytes) -> SequenceSet:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +63,17 @@ def fill(maildir: Path, messages: Mapping[str, bytes]) -> None:
         os.utime(path, (arrived, arrived))
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A new directory that Dovecot's user can reach: pytest closes its own whenever a run begins."""
+    path = Path(tempfile.mkdtemp(prefix="mailserver-dovecot-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
 class DovecotEnded(Exception):
     """Dovecot's program has ended: 2.3 runs into an assertion of its own now and then (BINARY.SIZE)."""
 
@@ -81,8 +95,6 @@ class Dovecot:
         for directory, _, files in os.walk(self._home):
             for name in ("", *files):
                 os.chown(os.path.join(directory, name), self._uid, self._uid)
-        for parent in (self._home, *list(self._home.parents)[:3]):
-            os.chmod(parent, os.stat(parent).st_mode | 0o111)
 
     def session(self, name: str) -> _DovecotSession:
         """The session of that name, begun where it was not."""

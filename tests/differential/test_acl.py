@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential.servers import IMAP
+from tests.differential.servers import IMAP, open_directory
 from tests.imapd.harness import Client
 from tests.imapd.sharing import NAMES, SharingServer
 
@@ -134,8 +134,6 @@ class Both:
         self._uid = os.geteuid() or _MAIL_USER
         (root / "run").mkdir()
         (root / "dovecot.conf").write_text(_CONFIGURATION.format(root=root, uid=self._uid))
-        for parent in (root, *list(root.parents)[:3]):
-            os.chmod(parent, os.stat(parent).st_mode | 0o111)
 
     def dovecot(self, name: str) -> DovecotSession:
         """A session of Dovecot's, after our process has let go of everything."""
@@ -148,12 +146,13 @@ class Both:
 
 
 @pytest.fixture
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Both, Both]]:
+def sites() -> Iterator[tuple[Both, Both]]:
     """One for each server."""
-    both = Both(tmp_path_factory.mktemp("dovecot")), Both(tmp_path_factory.mktemp("ours"))
-    yield both
-    for each in both:
-        each.ours.close()
+    with open_directory() as theirs, open_directory() as ours:
+        both = Both(theirs), Both(ours)
+        yield both
+        for each in both:
+            each.ours.close()
 
 
 def comparable(said: bytes) -> list[str]:

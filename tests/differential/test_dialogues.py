@@ -17,7 +17,7 @@ import pytest
 
 from tests.differential.answers import comparable
 from tests.differential.differences import DIALOGUES
-from tests.differential.servers import Dovecot, Ours
+from tests.differential.servers import Dovecot, Ours, open_directory
 from tests.imapd.harness import with_literals
 
 pytestmark = [pytest.mark.needs("dovecot")]
@@ -66,11 +66,12 @@ class Player:
 
 
 @pytest.fixture
-def players(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Player, Player]]:
-    servers = (Dovecot(tmp_path_factory.mktemp("dovecot"), MAIL), Ours(tmp_path_factory.mktemp("ours"), MAIL))
-    yield Player(servers[0]), Player(servers[1])
-    for server in servers:
-        server.close()
+def players(tmp_path: Path) -> Iterator[tuple[Player, Player]]:
+    with open_directory() as home:
+        servers = (Dovecot(home, MAIL), Ours(tmp_path, MAIL))
+        yield Player(servers[0]), Player(servers[1])
+        for server in servers:
+            server.close()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ import pytest
 from tests.differential.answers import fetched
 from tests.differential.differences import FETCH
 from tests.differential.hostile import HOSTILE
-from tests.differential.servers import Dovecot, DovecotEnded, Ours, Session
+from tests.differential.servers import Dovecot, DovecotEnded, Ours, Session, open_directory
 
 pytestmark = [pytest.mark.needs("dovecot")]
 
@@ -31,11 +31,12 @@ BINARY = ("BINARY.PEEK[1]", "BINARY.SIZE[1]", "BINARY.PEEK[2]", "BINARY.SIZE[2]"
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dovecot, Ours]]:
-    dovecot = Dovecot(tmp_path_factory.mktemp("dovecot"), ALL)
-    ours = Ours(tmp_path_factory.mktemp("ours"), ALL)
-    yield dovecot, ours
-    dovecot.close()
-    ours.close()
+    with open_directory() as home:
+        dovecot = Dovecot(home, ALL)
+        ours = Ours(tmp_path_factory.mktemp("ours"), ALL)
+        yield dovecot, ours
+        dovecot.close()
+        ours.close()
 
 
 @cache
