@@ -125,6 +125,7 @@ class Routing:
     sender_dependent_relayhost_maps: Sequence[Table] = ()
     sender_dependent_default_transport_maps: Sequence[Table] = ()
     propagate_unmatched_extensions: frozenset[str] = frozenset({"canonical", "virtual"})
+    append_at_myorigin: str = ""
     append_dot_mydomain: str = ""
     masquerade: Callable[[Address], Address] = _as_it_is
     srs: Srs | None = None
@@ -134,10 +135,10 @@ class Routing:
     # ------------------------------------------------------------ classes
 
     def complete(self, address: Address) -> Address:
-        """The address with `myorigin` where it had no domain, and a host name with its domain."""
+        """The address with a domain where it had none, and a host name with its domain."""
         domain = address.domain
         if not domain:
-            return Address(address.local, self.my_origin)
+            return Address(address.local, self.append_at_myorigin or self.my_origin)
         if self.append_dot_mydomain and "." not in domain and not domain.startswith("["):
             return Address(address.local, f"{domain}.{self.append_dot_mydomain}")
         return address

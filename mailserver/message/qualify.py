@@ -1,13 +1,15 @@
-"""Addresses without a domain in header fields get one: what Postfix does to local mail.
+"""Addresses without a whole domain in header fields get one: what Postfix does to local mail.
 
-`To: bob` becomes `To: bob@example.org`. Only the missing part is put in: names, comments, folds and
-everything else stay octet for octet. An element that is no single address (`To: Hello bob`) is
-left alone. Linear for any input, and never an exception. local_header_rewrite_clients in postconf(5).
+`To: bob` becomes `To: bob@example.org`, and where a domain for hosts is given, `To: bob@host` becomes
+`To: bob@host.example.org`. Only the missing part is put in: names, comments, folds and everything else stay
+octet for octet. An element that is no single address (`To: Hello bob`) is left alone. Linear for any input,
+and never an exception. append_at_myorigin, append_dot_mydomain in postconf(5).
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 ADDRESS_FIELDS: Final = frozenset(
@@ -29,35 +31,43 @@ _TOKEN: Final = re.compile(
 )
 
 
-def qualified_header(content: bytes, origin: bytes) -> bytes:
-    """The content (LF line ends) with `@origin` behind each address of its header that lacks a domain.
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What addresses lack: `origin` without a domain, `domain` behind one without a dot; b"" is nothing."""
 
-    What follows the fields at its start is no header.
-    """
-    found = _HEADER.match(content)
-    end = found.end() if found else 0
-    return _FIELD.sub(lambda field: _qualified_field(field, origin), content[:end]) + content[end:]
+    origin: bytes = b""
+    domain: bytes = b""
 
+    def header(self, content: bytes) -> bytes:
+        """The content (LF line ends) with the addresses of its header completed.
 
-def _qualified_field(field: re.Match[bytes], origin: bytes) -> bytes:
-    if field[1].lower() not in ADDRESS_FIELDS:
-        return field[0]
-    return field[1] + field[2] + qualified_list(field[3], origin)
+        What follows the fields at its start is no header.
+        """
+        if not (self.origin or self.domain):
+            return content
+        found = _HEADER.match(content)
+        end = found.end() if found else 0
+        return _FIELD.sub(self._field, content[:end]) + content[end:]
 
+    def _field(self, field: re.Match[bytes]) -> bytes:
+        if field[1].lower() not in ADDRESS_FIELDS:
+            return field[0]
+        return field[1] + field[2] + self.list(field[3])
 
-def qualified_list(value: bytes, origin: bytes) -> bytes:
-    """The same for one field's value."""
-    reader = _Reader(b"@" + origin)
-    for token in _TOKEN.findall(value):
-        reader.take(token)
-    return reader.finish()
+    def list(self, value: bytes) -> bytes:
+        """The same for one field's value."""
+        reader = _Reader(self)
+        for token in _TOKEN.findall(value):
+            reader.take(token)
+        return reader.finish()
 
 
 class _Reader:
     """Copies tokens, and knows where the address that they form would end."""
 
-    def __init__(self, missing: bytes) -> None:
-        self._missing = missing
+    def __init__(self, completion: Completion) -> None:
+        self._missing = b"@" + completion.origin if completion.origin else b""
+        self._missing_domain = b"." + completion.domain if completion.domain else b""
         self._out: list[bytes] = []
         self._comments = 0
         self._begin_element()
@@ -70,6 +80,8 @@ class _Reader:
         self._words = 0
         self._last = -1
         self._is_complete = False  # it has a domain, or a route
+        self._domain = -1
+        self._is_behind_at = False
         self._is_glued = False  # nothing stands between this token and the word before
 
     def take(self, token: bytes) -> None:
@@ -92,6 +104,7 @@ class _Reader:
             self._begin_element()  # what stood before was a group's name
         elif token in (b"@", b":"):
             self._is_complete = self._is_glued = True
+            self._is_behind_at = token == b"@"
         else:
             self._add_word()
 
@@ -99,10 +112,15 @@ class _Reader:
         self._words += not self._is_glued
         self._last = len(self._out) - 1
         self._is_glued = True
+        if self._is_behind_at:
+            self._domain = self._last
+            self._is_behind_at = False
 
     def _complete(self) -> None:
         if self._words == 1 and not self._is_complete:
             self._out[self._last] += self._missing
+        elif self._words == 1 and self._domain == self._last and not self._out[self._last].startswith(b"["):
+            self._out[self._last] += self._missing_domain if b"." not in self._out[self._last] else b""
 
     def _end_element(self) -> None:
         if not self._has_angle:

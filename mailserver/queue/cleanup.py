@@ -49,7 +49,7 @@ class CleanupRules:
     """Parameters of `Cleanup`, each under its main.cf name but for `drop` (message_drop_headers).
 
     `drop` holds names in lower case. Limits of 0 mean none. `checks` are header_checks and their like;
-    `rewrite` changes the header of local mail, and may raise TableError.
+    `rewrite` changes headers of local mail, `rewrite_remote` those of other mail; they may raise TableError.
     """
 
     drop: frozenset[bytes] = DROPPED_FIELDS
@@ -58,6 +58,7 @@ class CleanupRules:
     header_size_limit: int = 102_400
     checks: CheckTables = field(default_factory=CheckTables)
     rewrite: Callable[[bytes], bytes] | None = None
+    rewrite_remote: Callable[[bytes], bytes] | None = None
 
 
 class Cleanup:
@@ -81,7 +82,7 @@ class Cleanup:
         self._received = received
         self._missing = missing or {}
         self._has_cut = False
-        self._rewrite = rules.rewrite if is_local else None
+        self._rewrite = rules.rewrite if is_local else rules.rewrite_remote
         self._header = bytearray()
         self._in_header = True
         self._octets = 0

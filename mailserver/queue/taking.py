@@ -23,7 +23,7 @@ from zlib import crc32
 from mailserver.envelope import Address, Envelope, Outcome
 from mailserver.maillog import MailLog
 from mailserver.message.fields import format_date
-from mailserver.message.qualify import qualified_header
+from mailserver.message.qualify import Completion
 from mailserver.milter.connection import run_blocking
 from mailserver.milter.rules import Discarded, MilterRules, Refusal
 from mailserver.queue import drop_file
@@ -53,11 +53,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PickupRules:
-    """Parameters: myhostname, mail_name, myorigin, content_filter. `may_submit` may block."""
+    """Parameters: myhostname, mail_name, content_filter. `may_submit` may block.
+
+    `completion` has what addresses lack.
+    """
 
     host: str
     mail_name: str = "Postfix"
-    my_origin: str = ""
+    completion: Completion = field(default_factory=Completion)
     cleanup: CleanupRules = field(default_factory=CleanupRules)
     may_submit: Callable[[int], bool] = lambda uid: True
     content_filter: str = ""
@@ -258,7 +261,7 @@ class Taking:
     def _commit(self, drop: _Drop, is_held: bool = False) -> QueueFile | None:
         """The message in the queue; None where header_checks had it discarded."""
         fields, owner = drop_file.decode_envelope(drop.envelope), _user_name(drop.uid)
-        submission = Submission(fields, drop.uid, owner, self._rules.my_origin)
+        submission = Submission(fields, drop.uid, owner, self._rules.completion.origin.decode())
         envelope = replace(submission.envelope(drop.head), content_filter=self._rules.content_filter)
         if not envelope.recipients:
             raise Refused("it names no recipient")
@@ -319,7 +322,7 @@ class Taking:
 
     def _receive(self, drop: _Drop, cleanup: Cleanup, message: IncomingMessage) -> None:
         """The cleaned content is in the message; the header's addresses have their domains."""
-        message.write(cleanup.feed(qualified_header(drop.head, self._rules.my_origin.encode())))
+        message.write(cleanup.feed(self._rules.completion.header(drop.head)))
         seen = 0
         for piece in drop.pieces():
             rest = piece[max(len(drop.head) - seen, 0) :]

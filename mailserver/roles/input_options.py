@@ -40,4 +40,6 @@ def cleanup_rules(rules: CleanupRules, options: frozenset[str]) -> CleanupRules:
     """The rules for content that comes in with those options."""
     if NO_HEADER_BODY_CHECKS in options:
         rules = replace(rules, checks=CheckTables())
-    return replace(rules, rewrite=None) if NO_ADDRESS_MAPPINGS in options else rules
+    if NO_ADDRESS_MAPPINGS in options:
+        rules = replace(rules, rewrite=None, rewrite_remote=None)
+    return rules

@@ -40,7 +40,7 @@ class LocalSide:
         rules = PickupRules(
             host=config.string("myhostname"),
             mail_name=config.string("mail_name"),
-            my_origin=config.string("myorigin"),
+            completion=parts.completion,
             cleanup=cleanup_rules(parts.cleanup_rules, options),
             may_submit=may_submit,
             content_filter=pickup.string("content_filter"),

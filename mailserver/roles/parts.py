@@ -31,7 +31,7 @@ from mailserver.delivery.routing import Masquerade, Routing
 from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
-from mailserver.message.qualify import qualified_header
+from mailserver.message.qualify import Completion
 from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.copies import Copies
@@ -279,6 +279,9 @@ class Parts:
             sender_dependent_relayhost_maps=self.tables("sender_dependent_relayhost_maps"),
             sender_dependent_default_transport_maps=self.tables("sender_dependent_default_transport_maps"),
             propagate_unmatched_extensions=frozenset(config.words("propagate_unmatched_extensions")),
+            append_at_myorigin=config.string(
+                "myorigin" if config.boolean("append_at_myorigin") else "myhostname"
+            ),
             append_dot_mydomain=config.string("mydomain") if config.boolean("append_dot_mydomain") else "",
             masquerade=self.masquerade("envelope_sender"),
             srs=self._srs(),
@@ -304,14 +307,24 @@ class Parts:
         return Masquerade(config.words("masquerade_domains"), exceptions)
 
     @cached_property
-    def header_rewriting(self) -> Callable[[bytes], bytes]:
-        """What becomes of addresses in the headers of local mail."""
-        routing = self.routing
+    def completion(self) -> Completion:
+        """What local addresses lack. append_at_myorigin, append_dot_mydomain."""
+        config = self.config
+        return self._completion(config.string("myorigin"), config.string("mydomain"))
 
-        origin = self.config.string("myorigin").encode()
+    def _completion(self, origin: str, domain: str) -> Completion:
+        config = self.config
+        return Completion(
+            origin.encode() if config.boolean("append_at_myorigin") else b"",
+            domain.encode() if config.boolean("append_dot_mydomain") else b"",
+        )
+
+    def header_rewriting(self, completion: Completion) -> Callable[[bytes], bytes]:
+        """What becomes of addresses in headers that are completed so."""
+        routing = self.routing
         maps = ("canonical_maps", "sender_canonical_maps", "recipient_canonical_maps", "masquerade_domains")
         if not any(map(self.config.string, maps)):
-            return lambda header: qualified_header(header, origin)
+            return completion.header
 
         def change(side: str) -> Callable[[Address], Address]:
             tables = self.canonical_tables(side, f"header_{side}")
@@ -319,7 +332,7 @@ class Parts:
             return lambda address: masquerade(routing.canonical(tables, address))
 
         rewriting = HeaderRewriting(change("sender"), change("recipient"))
-        return lambda header: rewriting(qualified_header(header, origin))
+        return lambda header: rewriting(completion.header(header))
 
     def canonical_tables(self, side: str, place: str) -> tuple[Table, ...]:
         """The canonical tables for `side` (sender, recipient) that its classes want used at `place`."""
@@ -426,8 +439,14 @@ class Parts:
                 body_checks_size_limit=config.octets("body_checks_size_limit"),
                 mime_nesting_limit=config.integer("mime_nesting_limit"),
             ),
-            rewrite=self.header_rewriting,
+            rewrite=self.header_rewriting(self.completion),
+            rewrite_remote=self._remote_rewriting(),
         )
+
+    def _remote_rewriting(self) -> Callable[[bytes], bytes] | None:
+        """What becomes of headers from elsewhere: nothing without remote_header_rewrite_domain."""
+        domain = self.config.string("remote_header_rewrite_domain")
+        return self.header_rewriting(self._completion(domain, domain)) if domain else None
 
     @cached_property
     def retry_times(self) -> RetryTimes:

@@ -33,6 +33,8 @@ from mailserver.roles.verification import Verifications
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.local_clients import WORDS as LOCAL_WORDS
+from mailserver.smtpd.local_clients import LocalClients
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy, RestrictionTexts
 from mailserver.smtpd.reception import Take
@@ -112,7 +114,8 @@ def _smtpd_settings(config: Config) -> SmtpdSettings:
         tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
         sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
         soft_bounce=config.boolean("soft_bounce"),
-        always_add_missing_headers=config.boolean("always_add_missing_headers"),
+        always_add_missing_headers=config.boolean("always_add_missing_headers")
+        or bool(config.string("remote_header_rewrite_domain")),
         discard_ehlo_keywords=_discarded_keywords(config),
         content_filter=config.string("content_filter"),
         adds_copies=NO_ADDRESS_MAPPINGS not in input_options(config),
@@ -276,6 +279,7 @@ class SmtpListeners:
             may_forward_client=parts.networks("smtpd_authorized_xforward_hosts"),
             may_send_bare_newlines=parts.networks("smtpd_forbid_bare_newline_exclusions"),
             are_not_limited=parts.networks("smtpd_client_event_limit_exceptions"),
+            local_clients=_local_clients(parts, config),
             are_offered_no_login=parts.networks("smtpd_sasl_exceptions_networks"),
             sasl_rate_limits=parts.tables("smtpd_sasl_rate_limit_maps"),
             certificates=smtp_certificates(config),
@@ -313,6 +317,21 @@ class SmtpListeners:
         wanted = level not in ("", "none") or config.boolean("smtpd_tls_wrappermode")
         wanted = wanted or config.boolean("smtpd_use_tls") or config.boolean("smtpd_enforce_tls")
         return self._parts.tls("smtp", config) if wanted else None
+
+
+def _local_clients(parts: Parts, config: Config) -> LocalClients:
+    """Whose headers are completed as our users' are. Raises ConfigError."""
+    name = "local_header_rewrite_clients"
+    words = [word for word in config.words(name) if word != "check_address_map"]
+    unknown = [word for word in words if ":" not in word and word not in LOCAL_WORDS]
+    if unknown:
+        raise config.error(name, f"unknown word {unknown[0]}: write {', '.join(LOCAL_WORDS)} or type:table")
+    try:
+        tables = [parts.opener.table(word) for word in words if ":" in word]
+    except TableError as error:
+        raise config.error(name, str(error)) from error
+    permits = [word for word in words if ":" not in word]
+    return LocalClients(permits, parts.own_addresses.__contains__, tables, parts.tables("relay_clientcerts"))
 
 
 def _sources(config: Config) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
 from mailserver.smtpd.client_certificate import CertificateRules
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.local_clients import LocalClients
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy
@@ -41,9 +42,9 @@ class Services:
     hosts that may use XCLIENT, `may_forward_client` those that may use XFORWARD, `may_send_bare_newlines`
     those with old line ends, `are_not_limited` those that limits do not count, `are_offered_no_login` those
     that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
-    worth in a login. `now` is the wall clock. `sasl_rate_limits` are
-    the tables of smtpd_sasl_rate_limit_maps. `take`, where given, makes messages durable instead of the
-    queue alone.
+    worth in a login. `now` is the wall clock. `sasl_rate_limits` are those of smtpd_sasl_rate_limit_maps,
+    `local_clients` those whose headers are completed as our users' are. `take`, where given, makes messages
+    durable instead of the queue alone.
     """
 
     settings: SmtpdSettings
@@ -66,6 +67,7 @@ class Services:
     are_offered_no_login: Networks | None = None
     sasl_rate_limits: Sequence[Table] = ()
     milters: Milters | None = None
+    local_clients: LocalClients = field(default_factory=LocalClients)
     certificates: CertificateRules | None = None
     certificate_logins: CertificateLogins | None = None
     take: Take | None = None

@@ -294,6 +294,9 @@ class MailTransactions:
     def _receive(self, transaction: Transaction) -> Reception:
         """The message has its queue id, its Received: field, and a line in the log."""
         session, services = self._session, self._session.services
+        is_local = session.forwarded.is_local
+        if is_local is None:
+            is_local = services.local_clients.have(session)
         envelope = self._envelope(transaction)
         arrival = services.now()
         adds_copies = session.settings.adds_copies
@@ -309,9 +312,6 @@ class MailTransactions:
             session.settings.sasl_authenticated_header,
         )
         fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
-        is_local = session.forwarded.is_local
-        if is_local is None:
-            is_local = bool(session.login) or _is_loopback(session.request.address)
         adds_fields = is_local or session.settings.always_add_missing_headers
         missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
         reception.begin(services.make_filter(fields + received, missing, is_local), received)
@@ -527,7 +527,3 @@ class _Answered(SmtpError):
 
 def _text(address: Address | None) -> str:
     return "" if address is None else str(address)
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"

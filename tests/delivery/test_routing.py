@@ -238,3 +238,10 @@ def test_host_names_are_completed_where_asked(tmp_path: Path) -> None:
     assert own.complete(Address("a", "host.test")) == Address("a", "host.test")
     assert own.complete(Address("a", "[192.0.2.1]")) == Address("a", "[192.0.2.1]")
     assert routing(tmp_path).complete(Address("a", "host")) == Address("a", "host")
+
+
+def test_names_may_be_those_of_this_host(tmp_path: Path) -> None:
+    """append_at_myorigin = no: `user` is `user@$myhostname`, whatever myorigin is."""
+    own = routing(tmp_path, append_at_myorigin="mx.example.org")
+    assert own.complete(Address("a")) == Address("a", "mx.example.org")
+    assert routing(tmp_path).complete(Address("a")) == Address("a", ORIGIN)

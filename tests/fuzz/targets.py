@@ -238,7 +238,7 @@ def mail_header(data: bytes) -> None:
         dates.sent_date(value)
         text.decode_words(value)
         mime.content_type(value)
-        qualify.qualified_list(value, b"example.org")
+        qualify.Completion(b"example.org", b"example.org").list(value)
         sort_keys.base_subject(value)
         sort_keys.mailbox_key(value)
         sort_keys.display_key(value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.message.qualify import qualified_header, qualified_list
+from mailserver.message.qualify import Completion
 
 
 @pytest.mark.parametrize(
@@ -41,21 +41,21 @@ from mailserver.message.qualify import qualified_header, qualified_list
 )
 def test_lists(before: str, after: str) -> None:
     """Only the missing part is put in."""
-    assert qualified_list(before.encode(), b"x.org").decode() == after
+    assert Completion(b"x.org").list(before.encode()).decode() == after
 
 
 def test_header() -> None:
     """Fields with addresses, in any spelling; others and broken lines stay."""
     before = b"To: bob\nTOO: bob\nSubject: to bob\nCC:\n carol\nResent-Sender : dave\n\nTo: bob\n"
     after = b"To: bob@x\nTOO: bob\nSubject: to bob\nCC:\n carol@x\nResent-Sender : dave@x\n\nTo: bob\n"
-    assert qualified_header(before, b"x") == after
-    assert qualified_header(b"no field\nTo: bob\n", b"x") == b"no field\nTo: bob\n"
+    assert Completion(b"x").header(before) == after
+    assert Completion(b"x").header(b"no field\nTo: bob\n") == b"no field\nTo: bob\n"
 
 
 @given(st.binary(max_size=200))
 def test_nothing_is_lost(value: bytes) -> None:
     """Any octets: what goes out without the insertions is what came in."""
-    once = qualified_list(value, b"\0")
+    once = Completion(b"\0").list(value)
     assert once.replace(b"@\0", b"") == value.replace(b"@\0", b"")
 
 
@@ -63,5 +63,22 @@ def test_nothing_is_lost(value: bytes) -> None:
 def test_linear(piece: bytes) -> None:
     """B18: no input is expensive."""
     start = time.process_time()
-    qualified_list(piece * 100_000, b"x")
+    Completion(b"x").list(piece * 100_000)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("bob, Carol <carol@host>", "bob, Carol <carol@host.d.org>"),
+        ('"x y"@h, z@[192.0.2.1], d@h.', '"x y"@h.d.org, z@[192.0.2.1], d@h.'),
+        ("friends: a@h, b@h.test;", "friends: a@h.d.org, b@h.test;"),
+        ("a@h (at home)", "a@h.d.org (at home)"),
+        ("a@h b", "a@h b"),
+    ],
+)
+def test_hosts_get_a_domain(before: str, after: str) -> None:
+    """append_dot_mydomain, without append_at_myorigin: as Postfix does it; then both; then neither."""
+    assert Completion(domain=b"d.org").list(before.encode()).decode() == after
+    assert Completion().header(f"To: {before}\n".encode()).decode() == f"To: {before}\n"
+    assert Completion(b"x", b"d.org").list(b"a, b@c") == b"a@x, b@c.d.org"

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 
 from mailserver.envelope import Address, Status
 from mailserver.maillog import ListLog
+from mailserver.message.qualify import Completion
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.content_checks import CheckTables
@@ -43,7 +44,7 @@ class Place:
         self.queue = QueueDirectory(str(base), clock=lambda: NOW, warn=lambda text: None)
         self.queue.prepare()
         self.maildrop = base / "maildrop"
-        self.rules = PickupRules("mx.example.org", my_origin="example.org", **rules)  # type: ignore[arg-type]
+        self.rules = PickupRules("mx.example.org", completion=Completion(b"example.org"), **rules)  # type: ignore[arg-type]
         self.taking = Taking(self.queue, self.rules, self.log, lambda: NOW)
 
     def drop(self, *fields: tuple[bytes, bytes], content: bytes = b"Subject: hi\n\nhello\n") -> str:

@@ -26,6 +26,7 @@ from mailserver.queue.file import QueueFile
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
+from mailserver.smtpd.local_clients import LocalClients
 from mailserver.smtpd.policy import Policy, RestrictionTexts
 from mailserver.smtpd.protocol import SmtpServer
 from mailserver.smtpd.restrictions import Tools
@@ -148,6 +149,7 @@ class House:
         clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
         milters = changes.pop("milters", None)
         sasl_rate_limits = changes.pop("sasl_rate_limits", ())
+        local_clients = changes.pop("local_clients", None) or LocalClients()
         texts = RestrictionTexts(**changes.pop("texts", {}))
         settings = SmtpdSettings(myhostname="mx.example.org", **changes)
         rules = CleanupRules(message_size_limit=settings.message_size_limit)
@@ -168,6 +170,7 @@ class House:
             may_override_client=networks(xclient) if xclient else None,
             milters=milters,
             sasl_rate_limits=sasl_rate_limits,
+            local_clients=local_clients,
             **clients,
         )
         self.factory = SmtpFactory(self.services)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, harmless, honoured, inert, refused
+from mailserver.config.declaration import Type, harmless, honoured, inert
 
 _LEVEL: Final = "${{$compatibility_level} <level {%s} ? {%s} : {%s}}"
 
@@ -79,11 +79,14 @@ PARAMETERS: Final = (
              "Set under overload; the defaults of several limits depend on it."),
     honoured("append_dot_mydomain", Type.BOOLEAN, _LEVEL % ("1", "yes", "no"),
              "Whether `user@host` becomes `user@host.$mydomain`."),
-    refused("append_at_myorigin", Type.BOOLEAN, "yes",
-             "Whether `user` becomes `user@$myorigin`."),
-    refused("remote_header_rewrite_domain", Type.STRING, "",
+    honoured("append_at_myorigin", Type.BOOLEAN, "yes",
+             "Whether `user` becomes `user@$myorigin`; else it stays, and means one of $myhostname."),
+    honoured("remote_header_rewrite_domain", Type.STRING, "",
              "The domain for incomplete addresses in the header of mail from elsewhere; empty leaves "
-             "them alone."),
+             "such headers alone."),
+    honoured("local_header_rewrite_clients", Type.LIST, "permit_inet_interfaces, permit_sasl_authenticated",
+             "Whose headers are completed and rewritten as local mail's; Postfix's default is "
+             "permit_inet_interfaces."),
     honoured("recipient_delimiter", Type.STRING, "",
              "The characters that part a user name from an address extension, as in alice+lists."),
     inert("owner_request_special", Type.BOOLEAN, "yes",

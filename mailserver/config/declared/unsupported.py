@@ -179,7 +179,6 @@ PARAMETERS: Final = (
         empty_address_default_transport_maps_lookup_key = <>
         empty_address_local_login_sender_maps_lookup_key = <>
         empty_address_relayhost_maps_lookup_key = <>
-        local_header_rewrite_clients = permit_inet_interfaces
         resolve_dequoted_address = yes
         resolve_null_domain = no
         resolve_numeric_domain = no
