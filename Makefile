@@ -63,7 +63,7 @@ render: $(STAMP) ## write etc/main.cf and docs/PARAMETERS.md from the parameters
 	@$(BIN)/python -m mailserver.config.render --write
 
 compliance: $(STAMP_TEST) ## run the tests that cite an RFC and write docs/COMPLIANCE.md: RFC section, test, result
-	@$(BIN)/python -m pytest -q -p tests.compliance
+	@$(BIN)/python -m pytest -q $(IN_PARALLEL) -p tests.compliance
 
 differential: $(STAMP_TEST) ## compare IMAP answers with those of Debian's Dovecot
 	@$(BIN)/python -m pytest -q tests/differential

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -31,11 +32,11 @@ TITLES: Final = {
     3464: "Delivery status notifications",
     3501: "IMAP4rev1", 3502: "IMAP MULTIAPPEND", 3516: "IMAP BINARY", 3691: "IMAP UNSELECT",
     3834: "Automatic responses", 4013: "SASLprep", 4155: "The mbox format",
-    4314: "IMAP ACL", 4315: "IMAP UIDPLUS", 4469: "IMAP CATENATE", 4616: "SASL PLAIN",
+    4314: "IMAP ACL", 4315: "IMAP UIDPLUS", 4422: "SASL", 4469: "IMAP CATENATE", 4616: "SASL PLAIN",
     4731: "IMAP ESEARCH", 4954: "SMTP AUTH", 4959: "IMAP SASL-IR", 4978: "IMAP COMPRESS",
     5032: "IMAP WITHIN", 5034: "POP3 AUTH", 5092: "IMAP URLs", 5161: "IMAP ENABLE",
     5182: "IMAP SEARCHRES", 5255: "IMAP internationalisation", 5256: "IMAP SORT and THREAD",
-    5258: "IMAP LIST-EXTENDED", 5267: "IMAP CONTEXT and ESORT", 5321: "SMTP",
+    5258: "IMAP LIST-EXTENDED", 5267: "IMAP CONTEXT and ESORT", 5280: "X.509", 5321: "SMTP",
     5322: "Internet Message Format", 5464: "IMAP METADATA", 5465: "IMAP NOTIFY", 5530: "IMAP response codes",
     5550: "IMAP URL-PARTIAL", 5782: "DNS block lists",
     5802: "SCRAM", 5819: "IMAP LIST-STATUS", 5929: "TLS channel bindings",
@@ -85,11 +86,11 @@ def _file(item: pytest.Item) -> str:
 
 
 class Compliance:
-    """What was cited and how it ended. `outcomes`: passed and failed runs, by row."""
+    """What was cited and how it ended; with `--numprocesses` each process tells what it read."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[int, str], set[str]] = defaultdict(set)
-        self.outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._ended: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # passed and failed runs of a test
         self._rows_of: dict[str, tuple[str, str]] = {}  # of a test and of its file
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -111,11 +112,31 @@ class Compliance:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.failed:
-            for row in self._rows_of[report.nodeid]:
-                self.outcomes[row][report.failed] += 1
+            self._ended[report.nodeid][report.failed] += 1
 
-    def pytest_sessionfinish(self) -> None:
-        PAGE.write_text(self.page())
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+        if told is None:
+            PAGE.write_text(self.page())
+        else:
+            told["cited"] = [[*citation, sorted(rows)] for citation, rows in self.rows.items()]
+            told["rows"] = [[test, *rows] for test, rows in self._rows_of.items()]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        told = getattr(node, "workeroutput", {})
+        for number, section, rows in told.get("cited", ()):
+            self.rows[number, section].update(rows)
+        for test, row, file in told.get("rows", ()):
+            self._rows_of[test] = row, file
+
+    def outcomes(self) -> dict[str, list[int]]:
+        """Passed and failed runs, by row."""
+        found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for test, counts in self._ended.items():
+            for row in self._rows_of[test]:
+                found[row] = [old + new for old, new in zip(found[row], counts, strict=True)]
+        return found
 
     def page(self) -> str:
         """The page, RFCs and sections in their order."""
@@ -124,17 +145,18 @@ class Compliance:
             "Written by `make compliance` from the tests: a row is a section of an RFC, a test that cites",
             "it, and how often it ran and ended well.", "",
         ]  # fmt: skip
+        outcomes = self.outcomes()
         for number in sorted({number for number, _ in self.rows}):
             title = f": {TITLES[number]}" if number in TITLES else ""
             lines += [f"## RFC {number}{title}", "", "| § | test | result |", "|---|---|---|"]
             sections = [section for known, section in self.rows if known == number]
             for section in sorted(sections, key=_order):
-                lines += [self._line(section, row) for row in sorted(self.rows[number, section])]
+                lines += [self._line(section, row, outcomes) for row in sorted(self.rows[number, section])]
             lines.append("")
         return "\n".join(lines)
 
-    def _line(self, section: str, row: str) -> str:
-        passed, failed = self.outcomes.get(row, (0, 0))
+    def _line(self, section: str, row: str, outcomes: Mapping[str, list[int]]) -> str:
+        passed, failed = outcomes.get(row, (0, 0))
         result = f"**{failed} of {passed + failed} failed**" if failed else f"{passed} passed"
         return f"| {section} | {row} | {result if passed or failed else 'not run'} |"
 

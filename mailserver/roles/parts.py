@@ -40,7 +40,9 @@ from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.certificates import NamedCertificates, all_files
 from mailserver.roles.client_certificates import login_authorities, smtp_authorities
 from mailserver.roles.secret import Secret
+from mailserver.store.acl import BadAcl
 from mailserver.store.contract import StoreFailure
+from mailserver.store.global_acls import GlobalAcls
 from mailserver.store.layout import (
     Kind,
     Layout,
@@ -498,11 +500,23 @@ class Parts:
         )
 
     @cached_property
+    def global_acls(self) -> GlobalAcls:
+        """The administrator's ACLs, read. Raises ConfigError."""
+        backend, _, rest = self.config.string("acl").partition(":")
+        path, *options = rest.split(":")
+        if backend not in ("", "vfile") or not all(option.startswith("cache_secs=") for option in options):
+            raise self.config.error("acl", "write vfile, vfile:/path/to/global-acls, or nothing")
+        try:
+            return GlobalAcls(path, self.warn("imap"))
+        except IsADirectoryError as error:
+            raise self.config.error("acl", f"{path}: a directory: write one file instead") from error
+        except (OSError, BadAcl) as error:
+            raise self.config.error("acl", f"{path}: {error}: write lines as: Public/* anyone lr") from error
+
+    @cached_property
     def namespace_rules(self) -> NamespaceRules:
         """Whose mailboxes a session may reach besides its own. Raises ConfigError."""
         config = self.config
-        if config.string("acl") not in ("", "vfile"):
-            raise config.error("acl", "write vfile, or nothing: global ACL files are not read")
         try:
             shared = checked_shared_prefix(config.string("shared_namespace"))
         except ValueError as error:

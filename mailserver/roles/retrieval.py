@@ -136,6 +136,7 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
         parts.accounts.lookup,
         groups_of,
         rules,
+        parts.global_acls,
     )
 
 

@@ -103,16 +103,23 @@ class Acl:
     granted: Mapping[Identifier, Rights] = field(default_factory=dict)
     withheld: Mapping[Identifier, Rights] = field(default_factory=dict)
 
-    def rights_of(self, person: Person, is_owner: bool) -> Rights:
-        """What the person may do with the mailbox."""
-        granted = {OWNER: ALL, **self.granted} if is_owner else self.granted
-        named = [each for each in granted if person.is_named_by(each, is_owner)]
+    def rights_of(self, person: Person, is_owner: bool, above: Acl | None = None) -> Rights:
+        """What the person may do with the mailbox. Entries `above` count first, for the owner too."""
+        own = Acl({OWNER: ALL, **self.granted}, self.withheld) if is_owner else self
+        granted, withheld = own._entries_for(person, is_owner)
+        ruled, taken = (above or Acl())._entries_for(person, is_owner)
+        if ruled is not None:
+            return ruled - taken
+        rights = (granted or NONE) - withheld
+        return (rights | OWNER_KEEPS if is_owner else rights) - taken
+
+    def _entries_for(self, person: Person, is_owner: bool) -> tuple[Rights | None, Rights]:
+        """What the closest identifiers that name the person grant, None without one; what is withheld."""
+        named = [each for each in self.granted if person.is_named_by(each, is_owner)]
         closest = max((each.kind for each in named), default=None)
-        rights = NONE.union(*(granted[each] for each in named if each.kind is closest))
-        for identifier, withheld in self.withheld.items():
-            if person.is_named_by(identifier, is_owner):
-                rights -= withheld
-        return rights | OWNER_KEEPS if is_owner else rights
+        granted = [self.granted[each] for each in named if each.kind is closest]
+        withheld = [self.withheld[each] for each in self.withheld if person.is_named_by(each, is_owner)]
+        return NONE.union(*granted) if granted else None, NONE.union(*withheld)
 
     def over(self, default: Acl) -> Acl:
         """Both: this one's entries replace the default's of the same identifier."""

@@ -35,6 +35,7 @@ from mailserver.store.contract import (
     StoreFailure,
     StoreRegistry,
 )
+from mailserver.store.global_acls import GlobalAcls
 from mailserver.store.guarded import GuardedMailbox, denied
 from mailserver.store.names import INBOX, checked_name
 from mailserver.store.namespaces import PUBLIC, NamespaceRules
@@ -78,8 +79,10 @@ class SharingRegistry(StoreRegistry):
         lookup: Lookup,
         groups_of: Callable[[Account], frozenset[str]],
         rules: NamespaceRules,
+        global_acls: GlobalAcls | None = None,
     ) -> None:
         self.files = files
+        self.global_acls = global_acls or GlobalAcls()
         self.acls = acls
         self.boxes = boxes
         self.rules = rules
@@ -127,6 +130,7 @@ class SharingStore(AccountStore):
         self._registry = registry
         self._rules = registry.rules
         self._acls = registry.acls
+        self._global = registry.global_acls
         self._account = account
         self._person = person
 
@@ -200,11 +204,15 @@ class SharingStore(AccountStore):
         acl = self._acls.read(place.account, place.name)
         return acl if acl is UNREADABLE else acl.over(default)
 
+    def _ruled(self, place: _Place) -> Acl:
+        """What the administrator says of the mailbox, by its name here."""
+        return self._global.of((self._prefix(place.account) or "") + place.name)
+
     def _rights(self, place: _Place) -> Rights:
-        acl = self._acl(place)
-        if not acl:
+        acl, ruled = self._acl(place), self._ruled(place)
+        if not acl and not ruled:
             return ALL if place.is_own else NONE
-        return acl.rights_of(self._person, place.is_own)
+        return acl.rights_of(self._person, place.is_own, ruled)
 
     def _require(self, place: _Place, needed: str) -> Rights:
         """The rights, which are all of these. Raises AccessDenied, NoSuchMailbox where it may not be seen."""
@@ -251,7 +259,7 @@ class SharingStore(AccountStore):
     def open(self, name: str) -> Mailbox:
         """See `AccountStore.open`; `r` is needed."""
         place = self._place(name)
-        if place.is_own and not self._acl(place):
+        if self._is_all_own(place):
             return self.own.open(place.name)
         self._require(place, "r")
         store = self.own if place.is_own else self._registry.files.open(place.account)
@@ -282,8 +290,14 @@ class SharingStore(AccountStore):
         return self.own.status_at_once(name, with_size) if self._is_free(name) else None
 
     def _is_free(self, name: str) -> bool:
-        """Whether the name is an own mailbox's and has no ACL; one access(2), for the reactor's thread."""
-        return not name.startswith(self._rules.roots) and self._acls.has_none(self._account, name)
+        """Whether the name is an own mailbox's and has no ACL; access(2), for the reactor's thread."""
+        if name.startswith(self._rules.roots) or self._global.of(name):
+            return False
+        return self._acls.has_none(self._account, name)
+
+    def _is_all_own(self, place: _Place) -> bool:
+        """Whether nobody but the owner has to do with it, and he may do everything."""
+        return place.is_own and not self._acl(place) and not self._ruled(place)
 
     def _give_back(self, place: _Place, store: AccountStore) -> None:
         if not place.is_own:
@@ -310,7 +324,7 @@ class SharingStore(AccountStore):
     def borrow(self, name: str) -> Iterator[Mailbox]:
         """See `AccountStore.borrow`; `r` or `i` is needed, and each use of the mailbox takes its right."""
         place = self._place(name)
-        if place.is_own and not self._acl(place):
+        if self._is_all_own(place):
             with self.own.borrow(place.name) as mailbox:
                 yield mailbox
             return

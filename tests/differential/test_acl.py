@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mailserver.store.global_acls import GlobalAcls
 from tests.differential.servers import IMAP, open_directory
 from tests.imapd.harness import Client
 from tests.imapd.sharing import NAMES, SharingServer
@@ -228,3 +229,36 @@ def test_each_reads_what_the_other_wrote(sites: tuple[Both, Both]) -> None:
 
 
 assert set(NAMES) >= {name for name, _ in DIALOGUE}
+
+
+def test_global_acls(sites: tuple[Both, Both]) -> None:
+    """`acl = vfile:FILE`: which entries count, for the owner and for others."""
+    theirs, ours = sites
+    for site in sites:
+        (site.root / "global-acls").write_text(
+            "Invoices owner lria\nReadable owner lr\n"
+            "shared/bob/Invoices user=dave lr\nshared/bob/Invoices -user=carol r\n"
+            "shared/*/T??m anyone l\n"
+        )
+        site.ours.sharing.global_acls = GlobalAcls(str(site.root / "global-acls"))
+    configuration = theirs.root / "dovecot.conf"
+    configuration.write_text(
+        configuration.read_text().replace("acl = vfile\n", f"acl = vfile:{theirs.root}/global-acls\n")
+    )
+    wrong = []
+    for name, command in (
+        ("bob", "CREATE Invoices"), ("bob", "CREATE Team"), ("bob", "MYRIGHTS Invoices"),
+        ("bob", "SETACL Invoices carol lrs"), ("bob", "SETACL Invoices dave lrswi"),
+        ("bob", "SETACL Team carol lrs"), ("bob", "SETACL Team dave lr"),
+        ("carol", "MYRIGHTS shared/bob/Invoices"), ("dave", "MYRIGHTS shared/bob/Invoices"),
+        ("carol", "MYRIGHTS shared/bob/Team"), ("dave", "SELECT shared/bob/Team"),
+        ("dave", "EXAMINE shared/bob/Invoices"), ("bob", "MYRIGHTS Team"),
+        ("bob", "CREATE Readable"), ("bob", "MYRIGHTS Readable"), ("bob", "SETACL Readable owner lra"),
+    ):  # fmt: skip
+        session, client = theirs.dovecot(name), ours.ours.log_in(name)
+        line = b"x " + command.encode()
+        expected, found = comparable(session.ask(line)), comparable(client.ask(line))
+        session.close()
+        if expected != found:
+            wrong.append((name, command, expected, found))
+    assert not wrong, "\n".join(map(str, wrong))

@@ -83,7 +83,8 @@ PARAMETERS: Final = (
     honoured("mail_location", Type.STRING, "",
              "Where mail is read; the default follows home_mailbox and mail_spool_directory.", "dovecot"),
     honoured("acl", Type.STRING, "vfile",
-             "vfile: mailboxes are shared by dovecot-acl files; empty: nothing is shared, and no ACL told.",
+             "vfile: mailboxes are shared by dovecot-acl files, vfile:FILE: the administrator's ACLs count "
+             "before these; empty: nothing is shared, and no ACL told.",
              "dovecot"),
     honoured("acl_anyone", Type.STRING, "",
              "allow: clients may give rights to anyone and authenticated, not the administrator alone.",
