@@ -35,6 +35,7 @@ from mailserver.delivery.next_hop import (
     parse_next_hop,
     parse_next_hops,
 )
+from mailserver.delivery.outgoing_content import OutgoingRules
 from mailserver.delivery.smtp_client import (
     Answer,
     Login,
@@ -45,7 +46,7 @@ from mailserver.delivery.smtp_client import (
     TimeLimits,
 )
 from mailserver.dns import Resolver
-from mailserver.envelope import Address, Outcome
+from mailserver.envelope import Outcome
 
 MOST_SESSIONS: Final = 2  # smtp_mx_session_limit: sessions that got as far as a greeting
 MOST_MESSAGES: Final = 100  # of one session
@@ -80,8 +81,8 @@ class RelaySettings:
 
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
     None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
-    verify, lowest version). `bind_addresses` has one address of a family at most. `generic` makes addresses
-    that others know out of our own (smtp_generic_maps); it may block, and raise TableError. With `is_lmtp`
+    verify, lowest version). `bind_addresses` has one address of a family at most. `rules` are for content and
+    addresses that go out. With `is_lmtp`
     LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`. Where it
     `sends_xforward`, servers that know XFORWARD are told whose mail it is.
     """
@@ -98,7 +99,7 @@ class RelaySettings:
     bind_addresses: tuple[str, ...] = ()
     mx_session_limit: int = MOST_SESSIONS
     line_length_limit: int = 998
-    generic: Callable[[Address], Address] | None = None
+    rules: OutgoingRules = field(default_factory=OutgoingRules)
     limits: TimeLimits = field(default_factory=TimeLimits)
     is_lmtp: bool = False
     socket_directory: str = ""
@@ -122,9 +123,9 @@ class Relay:
         self._idle: dict[str, list[_Idle]] = {}
 
     @property
-    def generic(self) -> Callable[[Address], Address] | None:
+    def rules(self) -> OutgoingRules:
         """See `RelaySettings`."""
-        return self._settings.generic
+        return self._settings.rules
 
     @property
     def sends_xforward(self) -> bool:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
-from mailserver.delivery.header_rewriting import HeaderRewriting
+from mailserver.delivery.content_checks import Findings
+from mailserver.delivery.outgoing_content import OutgoingContent, OutgoingRules
 from mailserver.delivery.relay import Relay
 from mailserver.delivery.smtp_client import Mail, RemoteRecipient
 from mailserver.delivery.transport import Outgoing
-from mailserver.envelope import Address, Outcome, Recipient
+from mailserver.envelope import Outcome, Recipient
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 
-_LARGEST_HEADER: Final = 1 << 20  # octets of header that generic maps see
-
 
 class RemoteTransport:
-    """Hands mail to other servers. `find` gives a transport's relay, None where there is none."""
+    """Hands mail to other servers. `find` gives a transport's relay, None where there is none.
 
-    def __init__(self, find: Callable[[str], Relay | None], threads: Threads) -> None:
+    `log` gets a service's name, and a line.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str], Relay | None],
+        threads: Threads,
+        log: Callable[[str, str], None] = lambda service, text: None,
+    ) -> None:
         self._find = find
         self._threads = threads
+        self._log = log
 
     async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
         """See `Transport.deliver`."""
@@ -33,18 +39,25 @@ class RemoteTransport:
             text = f"mail transport unavailable: {mail.transport} is none that this server has"
             return [Outcome.deferred(text, "4.3.5", "none")] * len(mail.recipients)
         try:
-            if relay.generic is None:
-                wire = self._on_the_wire(mail, None)
+            if relay.rules:
+                content, wire = await self._threads.run(self._on_the_wire, mail, relay.rules)
             else:
-                wire = await self._threads.run(self._on_the_wire, mail, relay.generic)
+                content, wire = self._on_the_wire(mail, relay.rules)
+        except (TableError, TemporaryAccountFailure) as error:
+            return [Outcome.deferred(str(error), "4.3.5", "none")] * len(mail.recipients)
+        except OSError as error:
+            return _unreadable(mail, error)
+        try:
+            self._log_findings(mail, content.findings)
             if relay.sends_xforward:
                 wire = replace(wire, client=_client(mail))
             return await relay.deliver(mail.nexthop, wire)
         except (TableError, TemporaryAccountFailure) as error:
             return [Outcome.deferred(str(error), "4.3.5", "none")] * len(mail.recipients)
         except OSError as error:
-            text = f"queue file read error: {error.strerror}"
-            return [Outcome.deferred(text, "4.3.0", "none")] * len(mail.recipients)
+            return _unreadable(mail, error)
+        finally:
+            content.close()
 
     def service(self, transport: str) -> str:
         """See `Transport.service`."""
@@ -53,23 +66,20 @@ class RemoteTransport:
             return "error"
         return "lmtp" if relay.is_lmtp else "smtp"
 
-    def _on_the_wire(self, mail: Outgoing, generic: Callable[[Address], Address] | None) -> Mail:
-        """*Blocking* where there are generic maps. Raises TableError, OSError."""
+    def _on_the_wire(self, mail: Outgoing, rules: OutgoingRules) -> tuple[OutgoingContent, Mail]:
+        """*Blocking* where there are rules. Raises TableError, OSError."""
         envelope = mail.envelope
-        change = generic or _as_it_is
-        rewrite = HeaderRewriting(change, change)
-        start, old_start = _rewritten_header(mail, rewrite) if generic else (b"", 0)
+        sender = str(rules.change(envelope.sender)) if envelope.sender is not None else ""
+        recipients = tuple(_remote(each, rules) for each in mail.recipients)
+        content = OutgoingContent(mail, rules)
 
         async def read(offset: int, length: int) -> bytes:
-            head = start[offset : offset + length]
-            position = mail.content_offset + old_start + max(offset - len(start), 0)
-            missing = length - len(head)
-            return head + await self._threads.run(os.pread, mail.descriptor, missing, position)
+            return await self._threads.run(content.read, offset, length)
 
-        return Mail(
-            sender=str(change(envelope.sender)) if envelope.sender is not None else "",
-            recipients=tuple(_remote(each, change) for each in mail.recipients),
-            octets=len(start) + mail.content_length - old_start,
+        return content, Mail(
+            sender=sender,
+            recipients=recipients,
+            octets=content.octets,
             read=read,
             is_8bit=envelope.body == "8BITMIME",
             smtputf8=envelope.smtputf8,
@@ -77,20 +87,25 @@ class RemoteTransport:
             envid=envelope.envid,
         )
 
+    def _log_findings(self, mail: Outgoing, findings: Findings) -> None:
+        """What smtp_header_checks and their like found, in smtp(8)'s form."""
+        service = self.service(mail.transport)
+        for action, word, content, text in findings.notes:
+            kind = word.rpartition(" ")[2]
+            if action == "unsupported":
+                self._log(service, f"warning: unsupported command in {service}_{kind}_checks map: {text}")
+            else:
+                line = f"{mail.queue_id}: {action}: {kind} {content}"
+                self._log(service, f"{line}: {text}" if text else line)
 
-def _rewritten_header(mail: Outgoing, rewrite: HeaderRewriting) -> tuple[bytes, int]:
-    """The header as it goes out, and how many octets of the content it replaces."""
-    head = os.pread(mail.descriptor, min(_LARGEST_HEADER, mail.content_length), mail.content_offset)
-    end = head.find(b"\n\n") + 1
-    return (rewrite(head[:end]), end) if end else (b"", 0)
+
+def _unreadable(mail: Outgoing, error: OSError) -> Sequence[Outcome]:
+    text = f"queue file read error: {error.strerror}"
+    return [Outcome.deferred(text, "4.3.0", "none")] * len(mail.recipients)
 
 
-def _as_it_is(address: Address) -> Address:
-    return address
-
-
-def _remote(recipient: Recipient, change: Callable[[Address], Address]) -> RemoteRecipient:
-    return RemoteRecipient(str(change(recipient.address)), recipient.notify, recipient.orcpt)
+def _remote(recipient: Recipient, rules: OutgoingRules) -> RemoteRecipient:
+    return RemoteRecipient(str(rules.change(recipient.address)), recipient.notify, recipient.orcpt)
 
 
 def _client(mail: Outgoing) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from mailserver.queue.content_checks import CheckTables, ContentChecks, Findings, Rejected
+from mailserver.delivery.content_checks import CheckTables, ContentChecks, Findings, Rejected
 from mailserver.tables.table import TableError
 
 MEMORY_LIMIT: Final = 1 << 20  # octets of header

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
 
+from mailserver.delivery.content_checks import Findings
 from mailserver.envelope import Address, Envelope, Outcome
 from mailserver.maillog import MailLog
 from mailserver.message.fields import format_date
@@ -28,7 +29,6 @@ from mailserver.milter.connection import run_blocking
 from mailserver.milter.rules import Discarded, MilterRules, Refusal
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import Cleanup, CleanupRules, ContentRefused
-from mailserver.queue.content_checks import Findings
 from mailserver.queue.copies import affected
 from mailserver.queue.directory import QueueDirectory, State
 from mailserver.queue.drop_file import Malformed

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 from mailserver.config.config import Config
+from mailserver.delivery.content_checks import CheckTables
 from mailserver.queue.cleanup import CleanupRules
-from mailserver.queue.content_checks import CheckTables
 
 NO_UNKNOWN_RECIPIENT_CHECKS: Final = "no_unknown_recipient_checks"
 NO_ADDRESS_MAPPINGS: Final = "no_address_mappings"

@@ -24,6 +24,7 @@ from mailserver.accounts.source import AccountSource
 from mailserver.accounts.system import SystemAccounts, ValidUids
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
+from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.job import Owner
 from mailserver.delivery.lookups import LocalRules, owner_named, virtual_mailbox
@@ -33,7 +34,6 @@ from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
 from mailserver.message.qualify import Completion
 from mailserver.queue.cleanup import CleanupRules
-from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes

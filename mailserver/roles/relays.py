@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from mailserver.config.config import Config
 from mailserver.delivery.client_tls import ClientContexts, Trust
+from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.hosts import HostRules
 from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
+from mailserver.delivery.outgoing_content import OutgoingRules
 from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
 from mailserver.delivery.smtp_client import Login, TimeLimits
 from mailserver.dns import Resolver, TemporaryLookupFailure
-from mailserver.envelope import Address
 from mailserver.roles.parts import Parts
 from mailserver.roles.transports import LMTP, SMTP, transports
 from mailserver.tables.access import first_entry
@@ -109,7 +110,7 @@ def relay_settings(
         bind_addresses=tuple(filter(None, (config.string(name).strip("[]") for name in bind))),
         mx_session_limit=config.integer(f"{client}_mx_session_limit"),
         line_length_limit=config.integer(f"{client}_line_length_limit"),
-        generic=_generic(parts, config, client),
+        rules=_outgoing_rules(parts, config, client),
         limits=_time_limits(config, client),
         is_lmtp=is_lmtp,
         sends_xforward=config.boolean(f"{client}_send_xforward_command"),
@@ -123,10 +124,18 @@ def _time_limits(config: Config, client: str) -> TimeLimits:
     return TimeLimits(**limits, helo=hello)
 
 
-def _generic(parts: Parts, config: Config, client: str) -> Callable[[Address], Address] | None:
-    """What smtp_generic_maps make of our addresses: generic(5)."""
-    tables = parts.tables_of(config, f"{client}_generic_maps")
-    return partial(parts.routing.generic, tables) if tables else None
+def _outgoing_rules(parts: Parts, config: Config, client: str) -> OutgoingRules:
+    """What smtp_header_checks, smtp_generic_maps and their like make of mail that goes out."""
+    generic = parts.tables_of(config, f"{client}_generic_maps")
+    checks = CheckTables(
+        header_checks=parts.tables_of(config, f"{client}_header_checks"),
+        mime_header_checks=parts.tables_of(config, f"{client}_mime_header_checks"),
+        nested_header_checks=parts.tables_of(config, f"{client}_nested_header_checks"),
+        body_checks=parts.tables_of(config, f"{client}_body_checks"),
+        body_checks_size_limit=config.octets("body_checks_size_limit"),
+        mime_nesting_limit=config.integer("mime_nesting_limit"),
+    )
+    return OutgoingRules(checks, partial(parts.routing.generic, generic) if generic else None)
 
 
 def _check_trust(parts: Parts, trust: Trust, client: str) -> None:

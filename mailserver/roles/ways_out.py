@@ -45,7 +45,7 @@ class WaysOut:
         )
         self.transport = Transports(
             PipeTransport(self._pipes, agents, self._pipe_threads, rules),
-            RemoteTransport(self._relays.find, threads),
+            RemoteTransport(self._relays.find, threads, parts.log.write),
         )
 
     def recipient_limit(self, transport: str) -> int:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from mailserver.delivery.content_checks import Findings
 from mailserver.envelope import Envelope
 from mailserver.milter.content import MilterContent
-from mailserver.queue.content_checks import Findings
 from mailserver.queue.copies import affected
 from mailserver.queue.direct import Delivered
 from mailserver.queue.directory import QueueDirectory

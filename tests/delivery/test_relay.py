@@ -19,6 +19,7 @@ from zope.interface import implementer
 from mailserver.delivery.client_tls import ClientContexts, Trust
 from mailserver.delivery.hosts import HostFinder, HostRules
 from mailserver.delivery.next_hop import parse_next_hop
+from mailserver.delivery.outgoing_content import OutgoingRules
 from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
 from mailserver.delivery.remote import RemoteTransport
 from mailserver.delivery.smtp_client import Login, Mail, RemoteRecipient, TimeLimits
@@ -582,7 +583,7 @@ class RelayTests(RelayTestCase):
         async def test() -> None:
             far = ExchangerFactory()
             known = {"me@laptop.local": Address("me", "provider.test")}
-            relay = self.make(generic=lambda each: known.get(str(each).lower(), each))
+            relay = self.make(rules=OutgoingRules(generic=lambda each: known.get(str(each).lower(), each)))
             body = b"\nme@laptop.local\n" + b"x\n" * 100_000
             path = Path(tempfile.mkdtemp(), "file")
             path.write_bytes(b"before" + b"From: Me <me@laptop.local>\nTo: bob@far.test\n" + body)

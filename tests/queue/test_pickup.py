@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from mailserver.delivery.content_checks import CheckTables
 from mailserver.envelope import Address, Status
 from mailserver.maillog import ListLog
 from mailserver.message.qualify import Completion
 from mailserver.queue import drop_file
 from mailserver.queue.cleanup import CleanupRules
-from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.drop_file import Malformed
 from mailserver.queue.file import QueueFile, load

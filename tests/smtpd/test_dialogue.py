@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from mailserver.delivery.content_checks import CheckTables
 from mailserver.queue.cleanup import Cleanup, CleanupRules
-from mailserver.queue.content_checks import CheckTables
 from mailserver.queue.file import QueueFile
 from mailserver.tables.open import open_table
 from tests.smtpd.harness import NEIGHBOUR, STRANGER, Connection, House, read_content

@@ -25,10 +25,6 @@ PARAMETERS: Final = (
         """
         message_reject_characters =
         message_strip_characters =
-        smtp_body_checks =
-        smtp_header_checks =
-        smtp_mime_header_checks =
-        smtp_nested_header_checks =
         """,
     ),
     *group(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver.delivery.content_checks import CheckTables, ContentChecks
 from mailserver.queue.cleanup import Cleanup, CleanupRules, ContentRefused
-from mailserver.queue.content_checks import CheckTables, ContentChecks
 from mailserver.tables.regexp import regexp_table
 from mailserver.tables.table import Table
 from tests.queue.world import DictTable

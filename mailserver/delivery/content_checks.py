@@ -1,4 +1,5 @@
-"""header_checks, mime_header_checks, nested_header_checks and body_checks: looking at mail as it comes in.
+"""header_checks, mime_header_checks, nested_header_checks and body_checks: looking at mail as it comes in,
+and, with fewer actions, as it goes out.
 
 Tables are asked for whole header fields, line ends within them kept, and for lines of the body; the
 first word of what they find is the action. header_checks(5). Content streams through: a header field is
@@ -80,11 +81,13 @@ class Findings:
 class ContentChecks:
     """The checks of one message: `header` first, then `body` for each piece, then `finish`.
 
-    Each gives the content as the rules leave it, and raises Rejected or TableError.
+    Each gives the content as the rules leave it, and raises Rejected or TableError. Of actions that are not
+    among `actions` there is a note "unsupported", and nothing else.
     """
 
-    def __init__(self, tables: CheckTables) -> None:
+    def __init__(self, tables: CheckTables, actions: frozenset[str] | None = None) -> None:
         self._tables = tables
+        self._actions = actions
         self._held = b""
         self._boundaries: list[bytes] = []
         self._part_header: bytearray | None = None  # of a part whose header has begun
@@ -227,6 +230,9 @@ class ContentChecks:
     def _carried_out(self, entry: Entry, word: str, key: str, content: bytes) -> bytes:
         action, _, text = entry.value.strip().partition(" ")
         action, text = action.upper(), text.strip()
+        if self._actions is not None and action not in self._actions:
+            self._note("unsupported", word, key, entry.value.strip())
+            return content
         match action:
             case "DUNNO" | "OK" | "PASS":
                 return content
