@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from time import monotonic, process_time
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
@@ -36,6 +34,51 @@ class Threads(Protocol):
 _Call = tuple[Deferred[Any], Callable[[], Any]]
 
 
+class _Calls:
+    """Calls in order; each that comes wakes one thread, the one that was at work last, and no other.
+
+    A SimpleQueue wakes a second one with every call, only for it to find nothing.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[_Call | None] = deque()
+        self._idle: list[Lock] = []
+
+    def empty(self) -> bool:
+        """Whether no call waits."""
+        return not self._calls
+
+    def put(self, call: _Call | None) -> None:
+        """The call waits for a thread; None ends the thread that takes it."""
+        self._calls.append(call)
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            pass  # whoever ends its work next takes it
+
+    def take(self) -> _Call | None:
+        """The oldest call. Raises IndexError where none waits."""
+        return self._calls.popleft()
+
+    def wait(self, alarm: Lock) -> _Call | None:
+        """The oldest call, as soon as there is one. `alarm` is the thread's own, and locked."""
+        while True:
+            try:
+                return self._calls.popleft()
+            except IndexError:
+                self._idle.append(alarm)
+            if not self._calls or not self._is_off_duty(alarm):
+                alarm.acquire()
+
+    def _is_off_duty(self, alarm: Lock) -> bool:
+        """Whether the thread is no longer among the idle; if it is not, somebody is about to wake it."""
+        try:
+            self._idle.remove(alarm)
+        except ValueError:
+            return False
+        return True
+
+
 class WorkerThreads:
     """`Threads` on threads of its own, started as they are needed, at most `limit`.
 
@@ -52,7 +95,7 @@ class WorkerThreads:
         self._name = name
         self._threads: list[Thread] = []
         self._joined: set[Thread] = set()
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls = _Calls()
         self._answers: deque[tuple[Deferred[Any], Any]] = deque()
         self._unanswered = 0
         self._is_woken = False
@@ -104,16 +147,20 @@ class WorkerThreads:
         thread.start()
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
+        alarm = Lock()
+        alarm.acquire()
+        while (call := self._calls.wait(alarm)) is not None:
             self._answer(call)
             del call  # nothing is kept alive while the thread waits
 
     def _help(self) -> None:
         """Until no call waits. What tells a thread to end is left to those that wait for it."""
-        with suppress(Empty):
-            while (call := self._calls.get_nowait()) is not None:
+        try:
+            while (call := self._calls.take()) is not None:
                 self._answer(call)
             self._calls.put(None)
+        except IndexError:
+            pass
         self._joined.discard(current_thread())
 
     def _answer(self, call: _Call) -> None:

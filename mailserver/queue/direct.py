@@ -13,6 +13,7 @@ acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from typing import Any, Final, Protocol
 from mailserver.delivery.expand import expand
 from mailserver.delivery.job import Job
 from mailserver.delivery.plan import LeafKind
-from mailserver.delivery.routing import AddressClass
 from mailserver.envelope import Outcome
 from mailserver.queue.batches import Batches
 from mailserver.queue.file import QueueFile
@@ -36,7 +36,6 @@ from mailserver.queue.services import Services
 MOST_AT_ONCE: Final = 32  # messages for one recipient in one visit to a thread
 LOCK_PATIENCE: Final = 0.05  # seconds
 PATIENCE: Final = 2.0  # seconds that a message waits for those before it
-_OURS: Final = (AddressClass.LOCAL, AddressClass.VIRTUAL_ALIAS, AddressClass.VIRTUAL_MAILBOX)
 
 
 class MailboxWriter(Protocol):
@@ -62,16 +61,18 @@ class Delivered:
 class _Delivery:
     """A message on its way into a mailbox, or, without an `outcome` in the end, into the queue.
 
-    `slot` is the account's that was taken for it.
+    `progress` and `job` are there where it is for one mailbox. `slot` is the account's that was taken for it.
     """
 
     message: IncomingMessage
-    progress: Progress
     began: float
+    progress: Progress | None = None
     job: Job | None = None
     slot: str | None = None
     outcome: Outcome | None = None
     end: float = 0.0
+    queued: QueueFile | None = None
+    failure: OSError | None = None  # why it could not even be queued
 
 
 class DirectDelivery:
@@ -88,19 +89,26 @@ class DirectDelivery:
         if _may_be_direct(message):
             key = str(message.envelope.recipients[0].address).lower()
             delivery = await self._batches.run(key, message)
-            if delivery is not None and delivery.slot is not None:
-                services.account_slots.release(delivery.slot)
-            if delivery is not None and delivery.outcome is not None:
-                return self._delivered(delivery, delivery.outcome)
+            if delivery is not None:
+                if delivery.slot is not None:
+                    services.account_slots.release(delivery.slot)
+                if delivery.progress is not None and delivery.outcome is not None:
+                    return self._delivered(message, delivery, delivery.progress, delivery.outcome)
+                if delivery.failure is not None:
+                    raise delivery.failure
+                if delivery.queued is not None:
+                    return delivery.queued
         return await services.threads.run(message.commit)
 
-    def _delivered(self, delivery: _Delivery, outcome: Outcome) -> Delivered:
-        leaf, root = delivery.progress.leaves[0], delivery.progress.root(0)
-        queue_id, accepted = delivery.message.queue_id, delivery.progress.accepted
+    def _delivered(
+        self, message: IncomingMessage, delivery: _Delivery, progress: Progress, outcome: Outcome
+    ) -> Delivered:
+        leaf, root = progress.leaves[0], progress.root(0)
+        queue_id, accepted = message.queue_id, progress.accepted
         times = Times(accepted.arrival, delivery.began, delivery.began, delivery.end)
         line = outcome_line(queue_id, leaf.recipient, root.original, outcome, times)
         lines = (
-            ("qmgr", active_line(queue_id, accepted.envelope, delivery.message.octets)),
+            ("qmgr", active_line(queue_id, accepted.envelope, message.octets)),
             (local_service(outcome), line),
             ("qmgr", f"{queue_id}: removed"),
         )
@@ -117,25 +125,24 @@ class DirectDelivery:
                 continue
             group[0].slot = slot
             self._write(group)
+        if len(deliveries) == 1 and deliveries[0].outcome is None:
+            _queue(deliveries[0])  # several are better queued by several threads
         return deliveries
 
     def _planned(self, message: IncomingMessage) -> _Delivery:
         """With a job where the message is for one mailbox, and there is nothing to be said about that."""
-        delivery = _Delivery(message, Progress(message.accepted), self._services.clock())
-        try:
+        delivery = _Delivery(message, self._services.clock())
+        with contextlib.suppress(Exception):  # the queue meets it again, and says so
             message.complete()
-            delivery.progress = progress = Progress(message.accepted)
+            progress = Progress(message.accepted)
             if _may_be_direct(message) and self._is_for_a_mailbox(message, progress):
                 delivery.job = job_for(self._services, progress, 0, message.queue_id, 0, message.octets)
-        except Exception:  # the queue meets it again, and says so
-            delivery.job = None
+                delivery.progress = progress
         return delivery
 
     def _is_for_a_mailbox(self, message: IncomingMessage, progress: Progress) -> bool:
         """Whether the plan is one mailbox, and now the progress's one leaf."""
         services = self._services
-        if services.routing.classify(progress.leaves[0].recipient) not in _OURS:
-            return False
         if progress.sender is not None:
             progress.sender = services.routing.canonical_sender(progress.sender)
         plan = expand(
@@ -159,8 +166,16 @@ class DirectDelivery:
             return
         end = self._services.clock()
         for each in group:
-            each.outcome = named(outcome, each.progress.leaves[0]) if outcome is not None else None
+            if outcome is not None and each.progress is not None:
+                each.outcome = named(outcome, each.progress.leaves[0])
             each.end = end
+
+
+def _queue(delivery: _Delivery) -> None:
+    try:
+        delivery.queued = delivery.message.commit()
+    except OSError as error:
+        delivery.failure = error
 
 
 def _may_be_direct(message: IncomingMessage) -> bool:

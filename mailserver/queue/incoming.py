@@ -79,11 +79,10 @@ class IncomingMessage:
         return content
 
     def complete(self) -> None:
-        """The envelope has its last recipients. *Blocking.* Raises OSError: all is undone."""
-        complete, self._complete = self._complete, None
-        if complete is not None:
-            with self._undone_on_error():
-                self.envelope = complete(self.envelope)
+        """The envelope has its last recipients. *Blocking.* Raises OSError: the message is as it was."""
+        if self._complete is not None:
+            self.envelope = self._complete(self.envelope)
+            self._complete = None
 
     @property
     def wants_flush(self) -> bool:
@@ -149,8 +148,8 @@ class IncomingMessage:
 
         Raises OSError: all is undone. The answer's descriptor goes on to delivery.
         """
-        self.complete()
         with self._undone_on_error():
+            self.complete()
             if self.is_held and self._descriptor >= 0:
                 self._move_to_hold()
             end = self._write_rest()

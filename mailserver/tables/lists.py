@@ -12,7 +12,8 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, ParamSpec, TypeVar, cast
 
 from mailserver.tables.access import asks_whole_key, domain_keys
 from mailserver.tables.cidr import NetworkPattern, network_pattern, parse_address
@@ -21,6 +22,10 @@ from mailserver.tables.watch import read_text
 from mailserver.tables.words import LIST_SEPARATORS, split_words
 
 DEEPEST_FILE: Final = 8
+_REMEMBERED: Final = 1000  # answers of each list
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OpenTable = Callable[[str], Table]
 
@@ -88,6 +93,13 @@ def _is_address(word: str) -> bool:
     return parse_address(word.partition("/")[0]) is not None
 
 
+def _remembering(look_up: Callable[P, R], items: Sequence[Item]) -> Callable[P, R]:
+    """The function, with the answers to the last questions; they never change where there is no table."""
+    if any(item.table is not None for item in items):
+        return look_up
+    return cast(Callable[P, R], lru_cache(_REMEMBERED)(look_up))
+
+
 class DomainList:
     """Domains: mydestination, relay_domains, virtual_alias_domains ….
 
@@ -98,9 +110,13 @@ class DomainList:
     def __init__(self, items: Sequence[Item], parents_match_subdomains: bool = False) -> None:
         self.items = tuple(items)
         self._parents = parents_match_subdomains
+        self._answer = _remembering(self._look_up, self.items)
 
     def find(self, domain: str) -> Entry | None:
         """The item that includes the domain (value: the item), or None. Raises TableError."""
+        return self._answer(domain)
+
+    def _look_up(self, domain: str) -> Entry | None:
         keys = tuple(domain_keys(domain, self._parents)) if self._parents else _own_and_dotted(domain)
         for item in self.items:
             found = self._ask(item, keys)
@@ -133,12 +149,16 @@ class NetworkList:
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = tuple(items)
         self._patterns = [_network(item) for item in self.items]
+        self._answer = _remembering(self._look_up, self.items)
 
     def find(self, address: str, name: str = "") -> Entry | None:
         """The item that includes the client (value: the item), or None. Raises TableError.
 
         `name` is the client's confirmed host name, "" or "unknown" where there is none.
         """
+        return self._answer(address, name)
+
+    def _look_up(self, address: str, name: str) -> Entry | None:
         parsed = parse_address(address)
         plain = str(parsed) if parsed is not None else address
         names = tuple(domain_keys(name)) if name and name != "unknown" else ()

@@ -37,6 +37,8 @@ from mailserver.message.qualify import Completion
         (",,", ",,"),
         ('"bob', '"bob@x.org'),
         ("bob (((", "bob@x.org ((("),
+        ('a@y.z, "b, c" <d@z.y>,\n e f <g@h.i>\n', 'a@y.z, "b, c" <d@z.y>,\n e f <g@h.i>\n'),
+        ("a@y.z, <d@z.y>, bob", "a@y.z, <d@z.y>, bob@x.org"),
     ],
 )
 def test_lists(before: str, after: str) -> None:

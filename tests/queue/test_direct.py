@@ -26,7 +26,7 @@ from mailserver.queue.runner import Runner
 from mailserver.store.locking import LockRules
 from tests.queue.faults import KILLED, Nth, die, fail_with, hooked, in_child
 from tests.queue.test_batches import HeldThreads
-from tests.queue.world import NOBODY, World, envelope
+from tests.queue.world import NOBODY, DictTable, World, envelope
 
 CONTENT = b"Subject: hi\n\nFrom here\nhello\n"
 
@@ -209,6 +209,17 @@ def test_copies_are_added_once(world: DirectWorld) -> None:
     )
     assert isinstance(world.take(world.incoming()), Delivered)
     assert len(world.messages()) == 1
+
+
+def test_copies_that_cannot_be_known(world: DirectWorld) -> None:
+    """P1, P5: where a table of copies cannot be read the message is refused for now, and nothing is left."""
+    copies = Copies(routing=world.routing, recipient_bcc_maps=(DictTable(None),))
+    world.queue = QueueDirectory(
+        str(world.base / "queue"), clock=world.clock.seconds, complete=copies.added_to
+    )
+    with pytest.raises(OSError):
+        world.take(world.incoming())
+    assert world.messages() == [] and world.queued() == []
 
 
 @pytest.mark.parametrize("mail_format", ["maildir", "mbox"])
