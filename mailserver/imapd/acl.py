@@ -42,6 +42,7 @@ _PREFIXES: Final = {
     "group=": Kind.GROUP,
     "user=": Kind.USER,
 }
+_GLOBAL: Final = "#"  # Dovecot's mark of what the administrator's file says
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ def _acl_and_owner(store: AccountStore, name: str) -> tuple[Acl, str]:
     return store.acl(name), store.owner(name)
 
 
-def _entries(acl: Acl, owner: str) -> Iterator[tuple[str, Rights]]:
+def _entries(acl: Acl, owner: str, mark: str = "") -> Iterator[tuple[str, Rights]]:
     names = {OWNER: owner} if owner and Identifier(Kind.USER, owner) not in acl.granted else {}
     for sign, entries in (("", acl.granted), ("-", acl.withheld)):
         for identifier, rights in entries.items():
-            yield sign + names.get(identifier, _rendered(identifier)), rights
+            yield sign + mark + names.get(identifier, _rendered(identifier)), rights
+    if acl.above is not None:
+        yield from _entries(acl.above, owner, _GLOBAL)
 
 
 def _rendered(identifier: Identifier) -> str:
@@ -164,6 +167,8 @@ def _parse(text: str) -> _Entry:
     name = text.removeprefix("-")
     if not name or not name.isprintable():
         raise Rejection("Invalid identifier")
+    if name.startswith(_GLOBAL):
+        raise Rejection("Global ACLs can't be modified.")
     if name in _WORDS:
         return _Entry(_WORDS[name], is_negative)
     for prefix, kind in _PREFIXES.items():

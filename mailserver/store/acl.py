@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
@@ -98,16 +98,20 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """Rights by identifier, and those withheld from one. Values never change."""
+    """Rights by identifier, and those withheld from one. Values never change.
+
+    `above` is the administrator's ACL (`store.global_acls`), which no change of this one touches.
+    """
 
     granted: Mapping[Identifier, Rights] = field(default_factory=dict)
     withheld: Mapping[Identifier, Rights] = field(default_factory=dict)
+    above: Acl | None = None
 
-    def rights_of(self, person: Person, is_owner: bool, above: Acl | None = None) -> Rights:
-        """What the person may do with the mailbox. Entries `above` count first, for the owner too."""
+    def rights_of(self, person: Person, is_owner: bool) -> Rights:
+        """What the person may do with the mailbox; entries `above` count first, for the owner too."""
         own = Acl({OWNER: ALL, **self.granted}, self.withheld) if is_owner else self
         granted, withheld = own._entries_for(person, is_owner)
-        ruled, taken = (above or Acl())._entries_for(person, is_owner)
+        ruled, taken = (self.above or Acl())._entries_for(person, is_owner)
         if ruled is not None:
             return ruled - taken
         rights = (granted or NONE) - withheld
@@ -120,6 +124,10 @@ class Acl:
         granted = [self.granted[each] for each in named if each.kind is closest]
         withheld = [self.withheld[each] for each in self.withheld if person.is_named_by(each, is_owner)]
         return NONE.union(*granted) if granted else None, NONE.union(*withheld)
+
+    def under(self, above: Acl) -> Acl:
+        """This one, and the administrator's above it."""
+        return replace(self, above=above) if above else self
 
     def over(self, default: Acl) -> Acl:
         """Both: this one's entries replace the default's of the same identifier."""
@@ -144,7 +152,7 @@ class Acl:
         return Acl(self.granted, after) if is_negative else Acl(after, self.withheld)
 
     def __bool__(self) -> bool:
-        return bool(self.granted or self.withheld)
+        return bool(self.granted or self.withheld or self.above)
 
 
 # Rights as letters.

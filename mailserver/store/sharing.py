@@ -196,6 +196,11 @@ class SharingStore(AccountStore):
     # Rights.
 
     def _acl(self, place: _Place) -> Acl:
+        """The mailbox's, under what the administrator says of it by its name here."""
+        above = self._global.of((self._prefix(place.account) or "") + place.name)
+        return self._own_acl(place).under(above)
+
+    def _own_acl(self, place: _Place) -> Acl:
         if not place.is_public:
             return self._acls.read(place.account, place.name)
         default = self._acls.default(place.account)
@@ -204,15 +209,11 @@ class SharingStore(AccountStore):
         acl = self._acls.read(place.account, place.name)
         return acl if acl is UNREADABLE else acl.over(default)
 
-    def _ruled(self, place: _Place) -> Acl:
-        """What the administrator says of the mailbox, by its name here."""
-        return self._global.of((self._prefix(place.account) or "") + place.name)
-
     def _rights(self, place: _Place) -> Rights:
-        acl, ruled = self._acl(place), self._ruled(place)
-        if not acl and not ruled:
+        acl = self._acl(place)
+        if not acl:
             return ALL if place.is_own else NONE
-        return acl.rights_of(self._person, place.is_own, ruled)
+        return acl.rights_of(self._person, place.is_own)
 
     def _require(self, place: _Place, needed: str) -> Rights:
         """The rights, which are all of these. Raises AccessDenied, NoSuchMailbox where it may not be seen."""
@@ -297,7 +298,7 @@ class SharingStore(AccountStore):
 
     def _is_all_own(self, place: _Place) -> bool:
         """Whether nobody but the owner has to do with it, and he may do everything."""
-        return place.is_own and not self._acl(place) and not self._ruled(place)
+        return place.is_own and not self._acl(place)
 
     def _give_back(self, place: _Place, store: AccountStore) -> None:
         if not place.is_own:
@@ -532,9 +533,10 @@ class SharingStore(AccountStore):
         """See `AccountStore.acl`; `a` is needed."""
         place = self._administered(name)
         acl = self._acl(place)
-        if place.is_public or acl.granted.keys() & {OWNER, Identifier(Kind.USER, place.account.name)}:
+        named = acl.granted.keys() | (acl.above.granted.keys() if acl.above is not None else set())
+        if place.is_public or named & {OWNER, Identifier(Kind.USER, place.account.name)}:
             return acl
-        return Acl({OWNER: ALL, **acl.granted}, acl.withheld)
+        return replace(acl, granted={OWNER: ALL, **acl.granted})
 
     def owner(self, name: str) -> str:
         """See `AccountStore.owner`."""

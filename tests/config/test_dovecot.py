@@ -43,6 +43,7 @@ def test_version_2_3(tmp_path: Path) -> None:
         "mail_location = mbox:~/mail:INBOX=/var/mail/%u\n"
         'login_greeting = "Hello # there"\n'
         "ssl_cert = </etc/ssl/x.pem\n"
+        "ssl_ca = </etc/ssl/clients.pem\n"
         "ssl_key = </etc/ssl/x.key\n"
         "disable_plaintext_auth = no\n"
         "auth_mechanisms = plain \\\n"

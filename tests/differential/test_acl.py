@@ -252,7 +252,8 @@ def test_global_acls(sites: tuple[Both, Both]) -> None:
         ("bob", "SETACL Team carol lrs"), ("bob", "SETACL Team dave lr"),
         ("carol", "MYRIGHTS shared/bob/Invoices"), ("dave", "MYRIGHTS shared/bob/Invoices"),
         ("carol", "MYRIGHTS shared/bob/Team"), ("dave", "SELECT shared/bob/Team"),
-        ("dave", "EXAMINE shared/bob/Invoices"), ("bob", "MYRIGHTS Team"),
+        ("dave", "EXAMINE shared/bob/Invoices"), ("bob", "MYRIGHTS Team"), ("bob", "GETACL Team"),
+        ("bob", "GETACL Invoices"), ("bob", "SETACL Invoices #dave lrs"), ("bob", "DELETEACL Invoices #dave"),
         ("bob", "CREATE Readable"), ("bob", "MYRIGHTS Readable"), ("bob", "SETACL Readable owner lra"),
     ):  # fmt: skip
         session, client = theirs.dovecot(name), ours.ours.log_in(name)

@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def rights(acls: GlobalAcls, name: str, person: str, own: str = "", is_owner: bool = False) -> str:
-    return render_rights(parse_acl(own).rights_of(Person(person), is_owner, acls.of(name)))
+    return render_rights(parse_acl(own).under(acls.of(name)).rights_of(Person(person), is_owner))
 
 
 def test_patterns(file: Path) -> None:
