@@ -78,3 +78,4 @@ HANDLERS: Final[dict[str, Handler]] = {
     "MYRIGHTS": acl.my_rights,
 }
 NEEDS_SELECTED: Final = frozenset(_ON_SELECTED)
+NEEDS_MESSAGES: Final = NEEDS_SELECTED - {"CHECK", "CLOSE", "UNSELECT"}

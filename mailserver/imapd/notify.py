@@ -187,6 +187,8 @@ class Watch:
             self._watched[name] = watched
             mailbox.subscribe(watched.listener)
             with suppress(StoreError):
+                if mailbox.sleeping is not None:
+                    await self.session.run(mailbox.wake)
                 watched.told = _figures(mailbox)
 
     async def _forget(self, name: str) -> None:

@@ -33,7 +33,7 @@ from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Logins, Peer, peer_of
 from mailserver.client_certificates import Chain, peer_certificates
 from mailserver.imapd import capability
-from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
+from mailserver.imapd.dispatch import HANDLERS, NEEDS_MESSAGES, NEEDS_SELECTED
 from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
 from mailserver.imapd.input import Input
 from mailserver.imapd.journal import Journal
@@ -407,6 +407,8 @@ class ImapServer(IMAP4Server):
             session.mailbox_in_use  # noqa: B018  (a Rejection where there is none)
         session.current_tag = command.tag
         await session.check_rights()
+        if command.name in NEEDS_MESSAGES:
+            await session.wake()
         return await handler(session, command.arguments)
 
     def _anywhere(self, command: Command) -> Reply:

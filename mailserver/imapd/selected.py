@@ -21,7 +21,17 @@ from weakref import WeakKeyDictionary
 from mailserver.imapd.output import Output
 from mailserver.imapd.replies import Rejection
 from mailserver.store.acl import Rights
-from mailserver.store.contract import SYSTEM_FLAGS, Changes, Flags, Mailbox, Message, Modseq, Uid
+from mailserver.store.contract import (
+    SYSTEM_FLAGS,
+    Changes,
+    Flags,
+    Mailbox,
+    MailboxReplaced,
+    Message,
+    Modseq,
+    Sleeping,
+    Uid,
+)
 from mailserver.store.guarded import right_of
 from mailserver.threads import Threads
 from mailserver.wire.imap_sequence import SequenceSet, render_set
@@ -68,20 +78,51 @@ class Selected:
         self._recent = [(int(recent_from), 2**32)]
         self._told: dict[Uid, Modseq] = {}
         self._gone: frozenset[int] = frozenset()
+        self._next = 1
         self._take_list()
         self._recent_told = self.recent_count
 
     def _take_list(self) -> None:
         """The list as it is now; changes after the modseq taken first are found by `sync`."""
+        self._uids: array[int] | None = None
+        self._sleeping = self.mailbox.sleeping
+        if self._sleeping is not None:  # nothing is \\Recent in it
+            self.modseq, self._next, self._recent = self._sleeping.modseq, int(self._sleeping.uidnext), []
+            return
         self.modseq = self.mailbox.highest_modseq
         modseq, uids = _lists.get(self.mailbox, (None, array("I")))
         if modseq != self.modseq:
             uids = array("I", self.mailbox.uids)
             _lists[self.mailbox] = self.modseq, uids
         self.uids = uids[:]
-        self._next = self.uids[-1] + 1 if self.uids else 1
+        self._next = uids[-1] + 1 if uids else 1
         low = self._recent[0][0]
         self._recent = [(low, self._next)] if low < self._next else []
+
+    @property
+    def uids(self) -> array[int]:
+        """The list. *Blocking* where the mailbox sleeps. May raise MailboxReplaced."""
+        if self._uids is None:
+            assert self._sleeping is not None
+            self.mailbox.wake()
+            if self._sleeping.uids is None:
+                raise MailboxReplaced("The mailbox was deleted or replaced")
+            self._uids, self._sleeping = array("I", self._sleeping.uids), None
+        return self._uids
+
+    @uids.setter
+    def uids(self, uids: array[int]) -> None:
+        self._uids = uids
+
+    @property
+    def sleeping(self) -> Sleeping | None:
+        """What stands for the list as long as nobody asked for it."""
+        return self._sleeping
+
+    @property
+    def exists(self) -> int:
+        """How many messages are in the list."""
+        return self._sleeping.messages if self._sleeping is not None else len(self.uids)
 
     @property
     def next_told(self) -> int:

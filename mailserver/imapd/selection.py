@@ -39,6 +39,8 @@ async def select(session: Session, command: Select) -> Reply:
         session.enabled |= {"CONDSTORE"}
     selected = await _open(session, command)
     session.select(selected)
+    if command.resync is not None:
+        await session.wake()
     _describe(session, selected)
     if command.resync is not None:
         _resynchronise(session, selected, command.resync)
@@ -86,7 +88,7 @@ def _opened(store: AccountStore, name: str, is_read_only: bool, is_rev2: bool) -
 def _describe(session: Session, selected: Selected) -> None:
     mailbox, say = selected.mailbox, session.output.line
     session.tell_keywords()
-    say(b"* %d EXISTS" % len(selected.uids))
+    say(b"* %d EXISTS" % selected.exists)
     if session.is_rev2:
         say(b"* LIST () %b %b" % (session.separator, session.name(mailbox.name)))  # RFC 9051 §6.3.2
     else:
@@ -107,6 +109,8 @@ def _describe_unseen(session: Session, selected: Selected) -> None:
 
 def first_unseen(selected: Selected) -> int:
     r"""The sequence number of the first message without \Seen, 0 where there is none."""
+    if selected.sleeping is not None:
+        return selected.sleeping.first_unseen
     mailbox = selected.mailbox
     modseq, uid = _first_unseen.get(mailbox, (Modseq(-1), 0))
     if modseq != selected.modseq:

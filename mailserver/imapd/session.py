@@ -232,6 +232,11 @@ class Session:
         if self.selected is not None and self.selected.mailbox.is_guarded:
             await self.run(self.selected.mailbox.check_rights)
 
+    async def wake(self) -> None:
+        """The selected mailbox's messages are in memory."""
+        if self.selected is not None and self.selected.mailbox.sleeping is not None:
+            await self.run(self.selected.mailbox.wake)
+
     async def refresh(self) -> None:
         """What other programs did is known."""
         if self.selected is not None and not self.selected.mailbox.is_current():

@@ -260,9 +260,10 @@ class FileAccountStore(AccountStore):
             is_new = box is None
             box = self._open.find(name)
         box.refresh()
-        if with_size:
-            box.sizes(box.uids)
         status = box.figures(with_size)
+        if with_size and status.size is None:
+            box.sizes(box.uids)
+            status = box.figures(with_size)
         if is_new:
             with self._lock:
                 self._open.evict()

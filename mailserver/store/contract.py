@@ -139,6 +139,24 @@ class NewMessage:
     internal_date: int | None = None
 
 
+@dataclass(eq=False, slots=True)
+class Sleeping:
+    """What is known of a mailbox whose messages are not in memory; none of them is \\Recent.
+
+    `first_unseen` is a sequence number, 0 where all are seen; `size` None where it is not known of a
+    message. `uids` are those that the mailbox had at `modseq`, there once it woke.
+    """
+
+    modseq: Modseq
+    uidnext: Uid
+    messages: int
+    unseen: int
+    deleted: int
+    first_unseen: int
+    size: int | None
+    uids: Sequence[int] | None = None
+
+
 class Mailbox(abc.ABC):
     """One mailbox of one account, shared by every session of this process that has it open.
 
@@ -157,6 +175,10 @@ class Mailbox(abc.ABC):
     uids: Sequence[Uid]  # ascending
     keywords: Sequence[bytes]  # those in use, in the order of first use
     mailbox_id: str  # RFC 8474; survives a rename
+    sleeping: Sleeping | None = None  # until somebody asks for `messages` or `uids`, or there is news
+
+    def wake(self) -> None:  # noqa: B027  (nothing to be done where none sleeps)
+        """`messages` and `uids` are in memory: asking for them does not block. *Blocking.*"""
 
     def check_rights(self) -> None:  # noqa: B027  (nothing to be done where nobody has an ACL)
         """`rights` is what the ACL says now. *Blocking.*"""

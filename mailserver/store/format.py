@@ -165,6 +165,10 @@ class MailboxFormat(abc.ABC):
         """Other servers' own index of this mailbox has these UIDs by key (ascending), where it has one."""
         return None
 
+    def is_exported(self, uidvalidity: int, uidnext: int) -> bool:
+        """Whether `export` would find that there is nothing to be done. A short read."""
+        return True
+
     def foreign_mark(self) -> str:
         """Changes when another server gives UIDs here; "" where none ever did. A stat or a short read."""
         return ""

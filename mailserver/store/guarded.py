@@ -27,6 +27,7 @@ from mailserver.store.contract import (
     Message,
     Modseq,
     NewMessage,
+    Sleeping,
     StoreMode,
     Uid,
 )
@@ -145,6 +146,15 @@ class GuardedMailbox(Mailbox):
     def messages(self) -> Mapping[Uid, Message]:  # type: ignore[override]
         """See `Mailbox`."""
         return self._readable().messages
+
+    @property
+    def sleeping(self) -> Sleeping | None:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._readable().sleeping
+
+    def wake(self) -> None:
+        """See `Mailbox.wake`."""
+        self._readable().wake()
 
     @property
     def uids(self) -> Sequence[Uid]:  # type: ignore[override]

@@ -125,6 +125,7 @@ class IndexedMailbox(MailboxIndex):
 
     def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
         """See `Mailbox.file_names`."""
+        self.wake()
         keys = self._keys if self._format.keys_are_file_names else {}
         return {uid: key for uid in uids if (key := keys.get(uid)) is not None}
 
@@ -253,8 +254,10 @@ class IndexedMailbox(MailboxIndex):
 
     def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
         """See `Mailbox.expunge`."""
-        with self._working():
+        with self._holding():
             self.refresh()
+            if uids is None and self.sleeping is not None and not self.sleeping.deleted:
+                return []
             chosen = self.uids if uids is None else uids
             return self.remove(
                 [uid for uid in chosen if uid in self.messages and DELETED in self.messages[uid].flags]
@@ -371,7 +374,9 @@ class IndexedMailbox(MailboxIndex):
 
     def settle(self) -> None:
         """What was put off is done and durable; called when the last session is gone."""
-        with self._working():
+        with self._holding():
+            if self.sleeping is not None:
+                return
             self._write_flags({})
             self._keep_sizes()
             delta = self._format.settle()
@@ -380,6 +385,9 @@ class IndexedMailbox(MailboxIndex):
 
     def export(self) -> None:
         """Other servers' own index has our UIDs, unless it changed meanwhile (`_take_over`). *Blocking.*"""
+        with self._holding():
+            if self.sleeping is not None and self._format.is_exported(self.uidvalidity, self.uidnext):
+                return
         with self._working():
             if self._format.foreign_mark() == self._state.foreign_mark(self._id):
                 self._format.export(self.uidvalidity, self.uidnext, self._numbers())

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import errno
 import threading
+from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 from zlib import crc32
 
 from mailserver.store.cache import Cache
@@ -30,12 +31,14 @@ from mailserver.store.contract import (
     MailboxStatus,
     Modseq,
     OverQuota,
+    Sleeping,
     StoreFailure,
     Uid,
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.mailbox_memory import MailboxMemory
 from mailserver.store.quota import QuotaKeeper
+from mailserver.store.sleep import may_sleep, sleeping, with_checksum
 from mailserver.store.state import (
     Figures,
     FlagChange,
@@ -117,6 +120,10 @@ class MailboxIndex(MailboxMemory):
         if row is None:
             self._first_contact()
             return
+        figures = self._state.figures(self.name)
+        if figures is not None and may_sleep(row, figures, self._format, self._state):
+            self._fall_asleep(row, figures)
+            return
         rows = self._load(row)
         if self._contradicts_itself():  # unless another process wrote meanwhile
             with self._state.transaction():
@@ -136,6 +143,55 @@ class MailboxIndex(MailboxMemory):
             self._take_over(mark)
         self.refresh()
 
+    # Asleep.
+
+    def _fall_asleep(self, row: MailboxRow, figures: Figures) -> None:
+        """The mailbox is open without its messages."""
+        self._take_row(row)
+        self._spell_from(self._state.keywords(row.id))
+        self._state_version = self._state.version()
+        self.sleeping = sleeping(row.uidnext, figures)
+
+    def _is_undisturbed(self) -> bool:
+        """Whether the format lies as it did when the mailbox fell asleep: a stat or two."""
+        return self._format.is_at(self._kept_token.partition("|")[2])
+
+    def wake(self) -> None:
+        """See `Mailbox.wake`. Raises MailboxReplaced where what was told of it was wrong."""
+        if self.sleeping is not None:
+            with self._working():
+                pass
+
+    def _wake(self, asleep: Sleeping) -> None:
+        """The messages are in memory, as state.db has them now; what was told meanwhile holds."""
+        with self._state.transaction():  # other processes wait
+            row = self._state.mailbox_by_id(self._id)
+            if row is None or row.uidvalidity != self.uidvalidity:
+                self._vanish()
+            self._empty()
+            self._log_floor = row.modseq  # before that modseq can be seen
+            self._load(row)
+            is_sound = not self._contradicts_itself()
+            gone = self._state.expunged(self._id, asleep.modseq)
+        then = array("I", self._uids)
+        if self.highest_modseq != asleep.modseq:  # another process was here
+            then = array("I", sorted({uid for uid in (*self._uids, *gone) if uid < asleep.uidnext}))
+        if not is_sound or len(then) != asleep.messages:
+            self._warn(f"mailbox {self.name}: its messages are not those that were counted")
+            with self._state.transaction():
+                self._state.forget_figures(self._id)  # whoever opens it next looks at all of it
+            self._vanish()
+        self._format.load(self._known(), row.token.partition("|")[2])
+        asleep.uids = then
+        self.sleeping = None
+        if self.highest_modseq != asleep.modseq:
+            self._tell()
+
+    def _vanish(self) -> NoReturn:
+        self.sleeping = None
+        self.replace()
+        raise MailboxReplaced("The mailbox was deleted or replaced")
+
     def _load(self, row: MailboxRow) -> Sequence[MessageTuple]:
         """What state.db knows of the mailbox is in memory; its messages."""
         self._take_row(row)
@@ -149,7 +205,8 @@ class MailboxIndex(MailboxMemory):
         seal = self._state.seal(self._id)
         if seal is not None and seal != self._seal(self.uidnext, self.highest_modseq, self._uid_sum):
             return True
-        return bool(self.uids) and (self.uids[-1] >= self.uidnext or len(self._uid_of) != len(self.uids))
+        uids = self._uids
+        return bool(uids) and (uids[-1] >= self.uidnext or len(self._uid_of) != len(uids))
 
     def _first_contact(self) -> None:
         """A mailbox that we never saw: number it as another server did, or anew. One transaction."""
@@ -234,7 +291,8 @@ class MailboxIndex(MailboxMemory):
         self._recent = row.recent
         self._kept_token = row.token
         figures = self._state.figures(self.name)
-        self._kept_figures = (figures.modseq, figures.size) if figures is not None else None
+        is_kept = figures is not None and figures.checksum is not None
+        self._kept_figures = (figures.modseq, figures.size) if figures and is_kept else None
 
     def _spell_from(self, keywords: Sequence[bytes]) -> None:
         self.keywords: list[bytes] = list(keywords)
@@ -253,11 +311,25 @@ class MailboxIndex(MailboxMemory):
             raise StoreFailure("The mailbox cannot be read or written for now") from error
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _holding(self) -> Iterator[None]:
+        """The lock; the mailbox may sleep."""
         with self.lock, self._faults():
             if self._replaced:
                 raise MailboxReplaced("The mailbox was deleted or replaced")
             yield
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """The lock; the mailbox is awake."""
+        with self._holding():
+            if self.sleeping is not None:
+                self._wake(self.sleeping)
+            yield
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the mailbox is no more."""
+        return self._replaced
 
     def replace(self) -> None:
         """The mailbox is no more: every later call raises MailboxReplaced, and listeners are told."""
@@ -278,8 +350,8 @@ class MailboxIndex(MailboxMemory):
 
     def _known(self) -> Sequence[Known]:
         """All messages as the format gets them."""
-        keys, places, messages = self._keys, self._places, self.messages
-        return [_known_message((keys[uid], places[uid], messages[uid].flags)) for uid in self.uids]
+        keys, places, messages = self._keys, self._places, self._messages
+        return [_known_message((keys[uid], places[uid], messages[uid].flags)) for uid in self._uids]
 
     # Changes.
 
@@ -384,10 +456,12 @@ class MailboxIndex(MailboxMemory):
         self._state_version = self._state.version()
         row = self._state.mailbox_by_id(self._id)
         if row is None or row.uidvalidity != self.uidvalidity:
-            self.replace()
-            raise MailboxReplaced("The mailbox was deleted or replaced")
+            self._vanish()
         self._recent = row.recent
         if row.modseq == self.highest_modseq:
+            return
+        if self.sleeping is not None:
+            self._wake(self.sleeping)  # and all of it is known
             return
         self._spell_from(self._state.keywords(self._id))
         expunged = [
@@ -490,9 +564,12 @@ class MailboxIndex(MailboxMemory):
 
     def refresh(self) -> bool:
         """See `Mailbox.refresh`."""
-        with self._working():
+        with self._holding():
             before = self.highest_modseq
-            self._absorb(self._format.poll())
+            if self.sleeping is not None and not self._is_undisturbed():
+                self._wake(self.sleeping)
+            if self.sleeping is None:
+                self._absorb(self._format.poll())
             if self._state.version() != self._state_version:
                 with self._state.lock:
                     self._catch_up()
@@ -507,7 +584,7 @@ class MailboxIndex(MailboxMemory):
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            if self._replaced or self._format.has_news():
+            if self._replaced or self._has_news():
                 return False
             return self._state.version_at_once() == self._state_version
         except (OSError, StoreFailure):
@@ -523,11 +600,14 @@ class MailboxIndex(MailboxMemory):
         if not self.lock.acquire(blocking=False):
             return None
         try:
-            return self._format.has_news()
+            return self._has_news()
         except OSError:
             return True
         finally:
             self.lock.release()
+
+    def _has_news(self) -> bool:
+        return self._format.has_news() if self.sleeping is None else not self._is_undisturbed()
 
     # Recent.
 
@@ -537,7 +617,7 @@ class MailboxIndex(MailboxMemory):
 
     def claim_recent(self) -> Uid:
         """See `Mailbox.claim_recent`."""
-        with self._working():
+        with self._holding():
             if self._recent >= self.uidnext:
                 return self._recent
             with self._state.transaction():
@@ -552,21 +632,30 @@ class MailboxIndex(MailboxMemory):
     def figures(self, with_size: bool) -> MailboxStatus:
         """The mailbox's figures as it was last seen; `size` also None where it is not known of a message."""
         with self.lock:
-            unseen, deleted = self._counts()
+            asleep = self.sleeping
+            if asleep is not None:
+                counts, recent = (asleep.messages, asleep.unseen, asleep.deleted), 0
+                size = asleep.size
+            else:
+                counts = len(self._uids), *self._counts()
+                recent = len(self._uids) - bisect_left(self._uids, self._recent)
+                size = self._octets() if with_size else None
             return MailboxStatus(
-                len(self.uids),
-                len(self.uids) - bisect_left(self.uids, self._recent),
+                counts[0],
+                recent,
                 self.uidnext,
                 self.uidvalidity,
-                unseen,
+                counts[1],
                 self.highest_modseq,
-                deleted,
-                self._octets() if with_size else None,
+                counts[2],
+                size if with_size else None,
                 self.mailbox_id,
             )
 
     def needs_settling(self) -> bool:
         """Whether `settle` would do anything. Blocks for nothing."""
+        if self.sleeping is not None:
+            return False
         is_waiting = self._unwritten or self._new_sizes or self._moved or self._token is not None
         is_kept = self._kept_figures is not None and self._kept_figures[0] == self.highest_modseq
         return bool(is_waiting or not is_kept or self._format.needs_settling())
@@ -583,8 +672,16 @@ class MailboxIndex(MailboxMemory):
 
     def _keeping(self, token: str | None) -> Change:
         figures = self.figures(with_size=True)
-        kept = Figures(self.highest_modseq, figures.messages, figures.unseen, figures.deleted, figures.size)
-        self._state.set_figures(self._id, kept)
+        kept = Figures(
+            self.highest_modseq,
+            figures.messages,
+            figures.unseen,
+            figures.deleted,
+            figures.size,
+            self._uid_sum,
+            self._first_unseen(),
+        )
+        self._state.set_figures(self._id, with_checksum(self.uidvalidity, self.uidnext, kept))
         return Change(token=token)
 
 

@@ -39,14 +39,35 @@ class MailboxMemory(Mailbox):
 
     def _empty(self) -> None:
         """No message is in memory."""
-        self.messages: dict[Uid, Message] = {}
-        self.uids: list[Uid] = []
+        self._messages: dict[Uid, Message] = {}
+        self._uids: list[Uid] = []
         self._uid_sum = 0
         self._keys: dict[Uid, str] = {}
         self._uid_of: dict[str, Uid] = {}
         self._places: dict[Uid, str] = {}
         self._sizes: dict[Uid, int] = {}
         self._counted = None
+
+    # Until the messages are in memory, whoever asks for them waits.
+
+    @property
+    def messages(self) -> dict[Uid, Message]:  # type: ignore[override]
+        """See `Mailbox`."""
+        if self.sleeping is not None:
+            self.wake()
+        return self._messages
+
+    @property
+    def uids(self) -> list[Uid]:  # type: ignore[override]
+        """See `Mailbox`."""
+        if self.sleeping is not None:
+            self.wake()
+        return self._uids
+
+    @property
+    def held(self) -> int:
+        """How many messages are in memory."""
+        return len(self._uids)
 
     def _show(self, rows: Sequence[MessageTuple]) -> None:
         """The rows are in memory: by columns, since there may be a hundred thousand."""
@@ -58,16 +79,16 @@ class MailboxMemory(Mailbox):
         self._uid_of.update(zip(keys, uids, strict=True))
         self._places.update(zip(uids, places, strict=True))
         self._sizes.update((uid, size) for uid, size in zip(uids, sizes, strict=True) if size is not None)
-        self.messages.update(
+        self._messages.update(
             zip(uids, map(_message, zip(uids, flags, modseqs, dates, strict=True)), strict=True)
         )
-        self.uids.extend(uids)
+        self._uids.extend(uids)
         self._count(flags, 1)
         self._uid_sum += sum(uids)
 
     def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
         """The messages have these flags."""
-        known = self.messages
+        known = self._messages
         self._count([known[uid].flags for uid in flags], -1)
         self._count(flags.values(), 1)
         for uid, new in flags.items():
@@ -81,15 +102,15 @@ class MailboxMemory(Mailbox):
 
     def _hide(self, uids: Sequence[Uid]) -> None:
         """The messages are not in memory any more."""
-        self.uids = _without(self.uids, uids)
+        self._uids = _without(self._uids, uids)
         self._expunged |= {
-            uid: self.messages[uid] for uid in uids[-_REMEMBERED_MESSAGES:] if uid in self.messages
+            uid: self._messages[uid] for uid in uids[-_REMEMBERED_MESSAGES:] if uid in self._messages
         }
         while len(self._expunged) > _REMEMBERED_MESSAGES:
             del self._expunged[next(iter(self._expunged))]
-        self._count([message.flags for uid in uids if (message := self.messages.get(uid)) is not None], -1)
+        self._count([message.flags for uid in uids if (message := self._messages.get(uid)) is not None], -1)
         for uid in uids:
-            if self.messages.pop(uid, None) is not None:
+            if self._messages.pop(uid, None) is not None:
                 self._uid_sum -= uid
             self._uid_of.pop(self._keys.pop(uid, ""), None)
             self._places.pop(uid, None)
@@ -103,11 +124,18 @@ class MailboxMemory(Mailbox):
 
     def _counts(self) -> tuple[int, int]:
         if self._counted is None:
-            self._counted = _counts([message.flags for message in self.messages.values()])
+            self._counted = _counts([message.flags for message in self._messages.values()])
         return self._counted
 
     def _octets(self) -> int | None:
-        return sum(self._sizes.values()) if len(self._sizes) == len(self.uids) else None
+        return sum(self._sizes.values()) if len(self._sizes) == len(self._uids) else None
+
+    def _first_unseen(self) -> int:
+        r"""The sequence number of the first message without \Seen, 0 where there is none."""
+        if not self._counts()[0]:
+            return 0
+        numbered = enumerate(self._messages.values(), 1)
+        return next((number for number, each in numbered if SEEN not in each.flags), 0)
 
     # Changes.
 

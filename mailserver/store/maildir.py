@@ -47,7 +47,7 @@ from mailserver.store.maildir_names import (
     virtual_size,
 )
 from mailserver.store.shared_files import check_group, list_of_group
-from mailserver.store.uidlist import read_uidlist, uidlist_mark, write_uidlist
+from mailserver.store.uidlist import read_uidlist, uidlist_figures, uidlist_mark, write_uidlist
 
 __all__ = ["MaildirFormat", "as_stored", "deposit", "deposit_all", "make_maildir", "with_crlf"]
 
@@ -535,6 +535,10 @@ class MaildirFormat(MailboxFormat):
     def export(self, uidvalidity: int, uidnext: int, uids: Mapping[str, int]) -> None:
         """See `MailboxFormat.export`."""
         write_uidlist(self._control, uidvalidity, uidnext, uids)
+
+    def is_exported(self, uidvalidity: int, uidnext: int) -> bool:
+        """See `MailboxFormat.is_exported`."""
+        return uidlist_figures(self._control) == (uidvalidity, uidnext)
 
     def foreign_mark(self) -> str:
         """See `MailboxFormat.foreign_mark`: that of dovecot-uidlist."""

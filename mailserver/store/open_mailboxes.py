@@ -70,6 +70,9 @@ class OpenMailboxes:
     def find(self, name: str) -> IndexedMailbox:
         """The mailbox, from memory where it is there. Under the lock. Raises NoSuchMailbox."""
         box = self._boxes.get(name)
+        if box is not None and box.is_replaced:
+            del self._boxes[name]
+            box = None
         if not self._exists(name):
             if box is not None:
                 self._boxes.pop(name).replace()
@@ -174,7 +177,7 @@ class OpenMailboxes:
     def _excess(self, leaving: IndexedMailbox | None = None) -> Sequence[IndexedMailbox]:
         """Those that must leave memory, once `leaving` has no user any more."""
         idle = [box for box in self._boxes.values() if box.users == 0 or box is leaving]
-        messages = sum(len(box.uids) for box in idle[:-1])
+        messages = sum(box.held for box in idle[:-1])
         excess = len(idle) - LINGERING_MAILBOXES
         going = []
         for box in idle[:-1]:  # the last used one stays
@@ -182,7 +185,7 @@ class OpenMailboxes:
                 break
             going.append(box)
             excess -= 1
-            messages -= len(box.uids)
+            messages -= box.held
         return going
 
     def evict(self) -> None:

@@ -36,13 +36,20 @@ class MailboxRow:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was counted in a mailbox at a modseq; `size` None where it is not known of a message."""
+    """What was counted in a mailbox at a modseq; `size` None where it is not known of a message.
+
+    `first_unseen` is a sequence number, 0 for none. `checksum` is over these and the mailbox's own figures
+    (`store.sleep`); None where an older release kept them.
+    """
 
     modseq: Modseq
     messages: int
     unseen: int
     deleted: int
     size: int | None
+    uid_sum: int = 0
+    first_unseen: int = 0
+    checksum: int | None = None
 
 
 # uid, key, place, flags as encode_flags gives them, modseq, internal date, size; a plain tuple, since
@@ -127,7 +134,7 @@ class State(StateDatabase):
         for table in ("message", "keyword", "expunged"):
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
-        self._db.execute("DELETE FROM figures WHERE mailbox=?", (row.id,))
+        self.forget_figures(row.id)
         self._db.execute("DELETE FROM seal WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM annotation WHERE mailbox=?", (row.id,))
         self._db.execute("DELETE FROM mailbox WHERE id=?", (row.id,))
@@ -140,8 +147,9 @@ class State(StateDatabase):
     def figures(self, name: str) -> Figures | None:
         """The figures of the mailbox of that name that were last kept."""
         rows = self._read(
-            "SELECT figures.modseq, messages, unseen, deleted, size FROM figures"
-            " JOIN mailbox ON mailbox.id=figures.mailbox WHERE name=?",
+            "SELECT figures.modseq, messages, unseen, deleted, size, coalesce(uid_sum, 0),"
+            " coalesce(first_unseen, 0), checksum FROM figures JOIN mailbox ON mailbox.id=figures.mailbox"
+            " LEFT JOIN summary ON summary.mailbox=figures.mailbox WHERE name=?",
             (name,),
         )
         return Figures(*rows[0]) if rows else None  # type: ignore[arg-type]
@@ -150,6 +158,13 @@ class State(StateDatabase):
         """The figures are kept. In a transaction."""
         values = (figures.modseq, figures.messages, figures.unseen, figures.deleted, figures.size)
         self._db.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?)", (identity, *values))
+        more = (figures.uid_sum, figures.first_unseen, figures.checksum)
+        self._db.execute("INSERT OR REPLACE INTO summary VALUES (?, ?, ?, ?)", (identity, *more))
+
+    def forget_figures(self, identity: int) -> None:
+        """None are kept. In a transaction."""
+        self._db.execute("DELETE FROM figures WHERE mailbox=?", (identity,))
+        self._db.execute("DELETE FROM summary WHERE mailbox=?", (identity,))
 
     def count_from(self, identity: int, uid: int) -> int:
         """How many messages of the mailbox have that UID or a higher one."""

@@ -18,6 +18,7 @@ then writes would meet `database is locked` by the thousand.
     renaming      a rename that is under way; finished at the next open after a crash
     foreign       what another server's own UIDs looked like when we last knew them all
     figures       of a mailbox at a modseq: messages, unseen, deleted, octets (see `store.status`)
+    summary       more of the same, and a checksum over both (see `store.sleep`)
     seal          of a mailbox: a checksum of its figures and its UIDs, by which silent damage is found
     annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
 
@@ -78,6 +79,10 @@ _FOREIGN: Final = "CREATE TABLE IF NOT EXISTS foreign_mark (mailbox INTEGER PRIM
 _FIGURES: Final = (
     "CREATE TABLE IF NOT EXISTS figures (mailbox INTEGER PRIMARY KEY, modseq INTEGER NOT NULL,"
     " messages INTEGER NOT NULL, unseen INTEGER NOT NULL, deleted INTEGER NOT NULL, size INTEGER)"
+)
+_SUMMARY: Final = (
+    "CREATE TABLE IF NOT EXISTS summary (mailbox INTEGER PRIMARY KEY, uid_sum INTEGER NOT NULL,"
+    " first_unseen INTEGER NOT NULL, checksum INTEGER NOT NULL)"
 )
 _SEAL: Final = "CREATE TABLE IF NOT EXISTS seal (mailbox INTEGER PRIMARY KEY, checksum INTEGER NOT NULL)"
 _ANNOTATION: Final = (
@@ -189,6 +194,7 @@ class StateDatabase:
             self._upgrade(db)
         db.execute(_FOREIGN)
         db.execute(_FIGURES)
+        db.execute(_SUMMARY)
         db.execute(_SEAL)
         db.execute(_ANNOTATION)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()

@@ -56,6 +56,12 @@ def read_uidlist(directory: str) -> tuple[Adopted, Mapping[str, int]]:
     return Adopted(uidvalidity, max(uidnext, max(uids.values(), default=0) + 1)), uids
 
 
+def uidlist_figures(directory: str) -> tuple[int, int]:
+    """UIDVALIDITY and UIDNEXT as the list has them; zeros where there is none. Raises OSError."""
+    header = read_small_file(os.path.join(directory, UIDLIST), _LONGEST_HEADER)
+    return _header(header.partition(b"\n")[0])
+
+
 def uidlist_mark(directory: str) -> str:
     """Changes when the list does; "" where there is none."""
     return file_mark(os.path.join(directory, UIDLIST))
