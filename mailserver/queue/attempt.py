@@ -26,7 +26,7 @@ from mailserver.queue.bounce import Sent, sender_of
 from mailserver.queue.directory import State
 from mailserver.queue.file import QueueFile
 from mailserver.queue.jobs import ACTIONS
-from mailserver.queue.local import LocalWork
+from mailserver.queue.local import WAITS_FOR_FLUSH, LocalWork
 from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
 from mailserver.queue.progress import Progress
 from mailserver.queue.record import Record
@@ -41,7 +41,8 @@ _LOCAL_KINDS = frozenset(ACTIONS) | {LeafKind.FORWARD}
 class Attempt:
     """One attempt. `submit` takes messages that come into being on the way (bounces, forwards).
 
-    `is_stopping` says whether the server goes down: then no further leaf is begun.
+    `is_stopping` says whether the server goes down: then no further leaf is begun. `is_flushed`: somebody
+    asked for this attempt, and defer_transports do not count.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class Attempt:
         message: QueueFile,
         submit: Callable[[QueueFile], None],
         is_stopping: Callable[[], bool] = lambda: False,
+        is_flushed: bool = False,
     ) -> None:
         self._services = services
         self._message = message
         self._submit = submit
         self._is_stopping = is_stopping
         self._progress = Progress(message.accepted, message.records)
-        self._work = LocalWork(services, message, self._progress)
+        self._work = LocalWork(services, message, self._progress, is_flushed)
         self._began = services.clock()
         self._slot: str | None = None  # taken in the thread of `_expand_in_thread`
         self._tried: set[int] = set()
@@ -110,7 +112,7 @@ class Attempt:
         """*Blocking.* The usual message, with one local leaf, is delivered in the same visit."""
         self._work.expand_all(pending)
         open_leaves = self._progress.open_leaves()
-        if len(open_leaves) != 1:
+        if len(open_leaves) != 1 or self._services.defer_transports:
             return None
         number = open_leaves[0]
         leaf = self._progress.leaves[number]
@@ -138,9 +140,12 @@ class Attempt:
     async def _deliver(self) -> None:
         remote: dict[tuple[str, str, str, bool], list[int]] = defaultdict(list)
         tasks: list[Deferred[None]] = []
+        held_back = await self._hold_back()
         for number in self._progress.open_leaves():
             leaf = self._progress.leaves[number]
-            if leaf.kind in _LOCAL_KINDS:
+            if number in held_back:
+                self._log_outcome(number, WAITS_FOR_FLUSH, self._services.clock())
+            elif leaf.kind in _LOCAL_KINDS:
                 if number not in self._tried:
                     tasks.append(Deferred.fromCoroutine(self._deliver_local(number, leaf)))
             elif leaf.kind is LeafKind.REMOTE:
@@ -161,6 +166,14 @@ class Attempt:
         for success, result in await DeferredList(tasks, consumeErrors=True):
             if not success:
                 cast(Failure, result).raiseException()
+
+    async def _hold_back(self) -> frozenset[int]:
+        """The expanded leaves that wait until the queue is flushed. defer_transports."""
+        if not self._services.defer_transports:
+            return frozenset()
+        leaves = self._progress.leaves
+        numbers = [n for n in self._progress.open_leaves() if leaves[n].kind is not LeafKind.PENDING]
+        return frozenset(await self._services.threads.run(self._work.held_back, numbers))
 
     def _is_forwarded(self, number: int) -> bool:
         """Whether we, and not the sender, chose this recipient."""
@@ -364,7 +377,7 @@ class Attempt:
 
     def _service(self, leaf: Leaf, outcome: Outcome) -> str:
         """The name that the line is logged under: Postfix's daemon for such a delivery."""
-        if leaf.kind is LeafKind.REMOTE:
+        if leaf.kind is LeafKind.REMOTE and outcome != WAITS_FOR_FLUSH:
             return self._services.transport.service(leaf.transport)
         return local_service(outcome)
 

@@ -143,6 +143,8 @@ class DirectDelivery:
     def _is_for_a_mailbox(self, message: IncomingMessage, progress: Progress) -> bool:
         """Whether the plan is one mailbox, and now the progress's one leaf."""
         services = self._services
+        if services.defer_transports:
+            return False
         if progress.sender is not None:
             progress.sender = services.routing.canonical_sender(progress.sender)
         plan = expand(

@@ -25,6 +25,7 @@ from mailserver.tables.table import TableError
 from mailserver.wire.address import parse_sender
 
 HEADER_LIMIT: Final = 1 << 17  # octets of header in which Delivered-To: counts
+WAITS_FOR_FLUSH: Final = Outcome.deferred("deferred transport", "4.3.2", relay="none")
 _PIECE: Final = 1 << 16
 _DELIVERED_TO: Final = re.compile(rb"^delivered-to:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 
@@ -52,8 +53,12 @@ def filtered(leaf: Leaf, content_filter: str) -> Leaf:
 class LocalWork:
     """The blocking half of one attempt."""
 
-    def __init__(self, services: Services, message: QueueFile, progress: Progress) -> None:
+    def __init__(
+        self, services: Services, message: QueueFile, progress: Progress, is_flushed: bool = False
+    ) -> None:
+        """Where it `is_flushed` the mail of defer_transports is delivered too."""
         self._services = services
+        self._deferred = frozenset() if is_flushed else services.defer_transports
         self._message = message
         self._progress = progress
         self.made: list[QueueFile] = []  # new messages of .forward files, for the runner
@@ -75,6 +80,9 @@ class LocalWork:
             return
         for number in pending:
             try:
+                if self._deferred and self._waits_for_flush(self._progress.leaves[number]):
+                    self._settle_waiting(number)
+                    continue
                 plan = expand(
                     self._progress.leaves[number],
                     routing=self._services.routing,
@@ -93,6 +101,34 @@ class LocalWork:
             for warning in plan.warnings:
                 self._services.log.write("local", f"warning: {warning}")
             self._replace(number, plan.leaves)
+
+    def held_back(self, numbers: Sequence[int]) -> list[int]:
+        """Those of the leaves that wait for a flush; they have their outcome."""
+        if not self._deferred:
+            return []
+        found = [number for number in numbers if self._is_held_back(number)]
+        for number in found:
+            self._settle_waiting(number)
+        return found
+
+    def _is_held_back(self, number: int) -> bool:
+        try:
+            return self._waits_for_flush(self._progress.leaves[number])
+        except (TableError, TemporaryAccountFailure):
+            return True  # whoever cannot know does not deliver
+
+    def _waits_for_flush(self, leaf: Leaf) -> bool:
+        if leaf.kind in (LeafKind.REMOTE, LeafKind.DISCARD):
+            return leaf.transport in self._deferred
+        if leaf.kind is LeafKind.FAILED:
+            return False
+        return (
+            self._services.routing.resolve(leaf.recipient, self._progress.sender).transport in self._deferred
+        )
+
+    def _settle_waiting(self, number: int) -> None:
+        self.record_outcomes({number: WAITS_FOR_FLUSH})
+        self._progress.settle(number, WAITS_FOR_FLUSH)
 
     def _rewrite_sender(self, pending: Sequence[int]) -> bool:
         """The sender is what sender_canonical_maps makes of it; where they cannot be read, all waits."""

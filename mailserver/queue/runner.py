@@ -57,6 +57,7 @@ class Runner:
         self._queue_run_delay = queue_run_delay
         self._active: Counter[str] = Counter()  # attempts under way for each queue id
         self._ready: deque[str] = deque()
+        self._flushed: set[str] = set()  # ready because somebody asked
         self._waiting: dict[str, float] = {}  # queue id -> next attempt
         self._due: list[tuple[float, str]] = []  # a heap over _waiting; stale entries are skipped
         self._timer: Any = None
@@ -101,12 +102,14 @@ class Runner:
         """Those messages are due now, whatever is known of their next hops (`postqueue -i`, `-s`)."""
         self._services.suspensions.clear()
         for queue_id in queue_ids:
+            self._flushed.add(queue_id)
             self.accept_id(queue_id)
 
     def flush(self) -> None:
         """Every deferred message is due now (`postqueue -f`)."""
         self._services.suspensions.clear()
         self._ready.extend(self._waiting)
+        self._flushed.update(self._waiting)
         self._waiting.clear()
         self._due.clear()
         self._begin_ready()
@@ -219,7 +222,8 @@ class Runner:
         queue_id = message.queue_id
         when: float | None = None
         try:
-            attempt = Attempt(self._services, message, self.accept, lambda: self._is_stopping)
+            is_flushed = queue_id in self._flushed
+            attempt = Attempt(self._services, message, self.accept, lambda: self._is_stopping, is_flushed)
             when = await attempt.run()
         except Damaged as damage:
             await self._services.threads.run(self._services.queue.set_aside, message, str(damage))
@@ -227,6 +231,7 @@ class Runner:
             self._finished(queue_id, when, message.queue_id)
 
     def _finished(self, queue_id: str, when: float | None = None, new_id: str = "") -> None:
+        self._flushed.discard(queue_id)
         self._active[queue_id] -= 1
         if not self._active[queue_id]:
             del self._active[queue_id]

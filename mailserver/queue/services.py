@@ -29,7 +29,7 @@ class Services:
 
     `delivered` is called in the reactor's thread with the path of a mailbox that got mail.
     `mailbox_size_limit` 0 means none; `command_time_limit` is in seconds. `quota_rules` hold where an
-    account has none of its own.
+    account has none of its own. Mail of `defer_transports` waits until somebody flushes the queue.
     `environment` is for commands (export_environment). With `soft_bounce` nothing is returned: all
     that fails waits, for as long as the parameter is set.
     """
@@ -52,6 +52,7 @@ class Services:
     command_time_limit: int = 1000
     environment: tuple[tuple[str, str], ...] = ()
     soft_bounce: bool = False
+    defer_transports: frozenset[str] = frozenset()
     enable_original_recipient: bool = True
     delivered: Callable[[str], None] = lambda path: None
     account_slots: Slots = field(default_factory=lambda: Slots(LOCAL_CONCURRENCY))

@@ -76,6 +76,7 @@ def make_runner(
         command_time_limit=config.seconds("command_time_limit"),
         environment=exported_environment(config),
         soft_bounce=config.boolean("soft_bounce"),
+        defer_transports=frozenset(config.words("defer_transports")),
         enable_original_recipient=config.boolean("enable_original_recipient"),
         delivered=delivered,
         account_slots=Slots(config.integer("local_destination_concurrency_limit")),

@@ -592,3 +592,36 @@ def test_the_original_recipient_need_not_be_shown(tmp_path: Path) -> None:
     world.send("alice+x@example.org")
     (message,) = world.mailbox("alice")
     assert message.startswith(b"Return-Path: <s@example.com>\nDelivered-To: alice+x@example.org\n")
+
+
+def test_deferred_transports_wait_for_a_flush(tmp_path: Path) -> None:
+    """defer_transports: what goes that way waits, whenever it comes due, until somebody flushes the queue."""
+    world = World(
+        tmp_path, {"away": "x@far.test, alice"}, transport_maps=(DictTable({"other.test": "slow:"}),)
+    )
+    world.services = world.make_services(defer_transports=frozenset({"local", "smtp"}))
+    world.runner = Runner(world.services, world.clock)
+    ids = [world.send(each) for each in ("alice@example.org", "away@example.org", "x@far.test")]
+    world.send("x@other.test")
+    waiting = "relay=none, delay=0, delays=0/0/0/0, dsn=4.3.2, status=deferred (deferred transport)"
+    assert [line.partition("to=<")[2] for line in world.lines(waiting)] == [
+        f"{address}>, {waiting}" for address in ("alice@example.org", "away@example.org", "x@far.test")
+    ]
+    assert world.lines("to=<x@other.test>") and not world.lines("to=<x@other.test>, " + waiting)
+    world.clock.pump([300.0] * 20)
+    assert world.mailbox("alice") == []
+    world.runner.hurry(ids[:1])
+    assert len(world.mailbox("alice")) == 1
+    world.runner.flush()
+    assert len(world.mailbox("alice")) == 2
+    assert world.lines("to=<x@far.test>, orig_to=<away@example.org>, relay=none")
+
+
+def test_an_expanded_leaf_waits_for_a_flush_too(tmp_path: Path) -> None:
+    """An alias is expanded, since local mail flows; its member elsewhere waits."""
+    world = World(tmp_path, {"team": "alice, x@far.test"})
+    world.services = world.make_services(defer_transports=frozenset({"smtp"}))
+    world.runner = Runner(world.services, world.clock)
+    world.send("team@example.org")
+    assert len(world.mailbox("alice")) == 1
+    assert world.log.lines[-1][0] == "error" and "(deferred transport)" in world.log.lines[-1][1]

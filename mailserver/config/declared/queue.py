@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.config.declaration import Type, harmless, honoured, inert, refused
+from mailserver.config.declaration import Type, harmless, honoured, inert
 
 # fmt: off
 PARAMETERS: Final = (
@@ -90,7 +90,7 @@ PARAMETERS: Final = (
              "Who may list the queue."),
     honoured("authorized_flush_users", Type.LIST, "static:anyone",
              "Who may flush the queue."),
-    refused("defer_transports", Type.LIST, "",
+    honoured("defer_transports", Type.LIST, "",
              "The transports whose mail waits until `postfix flush`."),
     honoured("default_destination_concurrency_limit", Type.INTEGER, "20",
              "How many deliveries to one destination run at once."),
