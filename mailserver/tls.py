@@ -77,8 +77,7 @@ class KeyPairFiles:
             return KeyPair(read_secret(self.certificate), read_secret(self.key))
         except OSError as error:
             raise CertificateError(
-                f"{error.filename or self.key}: {error.strerror}: point smtpd_tls_cert_file and "
-                "smtpd_tls_key_file at readable PEM files"
+                f"{error.filename or self.key}: {error.strerror}: name readable PEM files"
             ) from error
 
 
@@ -98,13 +97,14 @@ def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2
     context.set_session_id(service.encode())
     for pair in pairs:
         try:
-            _use(context, pair)
+            use_key_pair(context, pair)
         except (ValueError, TypeError, SSL.Error) as error:
             raise CertificateError(f"TLS certificate and key do not fit together: {error}") from error
     return context
 
 
-def _use(context: SSL.Context, pair: KeyPair) -> None:
+def use_key_pair(context: SSL.Context, pair: KeyPair) -> None:
+    """The context shows this certificate. Raises ValueError, TypeError or SSL.Error where it cannot."""
     leaf, *chain = x509.load_pem_x509_certificates(pair.chain)
     context.use_certificate(leaf)
     for issuer in chain:

@@ -101,7 +101,7 @@ def test_a_key_that_does_not_fit_stops_the_start(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The error says which file and what to do."""
-    with pytest.raises(CertificateError, match=r"nowhere\.pem.*smtpd_tls_cert_file"):
+    with pytest.raises(CertificateError, match=r"nowhere\.pem.*name readable PEM files"):
         KeyPairFiles(str(tmp_path / "nowhere.pem"), str(tmp_path / "k")).read()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.tls import RELEASE_BUFFERS, VERSIONS
+from mailserver.tls import RELEASE_BUFFERS, VERSIONS, CertificateError, KeyPair, use_key_pair
 
 _expected: Final[WeakKeyDictionary[SSL.Connection, tuple[str, ...]]] = WeakKeyDictionary()
 
@@ -51,29 +51,78 @@ class Trust:
             context.set_default_verify_paths()
 
 
-class ClientContexts:
-    """Makes `ClientTls` for connections; authorities are read once. *Blocking* at the first of each kind."""
+@dataclass(frozen=True, slots=True)
+class OwnCertificates:
+    """Our certificates for servers that ask for one: smtp_tls_cert_file and its like.
 
-    def __init__(self, trust: Trust | None = None) -> None:
+    `stamp` changes when the files do, and may raise OSError; `read` raises CertificateError. Both block.
+    """
+
+    stamp: Callable[[], object] = lambda: None
+    read: Callable[[], Sequence[KeyPair]] = lambda: ()
+    warn: Callable[[str], None] = lambda text: None
+
+
+class ClientContexts:
+    """Makes `ClientTls` for connections; authorities are read once, our certificates when they changed.
+
+    *Blocking* at the first of each kind. A certificate that can no longer be used leaves the old one in use.
+    """
+
+    def __init__(self, trust: Trust | None = None, own: OwnCertificates | None = None) -> None:
+        """Raises CertificateError where our certificates cannot be used."""
         self._trust = trust or Trust()
+        self._own = own or OwnCertificates()
+        self._stamp: object = None
+        self._pairs: Sequence[KeyPair] = ()
         self._contexts: dict[tuple[str, bool], SSL.Context] = {}
+        with contextlib.suppress(OSError):
+            self._stamp = self._own.stamp()
+        self._take(self._own.read())
 
     def __call__(self, host: str, names: Sequence[str] = (), minimum: str = "TLSv1.2") -> ClientTls:
         """TLS towards `host`, whose certificate must have one of `names`; () verifies nothing."""
+        self._renew()
         kind = (minimum, bool(names))
         if kind not in self._contexts:
             self._contexts[kind] = self._make(*kind)
         return ClientTls(self._contexts[kind], host, names)
 
+    def _renew(self) -> None:
+        try:
+            stamp = self._own.stamp()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            self._take(self._own.read())
+        except (OSError, CertificateError) as error:
+            self._own.warn(f"TLS certificate is not renewed: {error}")
+
+    def _take(self, pairs: Sequence[KeyPair]) -> None:
+        """These are our certificates from now on. Raises CertificateError."""
+        _show(SSL.Context(SSL.TLS_CLIENT_METHOD), pairs)
+        self._pairs = pairs
+        self._contexts.clear()
+
     def _make(self, minimum: str, verifies: bool) -> SSL.Context:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(VERSIONS[minimum])
         context.set_mode(RELEASE_BUFFERS)
+        _show(context, self._pairs)
         if verifies:
             self._trust.load_into(context)
             context.set_verify(SSL.VERIFY_PEER)
             context.set_info_callback(_check)
         return context
+
+
+def _show(context: SSL.Context, pairs: Sequence[KeyPair]) -> None:
+    """The context has these certificates for whoever asks. Raises CertificateError."""
+    for pair in pairs:
+        try:
+            use_key_pair(context, pair)
+        except (ValueError, TypeError, SSL.Error) as error:
+            raise CertificateError(f"TLS certificate and key do not fit together: {error}") from error
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -24,6 +24,7 @@ from mailserver.accounts.source import AccountSource
 from mailserver.accounts.system import SystemAccounts, ValidUids
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
+from mailserver.delivery.client_tls import ClientContexts, OwnCertificates, Trust
 from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.job import Owner
@@ -549,13 +550,20 @@ class Parts:
 
     def key_pair_files(self, config: Config) -> Sequence[KeyPairFiles]:
         """The certificates of a listener: RSA or whatever `cert_file` has, and a second, ECDSA pair."""
-        pairs = [
-            ("smtpd_tls_cert_file", "smtpd_tls_key_file"),
-            ("smtpd_tls_eccert_file", "smtpd_tls_eckey_file"),
-        ]
-        named = [(config.string(cert), config.string(key)) for cert, key in pairs]
-        chains = [(path, path) for path in config.words("smtpd_tls_chain_files")]
-        return [KeyPairFiles(cert, key) for cert, key in chains or named if cert]
+        return key_pair_files(config, "smtpd")
+
+    def client_contexts(self, config: Config, client: str, trust: Trust) -> ClientContexts:
+        """TLS towards other servers, with our own certificates where there are any. Raises ConfigError."""
+        files = key_pair_files(config, client)
+        own = OwnCertificates(
+            lambda: [pair.stamp(self._stamp_secret) for pair in files],
+            lambda: [pair.read(self._read_secret) for pair in files],
+            self.warn(client),
+        )
+        try:
+            return ClientContexts(trust, own)
+        except CertificateError as error:
+            raise config.error(f"{client}_tls_cert_file", str(error)) from error
 
     def tls(self, service: str, config: Config) -> ServerTls | None:
         """The TLS of one service, None where no certificate is configured. Raises ConfigError."""
@@ -590,6 +598,15 @@ class Parts:
         for path in dict.fromkeys(pair.certificate for pair in (*pairs, *named)):
             with contextlib.suppress(OSError):  # whoever uses it says so
                 yield path, self._read_secret(path)
+
+
+def key_pair_files(config: Config, side: str) -> Sequence[KeyPairFiles]:
+    """Where the certificates of the `side` (smtpd, smtp, lmtp) lie."""
+    names = [(f"{side}_tls_cert_file", f"{side}_tls_key_file")]
+    names += [(f"{side}_tls_eccert_file", f"{side}_tls_eckey_file")]
+    named = [(config.string(cert), config.string(key)) for cert, key in names]
+    chains = [(path, path) for path in config.words(f"{side}_tls_chain_files")]
+    return [KeyPairFiles(cert, key) for cert, key in chains or named if cert]
 
 
 def secret_sources(config: Config, name: str) -> Iterator[tuple[str, str]]:

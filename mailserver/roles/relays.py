@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from mailserver.config.config import Config
-from mailserver.delivery.client_tls import ClientContexts, Trust
+from mailserver.delivery.client_tls import Trust
 from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.hosts import HostRules
 from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
@@ -99,7 +99,7 @@ def relay_settings(
     is_lmtp = client == LMTP
     return RelaySettings(
         helo_name=config.string("lmtp_lhlo_name" if is_lmtp else "smtp_helo_name"),
-        client_tls=ClientContexts(trust),
+        client_tls=parts.client_contexts(config, client, trust),
         tls_policy=_tls_policy(parts, config, client),
         tls_wrappermode=config.boolean(f"{client}_tls_wrappermode"),
         login=_login(parts, config, client),

@@ -63,7 +63,7 @@ from mailserver.roles.public import groups_for, prepare_public
 from mailserver.roles.python_home import unreachable_path
 from mailserver.roles.ready import announce
 from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
-from mailserver.roles.transports import longest_command, password_files
+from mailserver.roles.transports import client_key_pairs, longest_command, password_files
 from mailserver.roles.trial import try_out
 
 AGENTS: Final = 4
@@ -281,7 +281,8 @@ class _Server:
         parts = Parts(self.config, self.log)
         views = [listener.config for listener, _ in self.bound]
         named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
-        pairs = (pair for view in views for pair in parts.key_pair_files(view))
+        own = (pair for view in views for pair in parts.key_pair_files(view))
+        pairs = [*own, *client_key_pairs(self.config)]
         secrets = SecretFiles(pairs, named, password_files(self.config))
         to_host = partial(attach, self._path("zygote"))
         dovecots = frozenset(map(dovecot_socket, views))

@@ -12,7 +12,8 @@ from typing import Final
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.pipe_attributes import BadAttribute, Pipe, parse_attributes
-from mailserver.roles.parts import secret_sources
+from mailserver.roles.parts import key_pair_files, secret_sources
+from mailserver.tls import KeyPairFiles
 
 SMTP: Final = "smtp"
 LMTP: Final = "lmtp"
@@ -58,6 +59,12 @@ def transport_names(config: Config) -> frozenset[str]:
 def longest_command(config: Config) -> int:
     """The most seconds that a command may run: command_time_limit, or a pipe row's own."""
     return max([config.seconds("command_time_limit"), *(pipe.time_limit for pipe in pipes(config).values())])
+
+
+def client_key_pairs(config: Config) -> Iterator[KeyPairFiles]:
+    """Our certificates for other servers: smtp_tls_cert_file and its like, of every transport."""
+    for view in transports(config).values():
+        yield from key_pair_files(view.config, view.client)
 
 
 def password_files(config: Config) -> frozenset[str]:

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet import defer, reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -16,7 +19,7 @@ from twisted.names import dns, error
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mailserver.delivery.client_tls import ClientContexts, Trust
+from mailserver.delivery.client_tls import ClientContexts, OwnCertificates, Trust
 from mailserver.delivery.hosts import HostFinder, HostRules
 from mailserver.delivery.next_hop import parse_next_hop
 from mailserver.delivery.outgoing_content import OutgoingRules
@@ -27,7 +30,7 @@ from mailserver.delivery.transport import Outgoing
 from mailserver.dns import Resolver
 from mailserver.envelope import Address, Envelope, Recipient, Status
 from mailserver.threads import Inline
-from mailserver.tls import make_context, self_signed
+from mailserver.tls import CertificateError, KeyPair, make_context, self_signed
 from tests.dns_server import NameServer, Zone
 from tests.mx_server import ExchangerFactory, babble, drop, endless, flood, hang, reset
 
@@ -46,6 +49,19 @@ class OurContext:
 
     def getContext(self) -> Any:
         return self.context
+
+
+class AskingContext(OurContext):
+    """The same, for a server that asks for the client's certificate, whoever signed it; `shown` has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: set[x509.Certificate] = set()
+        self.context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._look)
+
+    def _look(self, connection: SSL.Connection, found: X509, number: int, depth: int, is_good: int) -> bool:
+        self.shown.add(found.to_cryptography())
+        return True
 
 
 def mail(*recipients: str, content: bytes = CONTENT, **fields: Any) -> Mail:
@@ -443,6 +459,32 @@ class RelayTests(RelayTestCase):
                 (outcome,) = await relay.deliver(f"[127.0.0.1]:{self.listen(far)}", mail())
                 self.assertEqual((names, policy.match, outcome.status), (names, policy.match, expected))
                 self.assertEqual(len(far.messages), expected is Status.DELIVERED)
+
+        return self.run_test(test)
+
+    def test_a_server_that_asks_is_shown_our_certificate(self) -> Any:
+        """smtp_tls_cert_file; one that was renewed is shown, one that broke leaves the one before."""
+
+        async def test() -> None:
+            own = [self_signed(("mail.example.org",), time.time())]
+            warnings: list[str] = []
+            certificates = OwnCertificates(lambda: len(own), lambda: own[-1:], warnings.append)
+            relay = self.make(client_tls=ClientContexts(own=certificates))
+            for expected in (own[0], self_signed(("mail.example.org",), time.time()), None):
+                if expected is None:
+                    own.append(KeyPair(own[0].chain, own[1].key))
+                elif expected is not own[0]:
+                    own.append(expected)
+                context = AskingContext()
+                port = self.listen(ExchangerFactory(context))
+                (outcome,) = await relay.deliver(f"[127.0.0.1]:{port}", mail())
+                self.assertEqual(outcome.status, Status.DELIVERED)
+                (shown,) = context.shown
+                self.assertEqual(shown, x509.load_pem_x509_certificate((expected or own[1]).chain))
+            self.assertEqual(len(warnings), 1)
+            self.assertIn("do not fit together", warnings[0])
+            with self.assertRaises(CertificateError):
+                ClientContexts(own=OwnCertificates(read=lambda: own[-1:]))
 
         return self.run_test(test)
 

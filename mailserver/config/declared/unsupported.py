@@ -57,9 +57,7 @@ PARAMETERS: Final = (
         smtpd_tls_enable_rpk = no
     """),
     *group(Kind.REFUSED, "Demands of other hosts' certificates what this program does not check.", """
-        smtp_tls_chain_files =
         smtp_tls_dcert_file =
-        smtp_tls_eccert_file =
         smtp_tls_enable_rpk = no
         smtp_tls_enforce_peername = yes
         smtp_tls_fingerprint_cert_match =
@@ -79,7 +77,6 @@ PARAMETERS: Final = (
         smtp_tls_block_early_mail_reply = no
         smtp_tls_ciphers = medium
         smtp_tls_dkey_file = $smtp_tls_dcert_file
-        smtp_tls_eckey_file = $smtp_tls_eccert_file
         smtp_tls_exclude_ciphers =
         smtp_tls_fingerprint_digest = ${{$compatibility_level} <level {3.6} ? {md5} : {sha256}}
         smtp_tls_mandatory_ciphers = medium
