@@ -123,9 +123,8 @@ def test_s_nail_reads_over_imap_and_pop3(server: Server, home: Path) -> None:
         assert "Welcome to your mail" in text, text
 
 
-@pytest.mark.needs("mbsync")
-def test_mbsync_syncs_and_then_has_nothing_to_do(server: Server, home: Path) -> None:
-    """isync copies every message once; the second run transfers nothing."""
+def configure_mbsync(server: Server, home: Path, patterns: str) -> None:
+    """isync knows alice's mail as `far`, and maildirs in `mail` as `near`."""
     (home / "mail").mkdir()
     (home / ".mbsyncrc").write_text(
         f"""IMAPStore far
@@ -144,12 +143,18 @@ SubFolders Verbatim
 Channel all
 Far :far:
 Near :near:
-Patterns *
+Patterns {patterns}
 Create Both
 Expunge Both
 SyncState *
 """
     )
+
+
+@pytest.mark.needs("mbsync")
+def test_mbsync_syncs_and_then_has_nothing_to_do(server: Server, home: Path) -> None:
+    """isync copies every message once; the second run transfers nothing."""
+    configure_mbsync(server, home, "*")
     run(home, "mbsync", "-q", "-a")
     messages = list((home / "mail" / "INBOX" / "cur").iterdir()) + list(
         (home / "mail" / "INBOX" / "new").iterdir()
@@ -158,6 +163,53 @@ SyncState *
     assert (home / "mail" / "Sent").is_dir()
     again = run(home, "mbsync", "-a")
     assert "+0" in again or "+" not in again, again
+
+
+@pytest.mark.needs("mbsync")
+def test_mbsync_converges_both_ways(server: Server, home: Path) -> None:
+    """New mail, flags, deletions and folders of both sides are on both; then nothing moves any more."""
+    configure_mbsync(server, home, "Both*")
+    near = home / "mail" / "Both"
+
+    def mail(subject: str) -> bytes:
+        return f"From: alice@example.org\r\nSubject: {subject}\r\n\r\n{subject}\r\n".encode()
+
+    def files() -> dict[str, Path]:
+        """By subject, flags in the name."""
+        found = (path for folder in ("cur", "new") for path in (near / folder).iterdir())
+        return {path.read_text().partition("Subject: ")[2].partition("\n")[0]: path for path in found}
+
+    with imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=DEADLINE) as far:
+        far.login("alice", server.passwords["alice"])
+        far.create("Both")
+        for subject in ("one", "two", "three"):
+            far.append("Both", "", "", mail(subject))
+        run(home, "mbsync", "-q", "-a")
+        found = files()
+        assert sorted(found) == ["one", "three", "two"]
+        found["one"].unlink()
+        found["two"].rename(near / "cur" / (found["two"].name.partition(":")[0] + ":2,F"))
+        (near / "new" / "1700000000.1.here").write_bytes(mail("near").replace(b"\r\n", b"\n"))
+        far.select("Both")
+        far.store("3", "+FLAGS.SILENT", "(\\Answered)")
+        far.append("Both", "", "", mail("far"))
+        far.create("Both-far")
+        for level in ("cur", "new", "tmp"):
+            (home / "mail" / "Both-near" / level).mkdir(parents=True)
+        run(home, "mbsync", "-q", "-a")
+        run(home, "mbsync", "-q", "-a")
+        assert sorted(files()) == ["far", "near", "three", "two"]
+        assert files()["three"].name.endswith("R")
+        assert far.select("Both")[1] == [b"4"]
+        assert far.search(None, "FLAGGED", "SUBJECT", "two")[1] != [b""]
+        assert far.search(None, "SUBJECT", "near")[1] != [b""]
+        assert far.search(None, "SUBJECT", "one")[1] == [b""]
+        assert far.select("Both-near")[0] == "OK"
+        assert (home / "mail" / "Both-far" / "cur").is_dir()
+        far.unselect()
+        before, there = files(), far.status("Both", "(MESSAGES UIDNEXT HIGHESTMODSEQ)")
+        run(home, "mbsync", "-q", "-a")
+        assert (files(), far.status("Both", "(MESSAGES UIDNEXT HIGHESTMODSEQ)")) == (before, there)
 
 
 @pytest.mark.needs("offlineimap")
