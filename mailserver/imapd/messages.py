@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mailserver.imapd.fetch_rows import compile_rows
 from mailserver.imapd.progress import reporting
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
-from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import (
     DELETED,
     AccountStore,
     Mailbox,
-    Message,
     Modseq,
     StoreError,
     StoreMode,
     Uid,
 )
-from mailserver.wire import imap_responses as render
 from mailserver.wire.imap_commands import Copy, Expunge, Store
+from mailserver.wire.imap_fetch import Attribute
 from mailserver.wire.imap_sequence import render_set
 
 _BATCH: Final = 1000
@@ -45,8 +44,9 @@ async def store(session: Session, command: Store) -> Reply:
     if DELETED in command.flags and command.sign != "-":
         session.counts.deleted += len(done.changed)
     modified = set(done.modified)
-    await _tell_stored(session, command, [uid for uid in uids if uid not in modified], set(done.changed))
-    is_short = any(uid not in selected.mailbox.messages for uid in uids)
+    there = [uid for uid in uids if uid not in modified] if modified else uids
+    await _tell_stored(session, command, there, done.changed)
+    is_short = not selected.mailbox.messages.keys() >= set(uids)
     await session.sync(may_expunge=command.by_uid)
     if done.modified:
         numbers = done.modified if command.by_uid else [selected.number(uid) for uid in done.modified]
@@ -56,29 +56,28 @@ async def store(session: Session, command: Store) -> Reply:
     return ok("Store completed.")
 
 
-async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], changed: set[Uid]) -> None:
+async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], changed: Sequence[Uid]) -> None:
     selected = session.mailbox_in_use
     known = selected.mailbox.messages
-    messages = [message for uid in uids if (message := known.get(uid)) is not None]
-    selected.told(messages)
-    with_modseq = "CONDSTORE" in session.enabled
-    if command.is_silent:
-        messages = [message for message in messages if message.uid in changed] if with_modseq else []
-    for start in range(0, len(messages), _BATCH):
-        for message in messages[start : start + _BATCH]:
-            session.output.write(_stored_line(selected, command, message, with_modseq))
-        await session.output.room()
-
-
-def _stored_line(selected: Selected, command: Store, message: Message, with_modseq: bool) -> bytes:
+    selected.told(filter(None, map(known.get, uids)))
     items = []
-    if command.by_uid or with_modseq:
-        items.append(b"UID %d" % message.uid)
-    if with_modseq:
-        items.append(b"MODSEQ (%d)" % message.modseq)
+    if command.by_uid or "CONDSTORE" in session.enabled:
+        items.append(Attribute("UID"))
+    if "CONDSTORE" in session.enabled:
+        items.append(Attribute("MODSEQ"))
     if not command.is_silent:
-        items.append(b"FLAGS " + render.flag_list(selected.flags_of(message)))
-    return b"* %d FETCH (%b)\r\n" % (selected.number(message.uid), b" ".join(items))
+        items.append(Attribute("FLAGS"))
+    elif "CONDSTORE" in session.enabled:
+        uids = changed  # RFC 7162 §3.1.3: their modseqs are told, SILENT or not
+    else:
+        return
+    rows, is_recent = compile_rows(items, selected.has_recent), selected.is_recent
+    for start in range(0, len(uids), _BATCH):
+        batch = uids[start : start + _BATCH]
+        numbered = zip(selected.numbers(batch), batch, strict=True)
+        there = [(number, uid, found) for number, uid in numbered if (found := known.get(uid)) is not None]
+        session.output.write_all(rows.write(there, [], is_recent if selected.has_recent else None))
+        await session.output.room()
 
 
 async def copy(session: Session, command: Copy) -> Reply:

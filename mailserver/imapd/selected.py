@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from operator import itemgetter
 from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -41,6 +42,7 @@ _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionar
 NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
 
 
+_uid_and_modseq: Final = itemgetter(0, 2)  # of a Message
 _MANY: Final = 4  # one of so many messages is enough to number them all at once
 
 
@@ -194,8 +196,7 @@ class Selected:
 
     def told(self, messages: Iterable[Message]) -> None:
         """The client knows these messages' flags: `sync` need not say them again."""
-        for message in messages:
-            self._told[message.uid] = message.modseq
+        self._told.update(map(_uid_and_modseq, messages))
 
     async def sync(
         self, threads: Threads, output: Output, tell: Callable[[int, Message], bytes], options: SyncOptions
@@ -206,7 +207,7 @@ class Selected:
         """
         if self.mailbox.highest_modseq > self.modseq or (self._gone and options.may_expunge):
             changes = self.mailbox.changes_since(self.modseq)
-            fresh = [uid for uid in changes.changed if uid >= self._next]
+            fresh = changes.changed[bisect_left(changes.changed, self._next) :]
             if fresh:
                 await self._claim_recent(threads)
             self._apply(changes, fresh, output, tell, options)
@@ -241,7 +242,7 @@ class Selected:
             self._tell_expunged(output, options.with_vanished)
         if fresh:
             self._add(fresh, output)
-        self._tell_flags((uid for uid in changes.changed if uid < known), output, tell)
+        self._tell_flags(changes.changed[: bisect_left(changes.changed, known)], output, tell)
         self.modseq = max(self.modseq, changes.highest_modseq)
         self._told.clear()
 
@@ -277,10 +278,9 @@ class Selected:
     def _tell_flags(
         self, changed: Iterable[Uid], output: Output, tell: Callable[[int, Message], bytes]
     ) -> None:
-        for uid in changed:
-            message = self.mailbox.messages.get(uid)
-            number = self.number(uid)
-            if message is not None and number and self._told.get(uid) != message.modseq:
+        told, there = self._told, filter(None, map(self.mailbox.messages.get, changed))
+        for message in [each for each in there if told.get(each[0]) != each[2]]:
+            if number := self.number(message.uid):
                 output.write(tell(number, message))
 
 

@@ -116,11 +116,17 @@ class Inotify(FileDescriptor):
 
     def _events(self, data: bytes) -> dict[str, int]:
         masks: dict[str, int] = {}
+        heard: set[tuple[int, int]] = set()
         position = 0
         while position + _EVENT.size <= len(data):
             watch, mask, _, length = _EVENT.unpack_from(data, position)
-            name = os.fsdecode(data[position + _EVENT.size :][:length].rstrip(b"\0"))
-            position += _EVENT.size + length
+            start = position + _EVENT.size
+            position = start + length
+            if not self._expected:  # then names do not matter, and ten thousand renames are one
+                if (watch, mask) in heard:
+                    continue
+                heard.add((watch, mask))
+            name = os.fsdecode(data[start:position].rstrip(b"\0"))
             paths = list(self._watches) if mask & IN_Q_OVERFLOW else list(self._paths.get(watch, ()))
             if mask & IN_IGNORED:
                 for path in self._paths.pop(watch, ()):

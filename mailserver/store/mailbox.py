@@ -211,7 +211,8 @@ class IndexedMailbox(MailboxIndex):
 
         with self._working():
             change = self._change(plan)
-            self._write_flags({self._keys[uid]: new for uid, new in change.flags.items()})
+            keys = self._keys
+            self._write_flags({keys[uid]: new for uid, new in change.flags.items()})
         return FlagsChanged(sorted(change.flags), sorted(modified))
 
     def _changed_flags(
@@ -224,8 +225,9 @@ class IndexedMailbox(MailboxIndex):
     ) -> dict[Uid, Flags]:
         wanted: dict[Flags, Flags] = {}
         changed: dict[Uid, Flags] = {}
+        messages = self.messages
         for uid in uids:
-            message = self.messages.get(uid)
+            message = messages.get(uid)
             if message is None:
                 continue
             if unchanged_since is not None and message.modseq > unchanged_since:

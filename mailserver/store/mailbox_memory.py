@@ -89,10 +89,15 @@ class MailboxMemory(Mailbox):
     def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
         """The messages have these flags."""
         known = self._messages
-        self._count([known[uid].flags for uid in flags], -1)
+        old = [known[uid] for uid in flags]
+        self._count([message.flags for message in old], -1)
         self._count(flags.values(), 1)
-        for uid, new in flags.items():
-            known[uid] = Message(uid, new, modseq, known[uid].internal_date)
+        known.update(
+            [
+                (uid, _message((uid, new, modseq, message[3])))
+                for (uid, new), message in zip(flags.items(), old, strict=True)
+            ]
+        )
 
     def _count(self, flags: Collection[Flags], sign: int) -> None:
         """Messages with these flags came (1) or went (-1)."""

@@ -414,7 +414,7 @@ class MboxFormat(MailboxFormat):
         """See `MailboxFormat.write_flags`."""
         self._decode_known()
         places = self._places
-        changed = {key: new for key, new in flags.items() if (at := places.get(key)) and at.flags != new}
+        changed = {key: new for key, new in flags.items() if key in places and places[key].flags != new}
         if self._must_wait(changed):
             for key in flags.keys() & self._waiting.keys() - changed.keys():
                 del self._waiting[key]

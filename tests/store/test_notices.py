@@ -11,7 +11,7 @@ from twisted.internet.epollreactor import EPollReactor
 
 from mailserver.maillog import ListLog
 from mailserver.store.contract import Mailbox
-from mailserver.store.inotify import Inotify
+from mailserver.store.inotify import IN_CREATE, IN_DELETE, Inotify
 from mailserver.store.notices import Notices
 from mailserver.threads import Inline, WorkerThreads
 from tests.store.contract_suite import FIRST, SECOND, append, contents
@@ -229,4 +229,27 @@ def test_a_deleted_watch_does_not_stop_the_rest(loop: Loop, tmp_path: Path) -> N
     watcher.ignore(str(tmp_path / "two"))
     with pytest.raises(FileNotFoundError):
         watcher.watch(str(tmp_path / "three"))
+    watcher.stop()
+
+
+@pytest.mark.parametrize("expected", [(), ("alice",)])
+def test_a_burst_is_seen_as_one_with_all_that_it_held(
+    loop: Loop, tmp_path: Path, expected: tuple[str, ...]
+) -> None:
+    """Arrivals among hundreds of removals are seen, and so is a file that was expected among them."""
+    seen: dict[str, int] = {}
+    watcher = Inotify(loop.reactor, lambda path, mask: seen.update({os.path.basename(path): mask}))
+    (tmp_path / "box").mkdir()
+    for number in range(300):
+        (tmp_path / "box" / str(number)).touch()
+    watcher.watch(str(tmp_path / "box"))
+    for name in expected:
+        watcher.expect(str(tmp_path / name))
+    for number in range(300):
+        (tmp_path / "box" / str(number)).unlink()
+    (tmp_path / "box" / "new").touch()
+    (tmp_path / "alice").touch()
+    watcher.startReading()
+    assert loop.until(lambda: seen.get("box", 0) & IN_CREATE and set(expected) <= seen.keys())
+    assert seen["box"] & IN_DELETE
     watcher.stop()
