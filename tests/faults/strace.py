@@ -58,8 +58,7 @@ def _child(reader: int, act: Callable[[], object]) -> None:
         act()
         status = 0
     except BaseException:
-        if os.environ.get("FAULTS_TRACEBACKS"):
-            traceback.print_exc(file=sys.stderr)
+        traceback.print_exc(file=sys.stderr)  # shown where the test fails
     finally:
         os._exit(status)
 

@@ -2,7 +2,7 @@
 
 With `lmtp` it takes mail too, over the socket `lmtp_socket`, for every user name.
 
-It refuses to serve root's mail, so where the tests run as root the mail is nobody's meanwhile.
+It refuses to serve root's mail, so where the tests run as root the mail is nobody's while it runs.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Dovecot:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """It serves the account; afterwards it is gone, and the files are ours again."""
+        """It serves the account; afterwards it is gone, and the files are whose they were."""
+        before = self.home.stat()
         give(self.home, self._owner.pw_uid, self._owner.pw_gid)
         process = subprocess.Popen(
             ["dovecot", "-F", "-c", str(self._configuration)], env={"PATH": _PATH}, start_new_session=True
@@ -133,7 +134,7 @@ class Dovecot:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(DEADLINE)
-            give(self.home, os.getuid(), os.getgid())
+            give(self.home, before.st_uid, before.st_gid)
 
     def _answers(self, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, (self._root / "dovecot.log").read_text()

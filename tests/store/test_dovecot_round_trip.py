@@ -22,7 +22,7 @@ from typing import Final
 import pytest
 
 from tests.end_to_end.server import DEADLINE, Server
-from tests.store.dovecot import PASSWORD, Dovecot
+from tests.store.dovecot import PASSWORD, Dovecot, give
 
 pytestmark = pytest.mark.needs("dovecot", "mbsync")
 OURS_ALONE: Final = {"Drafts", "Sent", "Trash", "Junk", "Archive"}
@@ -172,6 +172,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         ours = Server(root / "ours", request.param)
         slash = "/" if request.param == "maildir" else ""
         ours.configure(f"mail_location = {location}", f"mail_spool_directory = {spool}{slash}")
+        who = ours.directory.stat()
+        give(home, who.st_uid, who.st_gid)
         yield Site(root, Dovecot(root, location), ours)
 
 
