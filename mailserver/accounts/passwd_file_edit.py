@@ -144,6 +144,24 @@ def replace_password(path: str, name: str, before: str, stored: str) -> None:
     _edit(path, change, is_made=False)
 
 
+def set_extra(path: str, name: str, field: str, value: str) -> None:
+    """The account has the extra field, at the place of an older one. Raises EditError, OSError."""
+    if re.search(r"\s", value) or _UNSAFE.search(value.replace(":", "")):
+        raise EditError("white space or a control character cannot stand in an extra field")
+
+    def change(lines: list[str]) -> list[str]:
+        index = _existing(lines, name.lower())
+        fields = lines[index].split(":", 7)
+        fields += [""] * (8 - len(fields))
+        words = fields[7].split()
+        known = [each for each, word in enumerate(words) if word.partition("=")[0] == field]
+        where = known[0] if known else len(words)
+        words[where : where + 1] = [f"{field}={value}"]
+        return [*lines[:index], ":".join([*fields[:7], " ".join(words)]), *lines[index + 1 :]]
+
+    _edit(path, change, is_made=False)
+
+
 def remove(path: str, name: str) -> None:
     """The account is not in the file any more; its mail is untouched. Raises EditError, OSError."""
 

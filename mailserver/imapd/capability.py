@@ -34,10 +34,13 @@ def before_login(mechanisms: Sequence[str], may_start_tls: bool) -> bytes:
     return " ".join(words).encode("ascii")
 
 
-def after_login(message_size_limit: int, is_compressed: bool, may_leave: bool, has_acls: bool) -> bytes:
+def after_login(
+    message_size_limit: int, is_compressed: bool, may_leave: bool, has_acls: bool, sets_quotas: bool
+) -> bytes:
     """The list for a client that has logged in. `may_leave`: UNAUTHENTICATE leads back (RFC 8437)."""
     words = [*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}"]
     words += _ACLS if has_acls else ()
+    words += ["QUOTASET"] if sets_quotas else []
     if not is_compressed:
         words.append("COMPRESS=DEFLATE")
         words += ["UNAUTHENTICATE"] if may_leave else []

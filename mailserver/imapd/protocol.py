@@ -431,8 +431,10 @@ class ImapServer(IMAP4Server):
             return configured.encode("ascii", "replace")
         else:
             size = self._service.settings.largest_message
-            has_acls = self._session.store.keeps_acls
-            found = capability.after_login(size, self._input.is_compressed, self._may_leave, has_acls)
+            store, is_compressed = self._session.store, self._input.is_compressed
+            found = capability.after_login(
+                size, is_compressed, self._may_leave, store.keeps_acls, store.sets_quotas
+            )
         more = configured[1:].split() if configured.startswith("+") else []
         return b" ".join([found, *[word.encode("ascii", "replace") for word in more]])
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from mailserver import __version__
+from mailserver.accounts import passwd_file_edit
+from mailserver.accounts.account import Account
 from mailserver.accounts.groups import groups_of
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
+from mailserver.accounts.passwd_file_edit import EditError
 from mailserver.config.config import Config
 from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
@@ -22,15 +25,18 @@ from mailserver.roles.logins import mechanisms, trusted_networks
 from mailserver.roles.parts import Parts
 from mailserver.roles.public import reachable
 from mailserver.store.acl_files import AclFiles
-from mailserver.store.contract import StoreRegistry
+from mailserver.store.contract import AccessDenied, StoreFailure, StoreRegistry
 from mailserver.store.format import MailboxFormat
 from mailserver.store.mbox import MboxFormat
 from mailserver.store.namespaces import NamespaceRules
 from mailserver.store.notices import Notices
+from mailserver.store.quota_rules import Limits, relimited
 from mailserver.store.registry import FileStoreRegistry, layout_of
 from mailserver.store.shared_boxes import SharedBoxes
 from mailserver.store.sharing import SharingRegistry
 from mailserver.threads import Threads
+
+QUOTA_RULE: Final = "userdb_quota_rule"
 
 
 def imap_settings(config: Config) -> ImapSettings:
@@ -137,7 +143,23 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
         groups_of,
         rules,
         parts.global_acls,
+        partial(_limit, parts, files) if may_share else None,
     )
+
+
+def _limit(parts: Parts, files: FileStoreRegistry, account: Account, limits: Limits) -> None:
+    """The account's limits stand in the passwd-file, and count from now on. Raises StoreError."""
+    rule = relimited(account.extra.get(QUOTA_RULE, ""), limits)
+    try:
+        passwd_file_edit.set_extra(parts.config.string("passwd_file"), account.name, QUOTA_RULE, rule)
+    except EditError as error:
+        raise AccessDenied(f"{error}: its quota is set elsewhere") from error
+    except OSError as error:
+        parts.warn("imap")(f"passwd_file: {error}: quota not set")
+        raise StoreFailure("The quota cannot be written for now") from error
+    changed = parts.accounts.lookup(account.name)
+    if changed is not None:
+        files.relimit(changed)
 
 
 class RetrievalListeners:

@@ -82,7 +82,7 @@ class FileAccountStore(AccountStore):
     ) -> None:
         self._graves = Graveyard(layout, expunge_grace)
         self._group = None if layout.inbox else group_of(layout.root)
-        self._keeper = make_keeper(self._usage) if make_keeper else QuotaKeeper(Rules(), self._usage, warn)
+        self.keeper = make_keeper(self._usage) if make_keeper else QuotaKeeper(Rules(), self._usage, warn)
         self._is_counted = False
         self._layout = layout
         self.separator = layout.separator
@@ -220,7 +220,7 @@ class FileAccountStore(AccountStore):
             self._cache,
             self._warn,
             self._texts,
-            self._keeper if self._keeper.rules else None,
+            self.keeper if self.keeper.rules else None,
         )
 
     def open(self, name: str) -> Mailbox:
@@ -383,7 +383,7 @@ class FileAccountStore(AccountStore):
 
     def quota(self) -> Quota | None:
         """See `AccountStore.quota`."""
-        return self._keeper.quota()
+        return self.keeper.quota()
 
     def _usage(self, rules: Rules) -> tuple[int, int]:
         """The first time all mailboxes are read; from then on state.db keeps count."""

@@ -509,6 +509,16 @@ class AccountStore(abc.ABC):
         They follow the mailbox's renaming and go with it. Raises NoSuchMailbox.
         """
 
+    sets_quotas: bool = False  # whether the account may change limits, its own and others'
+
+    def quota_of(self, user: str) -> Quota | None:
+        """Another account's figures. Raises AccessDenied, NoSuchMailbox where there is no such account."""
+        raise AccessDenied("That is another account's quota")
+
+    def set_quota(self, user: str, octets: int, messages: int) -> None:
+        """The account ("" for this one) has these limits, 0 for none, durably. Raises as `quota_of`."""
+        raise AccessDenied("The administrator sets quota, with userdb_quota_rule in the passwd-file.")
+
     def quota(self) -> Quota | None:
         """The account's figures; None where nothing is limited."""
         return None

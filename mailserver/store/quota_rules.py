@@ -132,6 +132,15 @@ def rules_of(extra: Mapping[str, str], common: str = "") -> str:
     return ", ".join(rules[number] for number in sorted(rules) if rules[number])
 
 
+def relimited(rule: str, limits: Limits) -> str:
+    """The rule `userdb_quota_rule` with these limits for all mail; what it says of single mailboxes stays."""
+    parts = [f"storage={limits.octets // 1024}k" if limits.octets else ""]
+    parts += [f"messages={limits.messages}" if limits.messages else ""]
+    rules = (each.strip() for each in rule.split(","))
+    others = [each for each in rules if each and each.partition(":")[0] not in ("*", "?")]
+    return ",".join([":".join(["*", *(filter(None, parts) if limits else ["storage=0"])]), *others])
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaWarning:
     """A command, and when to run it."""

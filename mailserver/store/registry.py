@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -89,10 +90,7 @@ class FileStoreRegistry(StoreRegistry):
             raise StoreFailure("The account has no name that could be a directory")
         directory = os.path.join(self._state_directory, name)
 
-        def warn(text: str) -> None:
-            if self._log is not None:
-                self._log.write("imap", f"Error: user={account.name}: {text}")
-
+        warn = partial(self._warn, account)
         try:
             make_directories(directory)
         except OSError as error:
@@ -114,6 +112,17 @@ class FileStoreRegistry(StoreRegistry):
     def _keeper(self, account: Account, usage: Usage, warn: Callable[[str], None]) -> QuotaKeeper:
         rules = _rules(account, self._quota_rules, warn)
         return QuotaKeeper(rules, usage, warn, self._quota_warnings, account.name, account.home)
+
+    def _warn(self, account: Account, text: str) -> None:
+        if self._log is not None:
+            self._log.write("imap", f"Error: user={account.name}: {text}")
+
+    def relimit(self, account: Account) -> None:
+        """The account's quota rules, which were changed, count for mailboxes that are opened from now on."""
+        with self._lock:
+            store = self._stores.get(account.name)
+        if store is not None:
+            store.keeper.rules = _rules(account, self._quota_rules, partial(self._warn, account))
 
     def close(self, store: AccountStore) -> None:
         """See `StoreRegistry.close`."""

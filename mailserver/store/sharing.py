@@ -39,6 +39,7 @@ from mailserver.store.global_acls import GlobalAcls
 from mailserver.store.guarded import GuardedMailbox, denied
 from mailserver.store.names import INBOX, checked_name
 from mailserver.store.namespaces import PUBLIC, NamespaceRules
+from mailserver.store.quota_rules import Limits
 from mailserver.store.shared_boxes import SharedBoxes
 
 Lookup = Callable[[str], Account | None]
@@ -80,7 +81,10 @@ class SharingRegistry(StoreRegistry):
         groups_of: Callable[[Account], frozenset[str]],
         rules: NamespaceRules,
         global_acls: GlobalAcls | None = None,
+        limit: Callable[[Account, Limits], None] | None = None,
     ) -> None:
+        """`limit` gives an account quota limits, durably; it blocks, and raises StoreError."""
+        self.limit = limit
         self.files = files
         self.global_acls = global_acls or GlobalAcls()
         self.acls = acls
@@ -498,6 +502,32 @@ class SharingStore(AccountStore):
     def quota(self) -> Quota | None:
         """See `AccountStore.quota`."""
         return self.own.quota()
+
+    @property
+    def sets_quotas(self) -> bool:  # type: ignore[override]
+        """See `AccountStore.sets_quotas`: Dovecot's userdb field `admin`."""
+        is_admin = self._account.extra.get("userdb_admin", "").lower() in ("y", "yes", "1", "true")
+        return is_admin and self._registry.limit is not None
+
+    def quota_of(self, user: str) -> Quota | None:
+        """See `AccountStore.quota_of`."""
+        if not self.sets_quotas:
+            return super().quota_of(user)
+        with self._registry.borrow(self._limited(user)) as store:
+            return store.quota()
+
+    def set_quota(self, user: str, octets: int, messages: int) -> None:
+        """See `AccountStore.set_quota`."""
+        if not self.sets_quotas or self._registry.limit is None:
+            super().set_quota(user, octets, messages)
+            return
+        self._registry.limit(self._limited(user), Limits(octets, messages))
+
+    def _limited(self, user: str) -> Account:
+        account = self._registry.account(user or self._account.name)
+        if account is None:
+            raise NoSuchMailbox("There is no such account")
+        return account
 
     def lock_maildrop(self) -> Callable[[], None] | None:
         """See `AccountStore.lock_maildrop`."""

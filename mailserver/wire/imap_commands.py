@@ -70,6 +70,14 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class SetQuota:
+    """SETQUOTA: resources and their limits, STORAGE in units of 1024 octets."""
+
+    root: str
+    limits: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """A command about one name: DELETE, SUBSCRIBE, GETQUOTAROOT, GETACL and so on, and GETQUOTA's root."""
 
@@ -303,19 +311,17 @@ def _quota_root(reader: ArgumentReader) -> Named:
     return Named(reader.astring().decode("utf-8", "replace"))
 
 
-def _set_quota(reader: ArgumentReader) -> Named:
-    """The root; the limits are read, since they must be right, and forgotten."""
+def _set_quota(reader: ArgumentReader) -> SetQuota:
     reader.space()
     root = reader.astring().decode("utf-8", "replace")
     reader.space()
 
-    def limit() -> None:
-        reader.word()
+    def limit() -> tuple[str, int]:
+        name = reader.word()
         reader.space()
-        reader.number(LARGEST_MODSEQ)
+        return name, reader.number(LARGEST_MODSEQ)
 
-    reader.list_of(limit, may_be_empty=True)
-    return Named(root)
+    return SetQuota(root, tuple(reader.list_of(limit, may_be_empty=True)))
 
 
 def _create(reader: ArgumentReader) -> Create:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.store.quota_rules import Limits, due, parse_rules, parse_warnings, rules_of
+from mailserver.store.quota_rules import Limits, due, parse_rules, parse_warnings, relimited, rules_of
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,21 @@ def test_bad_warnings(text: str) -> None:
     """Are refused, with the right form."""
     with pytest.raises(ValueError, match="storage="):
         parse_warnings(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "limits", "made"),
+    [
+        ("", Limits(1 << 20, 5), "*:storage=1024k:messages=5"),
+        (
+            "*:storage=1G:messages=2,Trash:storage=+10%,Junk:ignore",
+            Limits(0, 5),
+            "*:messages=5,Trash:storage=+10%,Junk:ignore",
+        ),
+        ("?:storage=1G", Limits(), "*:storage=0"),
+    ],
+)
+def test_new_limits_in_an_old_rule(rule: str, limits: Limits, made: str) -> None:
+    """What the rule says of single mailboxes stays; no limit is one that says so, before a common rule."""
+    assert relimited(rule, limits) == made
+    assert parse_rules(made).limits == limits
