@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 from mailserver.delivery.expand import expand
 from mailserver.delivery.job import Job
-from mailserver.delivery.plan import LeafKind
+from mailserver.delivery.plan import LeafKind, Plan
 from mailserver.envelope import Outcome
 from mailserver.queue.batches import Batches
 from mailserver.queue.file import QueueFile
@@ -118,7 +118,8 @@ class DirectDelivery:
 
     def _deliver(self, messages: Sequence[IncomingMessage]) -> Sequence[_Delivery]:
         """What could be delivered has an outcome. Never raises but for bugs; *blocking*."""
-        deliveries = [self._planned(message) for message in messages]
+        plans: dict[object, Plan] = {}  # what holds for one holds for all that came by now
+        deliveries = [self._planned(message, plans) for message in messages]
         for group in _by_mailbox(deliveries):
             slot = _account_of(group[0])
             if not self._services.account_slots.try_take(slot):
@@ -129,32 +130,38 @@ class DirectDelivery:
             _queue(deliveries[0])  # several are better queued by several threads
         return deliveries
 
-    def _planned(self, message: IncomingMessage) -> _Delivery:
+    def _planned(self, message: IncomingMessage, plans: dict[object, Plan]) -> _Delivery:
         """With a job where the message is for one mailbox, and there is nothing to be said about that."""
         delivery = _Delivery(message, self._services.clock())
         with contextlib.suppress(Exception):  # the queue meets it again, and says so
             message.complete()
             progress = Progress(message.accepted)
-            if _may_be_direct(message) and self._is_for_a_mailbox(message, progress):
+            if _may_be_direct(message) and self._is_for_a_mailbox(message, progress, plans):
                 delivery.job = job_for(self._services, progress, 0, message.queue_id, 0, message.octets)
                 delivery.progress = progress
         return delivery
 
-    def _is_for_a_mailbox(self, message: IncomingMessage, progress: Progress) -> bool:
+    def _is_for_a_mailbox(
+        self, message: IncomingMessage, progress: Progress, plans: dict[object, Plan]
+    ) -> bool:
         """Whether the plan is one mailbox, and now the progress's one leaf."""
         services = self._services
         if services.defer_transports:
             return False
         if progress.sender is not None:
             progress.sender = services.routing.canonical_sender(progress.sender)
-        plan = expand(
-            progress.leaves[0],
-            routing=services.routing,
-            rules=services.rules,
-            lookups=services.lookups,
-            already_delivered_to=delivered_to(message.content()),
-            sender=progress.sender,
-        )
+        already = delivered_to(message.content())
+        key = progress.leaves[0], progress.sender, already
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = expand(
+                progress.leaves[0],
+                routing=services.routing,
+                rules=services.rules,
+                lookups=services.lookups,
+                already_delivered_to=already,
+                sender=progress.sender,
+            )
         if len(plan.leaves) != 1 or plan.warnings or plan.leaves[0].kind is not LeafKind.MAILBOX:
             return False
         progress.leaves[0] = plan.leaves[0]

@@ -88,7 +88,7 @@ def deposit_all(
         if len(drafts) > 1:
             for draft in drafts:
                 draft.hurry()
-        for draft in drafts:
+        for draft in reversed(drafts):  # when the last one is durable, most of the others are too
             draft.finish()
         paths = [draft.publish("new", draft.name()) for draft in drafts]
         sync_directory(os.path.join(directory, "new"))
