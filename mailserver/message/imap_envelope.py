@@ -20,11 +20,12 @@ KIND: Final = "envelope.1"  # for Mailbox.facts; raise it whenever the octets ch
 _QUOTABLE: Final = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x5b\x5d-\x7f]*")
 _TO_ESCAPE: Final = re.compile(rb'(["\\])')
 _NOT_QUOTABLE: Final = re.compile(rb"[\x00\r\n\x80-\xff]")
-_TEXT: Final = (b"date", b"subject", b"in-reply-to", b"message-id")
+_TEXTS: Final = (b"date", b"subject", b"in-reply-to", b"message-id")
 _ADDRESSES: Final = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 _LONGEST_NAME: Final = 30  # octets of a field's name that is worth remembering
 _SHORT: Final = 500  # octets of a list of addresses that is worth remembering
-_WANTED: Final = frozenset(_TEXT + _ADDRESSES)
+_TEXT: Final = frozenset(_TEXTS)
+_WANTED: Final = frozenset(_TEXTS + _ADDRESSES)
 
 
 def string(text: bytes) -> bytes:
@@ -54,21 +55,27 @@ def envelope_of_header(header: bytes) -> bytes:
     Sender and Reply-To default to From where they are missing or empty. Of a repeated text
     field the last counts, repeated address fields are one list, as Dovecot has it.
     """
-    said: dict[bytes, list[bytes]] = {}
+    texts: dict[bytes, bytes] = {}
+    people: dict[bytes, bytes] = {}
     for name, body in scan(header):
         key = _key(name) if len(name) <= _LONGEST_NAME else _key.__wrapped__(name)
-        if key:
-            said.setdefault(key, []).append(_for_humans(body))
-    texts = {name: _people(b",".join(said[name])) for name in _ADDRESSES if name in said}
-    author = texts.get(b"from", b"NIL")
-    people = [texts.get(name, b"NIL") for name in _ADDRESSES]
-    for place in (1, 2):  # Sender and Reply-To
-        if people[place] == b"NIL":
-            people[place] = author
+        if not key:
+            continue
+        value = _for_humans(body)
+        if key in _TEXT:
+            texts[key] = value
+        else:
+            people[key] = people[key] + b"," + value if key in people else value
+    lists = {key: _people(value) for key, value in people.items()}
+    author = lists.get(b"from", b"NIL")
+    for key in (b"sender", b"reply-to"):
+        if lists.get(key, b"NIL") == b"NIL":
+            lists[key] = author
     date, subject, in_reply_to, message_id = [
-        string(said[name][-1]) if name in said else b"NIL" for name in _TEXT
+        string(texts[key]) if key in texts else b"NIL" for key in _TEXTS
     ]
-    return b"(%b %b %b %b %b)" % (date, subject, b" ".join(people), in_reply_to, message_id)
+    addresses = b" ".join([lists.get(key, b"NIL") for key in _ADDRESSES])
+    return b"(%b %b %b %b %b)" % (date, subject, addresses, in_reply_to, message_id)
 
 
 @lru_cache(maxsize=1024)
@@ -95,6 +102,8 @@ def render_envelope(content: bytes) -> bytes:
 
 def _for_humans(body: bytes) -> bytes:
     """The unfolded value; where it was folded or has tabs, runs of white space are one space."""
+    if body.find(b"\n", 0, -2) < 0 and b"\t" not in body and b"\r" not in body[:-2]:
+        return body[1:].strip() if body.startswith(b":") else body.strip()
     value = unfold(body)
     is_folded = body.find(b"\n", 0, -2) >= 0 or b"\t" in value
     return b" ".join(value.split()) if is_folded else value

@@ -269,7 +269,7 @@ class MaildirFormat(MailboxFormat):
 
     def _found(self, key: str, place: str) -> Found | None:
         try:
-            status = os.stat(os.path.join(self._directory, place), follow_symlinks=False)
+            status = os.lstat(f"{self._directory}/{place}")
         except FileNotFoundError:
             return None  # moved on already: the next poll sees it
         if not stat.S_ISREG(status.st_mode):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -67,6 +68,7 @@ class Notices:
         interval: float = POLL_INTERVAL,
     ) -> None:
         self._reactor = reactor
+        self._thread = get_ident()
         self._threads = threads
         self._log = log
         self._interval = interval
@@ -105,11 +107,18 @@ class Notices:
 
     def watch(self, mailbox: IndexedMailbox) -> None:
         """See `Watcher.watch`."""
-        self._reactor.callFromThread(self._add, mailbox)
+        self._heed(mailbox)
 
     def unwatch(self, mailbox: IndexedMailbox) -> None:
         """See `Watcher.unwatch`."""
-        self._reactor.callFromThread(self._drop, mailbox)
+        self._heed(mailbox)
+
+    def _heed(self, mailbox: IndexedMailbox) -> None:
+        """At once in the reactor's thread. What the mailbox says then counts: calls may overtake others."""
+        if get_ident() == self._thread:
+            self._follow(mailbox)
+        else:
+            self._reactor.callFromThread(self._follow, mailbox)
 
     def nudge(self, path: str) -> None:
         """Something was delivered to the maildir or mbox of that path: who has it open hears now."""
@@ -118,6 +127,12 @@ class Notices:
             self._reactor.callFromThread(self._nudged, path)
 
     # In the reactor's thread.
+
+    def _follow(self, mailbox: IndexedMailbox) -> None:
+        if mailbox.is_watched:
+            self._add(mailbox)
+        else:
+            self._drop(mailbox)
 
     def _add(self, mailbox: IndexedMailbox) -> None:
         watched = self._watched.get(mailbox)

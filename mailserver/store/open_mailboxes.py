@@ -203,6 +203,7 @@ class OpenMailboxes:
         """None is in memory; every user has one that is no more. Under the lock."""
         for box in self._boxes.values():
             if box.is_watched:
+                box.is_watched = False
                 self._watcher.unwatch(box)
             self._take_leave(box)
             box.replace()
