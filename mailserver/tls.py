@@ -6,7 +6,9 @@ otherwise, so a renewed certificate is used from the next connection on and no c
 is dropped. A file that cannot be read or does not fit leaves the old context in use.
 
 Each service has a context of its own: a session ticket of one is not accepted by another
-(RELIABILITY B37). Defaults follow RELIABILITY §11: TLS 1.2 and newer, ECDHE with AEAD.
+(RELIABILITY B37), and a client that offers only other services' names by ALPN (RFC 7301) is refused, so that
+no answer of ours passes for one of a web server. Defaults follow RELIABILITY §11: TLS 1.2 and newer, ECDHE
+with AEAD, the groups that OpenSSL prefers (X25519MLKEM768 first, from 3.5 on).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +38,8 @@ VERSIONS: Final = {
     "TLSv1.3": SSL.TLS1_3_VERSION,
 }
 _LOWEST_FIRST: Final = tuple(VERSIONS)
+# IANA knows imap and pop3; smtp and submission are what programs call the third.
+APPLICATIONS: Final = {"imap": (b"imap",), "pop3": (b"pop3",), "smtp": (b"smtp", b"submission")}
 
 
 class CertificateError(Exception):
@@ -95,6 +100,7 @@ def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2
     context.set_mode(RELEASE_BUFFERS)
     context.set_cipher_list(CIPHERS)
     context.set_session_id(service.encode())
+    context.set_alpn_select_callback(partial(_application, APPLICATIONS.get(service, ())))
     for pair in pairs:
         try:
             use_key_pair(context, pair)
@@ -103,12 +109,21 @@ def make_context(pairs: Sequence[KeyPair], service: str, minimum: str = "TLSv1.2
     return context
 
 
+def _application(known: Sequence[bytes], connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+    """Called by OpenSSL where the client offers names; no_application_protocol where it has none of ours."""
+    for name in offered:
+        if name in known:
+            return name
+    raise SSL.Error([("SSL routines", "", "no application protocol")])
+
+
 def use_key_pair(context: SSL.Context, pair: KeyPair) -> None:
     """The context shows this certificate. Raises ValueError, TypeError or SSL.Error where it cannot."""
-    leaf, *chain = x509.load_pem_x509_certificates(pair.chain)
-    context.use_certificate(leaf)
-    for issuer in chain:
-        context.add_extra_chain_cert(issuer)
+    with os.fdopen(os.memfd_create("chain"), "wb") as file:  # the only way to a chain of each pair's own
+        file.write(pair.chain)
+        file.flush()
+        x509.load_pem_x509_certificates(pair.chain)
+        context.use_certificate_chain_file(f"/proc/self/fd/{file.fileno()}")
     key = serialization.load_pem_private_key(pair.key, password=None)
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
         raise ValueError("the key is neither RSA, ECDSA nor Ed25519")

@@ -77,8 +77,7 @@ class Pop3Session(RuleBasedStateMachine):
         """The whole answer to a command that comes in pieces."""
         octets = command.encode("latin-1") + b"\r\n"
         said = b"".join(
-            self.dialogue.say(octets[start : start + self.step])
-            for start in range(0, len(octets), self.step)
+            self.dialogue.say(octets[start : start + self.step]) for start in range(0, len(octets), self.step)
         )
         assert said.startswith((b"+OK", b"-ERR ")) and said.endswith(b"\r\n"), (command, said)
         return said
@@ -240,6 +239,4 @@ class Pop3Session(RuleBasedStateMachine):
 
 
 TestPop3Session = Pop3Session.TestCase
-TestPop3Session.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, print_blob=True
-)
+TestPop3Session.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, print_blob=True)
