@@ -97,7 +97,7 @@ def _title(name: str, section: int) -> str:
 def _name(name: str, summary: str) -> str:
     """The summary without the command's own name before it and the page's name behind it."""
     text = " ".join(summary.split()).rpartition("`: ")[2] or summary
-    text = re.sub(r"\.( [a-z]+\(\d\)[^.]*)*\.?$", "", text)
+    text = re.sub(r"\.(?: [a-z]+\(\d\)[^.]*)?\.?$", "", text)
     return f".SH NAME\n{_escaped(name)} \\- {_escaped(text)}\n"
 
 

@@ -18,7 +18,7 @@ from mailserver.config.syntax import ConfigError, Setting
 DEEPEST_INCLUDE: Final = 16
 
 _LINE: Final = re.compile(r"([^\s={}]+)\s*=\s*(.*)", re.DOTALL)
-_SECTION: Final = re.compile(r'(\S+)(?:\s+("[^"]*"|[^{]*?))?\s*\{', re.DOTALL)
+_SECTION: Final = re.compile(r'(\S+)(?:\s++("[^"]*"|[^{]*+))?\s*+\{', re.DOTALL)
 
 # The paths that a pattern of !include names, and a file's text; both raise OSError.
 Glob = Callable[[str], Sequence[str]]
@@ -70,7 +70,7 @@ class Parser:
             self.parse(path, depth + 1)
 
     def _enter(self, match: re.Match[str], line: str, where: str) -> None:
-        section = Section(match[1], (match[2] or "").strip('" '), where)
+        section = Section(match[1], (match[2] or "").rstrip().strip('" '), where)
         self._open[-1].sections.append(section)
         rest = line[match.end() :].strip()
         if rest.endswith("}"):

@@ -18,9 +18,7 @@ from mailserver.wire.address import is_domain
 Restriction = Callable[[Evaluation], Awaitable[Verdict | None]]
 
 _NO_PIPELINE_BEHIND: Final = (Stage.HELO, Stage.DATA, Stage.END_OF_MESSAGE)
-_HOST_NAME: Final = re.compile(
-    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
-)
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:-*[A-Za-z0-9_])*(?:\.[A-Za-z0-9_](?:-*[A-Za-z0-9_])*)*\.?")
 
 
 async def permit(evaluation: Evaluation) -> Verdict | None:

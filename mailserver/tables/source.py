@@ -45,7 +45,7 @@ class Source:
 Grammar = Callable[[str], Iterator[SourceLine | Malformed]]
 
 _MAP_LINE: Final = re.compile(r'((?:"(?:\\.|[^"\\])*"|\\.|[^\s"\\])+)(?:\s+(.*))?', re.DOTALL)
-_ALIAS_NAME: Final = re.compile(r'\s*(?:"((?:\\.|[^"\\])*)"|([^":]*?))\s*:\s*(.*)', re.DOTALL)
+_ALIAS_NAME: Final = re.compile(r'\s*+(?:"((?:\\.|[^"\\])*)"\s*+|([^":]*+)):\s*(.*)', re.DOTALL)
 
 
 def map_lines(text: str) -> Iterator[SourceLine | Malformed]:
@@ -64,7 +64,7 @@ def alias_lines(text: str) -> Iterator[SourceLine | Malformed]:
     """The entries of an aliases(5) file. Quotes around a name are removed; the value is left as it is."""
     for line in logical_lines(text):
         match = _ALIAS_NAME.fullmatch(line.text)
-        name = (match[1] if match[1] is not None else match[2]) if match else ""
+        name = (match[1] if match[1] is not None else match[2].rstrip()) if match else ""
         if match is None or not name or not match[3]:
             yield Malformed(line.number, "need name:value pair", _first_word(line.text))
         elif match[1] is None and re.search(r"[\s,;<>()@\[\]]", name):
