@@ -18,7 +18,10 @@ from typing import IO, Final
 
 from mailserver.commands.errors import CommandError
 from mailserver.commands.mailbox_accounts import Work, for_accounts
+from mailserver.commands.session_access import UNAVAILABLE
+from mailserver.config.read import ConfigError, read_unchecked
 from mailserver.rawlog import SWITCH, deadline, directory_of
+from mailserver.roles.instance import running_pid
 
 _PAUSE: Final = 0.2  # seconds between two looks
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
@@ -68,11 +71,28 @@ def _age(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The transcripts are shown, begun or ended, with the account's own rights. Raises CommandError."""
     acts = {"start": _start, "show": _show, "stop": _stop, "follow": _follow}
-    if arguments.action == "follow":  # here, before the account's process is forked: both go on to the end
+    if arguments.action == "follow":
+        _require_server(arguments)
+        # here, before the account's process is forked: both go on to the end
         arguments.is_over = Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *unused: arguments.is_over.set())
     return for_accounts(arguments, acts[arguments.action])
+
+
+def _require_server(arguments: argparse.Namespace) -> None:
+    """Raises CommandError where nothing would ever be shown. Whoever may not look finds out by waiting."""
+    try:
+        config = read_unchecked(arguments.config_directory, os.environ)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    queue = config.string("queue_directory")
+    may_look = not os.path.exists(queue) or os.access(queue, os.X_OK)
+    if may_look and not running_pid(config):
+        raise CommandError(
+            "no server is running, so there are no sessions to show: start it with `mailserver run`",
+            UNAVAILABLE,
+        )
 
 
 def _directory(work: Work) -> str:

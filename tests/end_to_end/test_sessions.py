@@ -109,6 +109,8 @@ def test_no_server(tmp_path: Path) -> None:
     """The error says what to do."""
     server = Server(tmp_path / "home")
     assert "mailserver run" in server.command("who", status=69)
+    assert "no server is running" in server.command("rawlog", "alice", status=69)
+    assert not list(server.directory.rglob("rawlog"))
 
 
 def test_rawlog_live(server: Server) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
+
+from twisted.internet.defer import Deferred, succeed
 
 from mailserver.accounts import passwd_file, system
 from mailserver.accounts.scram import read_verifier
@@ -35,6 +38,14 @@ from mailserver.message import (
     text,
     threading,
 )
+from mailserver.message.binary import without_binary
+from mailserver.message.downgrade import downgraded
+from mailserver.message.fields import make_field
+from mailserver.pop3d.authentication import AuthenticationAborted, from_auth
+from mailserver.pop3d.lines import LineQueue
+from mailserver.pop3d.lines import LineTooLong as Pop3LineTooLong
+from mailserver.pop3d.output import multiline
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.queue import drop_file
 from mailserver.store import mbox_scan, uidlist
 from mailserver.tables.cidr import network_pattern
@@ -46,10 +57,13 @@ from mailserver.wire import (
     dovecot_auth,
     imap_mailbox,
     imap_sequence,
+    milter,
+    policy_delegation,
     redaction,
     scram,
     smtp,
     smtp_reply,
+    user_variables,
 )
 from mailserver.wire.imap_arguments import ImapSyntaxError
 from mailserver.wire.imap_commands import parse_command
@@ -57,6 +71,8 @@ from mailserver.wire.imap_deflate import DeflateError, Deflater, Inflater
 from mailserver.wire.imap_framing import CommandReader, CommandText, Event, Fatal, Limits
 from mailserver.wire.imap_search import BadCharset
 from mailserver.wire.lines import BareNewline, ChunkDecoder, CommandLines, DataDecoder, LineTooLong
+from mailserver.wire.smtp_stuffing import Stuffing
+from tests.pop3d.dialogue import Dialogue, unstuffed
 
 Target = Callable[[bytes], None]
 
@@ -354,6 +370,8 @@ _COMMANDS: Final = (
     b'a SETMETADATA INBOX (/private/comment "x" /shared/comment NIL)',
     b"a SORT RETURN (COUNT) (REVERSE DATE SUBJECT) UTF-8 ALL",
     b"a THREAD REFERENCES US-ASCII ALL",
+    b"a SETACL x bob +lrs",
+    b"a DELETEACL x -bob",
 )
 _REPLIES: Final = (b"250-mx.example\r\n250-SIZE 9\r\n250 AUTH PLAIN\r\n", b"451 4.7.1 later\r\n")
 _SMTP: Final = (
@@ -372,6 +390,93 @@ def auth_line(data: bytes) -> None:
     assert dovecot_auth.fields_of(dovecot_auth.line(*fields)) == fields
     with contextlib.suppress(dovecot_auth.AuthSyntaxError, dovecot_auth.BadResponse):
         dovecot_auth.parse_request(fields)
+
+
+def _pop3_lines(pieces: tuple[bytes, ...]) -> list[bytes | None]:
+    queue, found = LineQueue(), list[bytes | None]()
+    for piece in pieces:
+        queue.add(piece)
+        with contextlib.suppress(Pop3LineTooLong):
+            while (line := queue.take(_LONGEST_LINE)) is not None:
+                found.append(line)
+    return found
+
+
+def pop3_lines(data: bytes) -> None:
+    """Cut anywhere, the same lines; what waits is given on as it came."""
+    before, after = _halves(data)
+    assert _pop3_lines((data,)) == _pop3_lines((before, after))
+    queue = LineQueue()
+    queue.add(before)
+    queue.add(after)
+    assert queue.held == len(data) and queue.take_all() == data and queue.held == 0
+
+
+def pop3_session(data: bytes) -> None:
+    """Each line has one answer, whole; nothing but QUIT deletes, and stuffing hides no end. RFC 1939 §3."""
+    session = Dialogue(settings=Pop3Settings(most_bad_commands=10_000))
+    session.log_in()
+    stored = len(session.store.inbox.uids)
+    answer = session.say(data)
+    assert not answer or answer.endswith(b"\r\n")
+    is_over = session.wire.disconnecting
+    assert is_over or len(session.store.inbox.uids) == stored
+    session.hang_up()
+    for shown in (data, downgraded(data)):
+        unstuffed(b"+OK\r\n" + multiline(shown))
+
+
+_raised: list[object] = []
+
+
+def pop3_responses(data: bytes) -> None:
+    """What AUTH is answered with is credentials, or is refused."""
+    for mechanism in ("PLAIN", "LOGIN"):
+        first, *others = data.split(b"\n")
+        waiting = [*others, b"*"][::-1]
+        work = from_auth(mechanism, first, lambda challenge, left=waiting: succeed(left.pop()))  # type: ignore[misc]
+        Deferred.fromCoroutine(work).addErrback(
+            lambda failure: failure.trap(AuthenticationAborted)
+        ).addErrback(_raised.append)
+        assert not _raised, _raised.pop()
+
+
+def milter_packets(data: bytes) -> None:
+    """What a milter or a policy service sends is packets and decisions, or an error that is named."""
+    reader = milter.PacketReader()
+    with contextlib.suppress(milter.MilterError):
+        reader.feed(data)
+        while (packet := reader.take()) is not None:
+            for read in (milter.negotiated, lambda *parts: milter.edit(*parts, milter.Allowed(0x1FF))):
+                with contextlib.suppress(milter.MilterError):
+                    read(*packet)
+    with contextlib.suppress(policy_delegation.PolicyAnswerError):
+        policy_delegation.decode_answer(data)
+
+
+def smtp_stuffing(data: bytes) -> None:
+    """What we send is read back as whole lines, with no end before the end. RFC 5321 §4.5.2."""
+    writer = Stuffing()
+    before, after = _halves(data.replace(b"\r", b"").replace(b"\0", b""))
+    sent = writer.feed(before) + writer.feed(after) + writer.finish()
+    reader = DataDecoder(BareNewline.REJECT)
+    reader.feed(sent)
+    assert reader.is_finished and not reader.rest
+
+
+def written_field(data: bytes) -> None:
+    """Whatever the text, the field that we write is one field: RELIABILITY B12."""
+    for utf8 in (False, True):
+        made = make_field("X-Y", data.decode("utf-8", "replace"), utf8)
+        assert len(list(header.fields(made))) == 1
+        assert not re.search(rb"[\r\0]|\n(?![ \t]|\Z)", made)
+
+
+def stored_content(data: bytes) -> None:
+    """Without BINARYMIME a message has no binary part; variables of a location are filled in or left."""
+    without_binary(data)
+    with contextlib.suppress(ValueError):
+        user_variables.expand(data.decode("utf-8", "surrogateescape"), "alice", "/home/alice")
 
 
 def transcript(data: bytes) -> None:
@@ -415,6 +520,24 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     auth_line: (
         b"AUTH\t1\tPLAIN\tservice=smtp\trip=192.0.2.7\tsecured\tresp=AGFsaWNlAHNlY3JldA==",
         b"FAIL\t7\tuser=ali\x01tce\treason=x",
+    ),
+    pop3_lines: (b"USER x\r\nPASS y\nQUIT\r\n" + 80 * b"x",),
+    pop3_session: (
+        b"STAT\r\nUIDL 1\r\nTOP 1 9\r\nRETR 2\r\nDELE 1\r\nLIST\r\nRSET\r\nNOOP\r\n.x\r\n",
+        b"QUIT\r\n",
+    ),
+    pop3_responses: (b"AGFsaWNlAHNlY3JldA==", b"YWxpY2U=\nc2VjcmV0"),
+    milter_packets: (
+        milter.packet(b"O", bytes(12))
+        + milter.packet(b"h", b"A\0b\0")
+        + milter.packet(b"y", b"550 5.7.1 no\0"),
+        b"action=DEFER x\n\n",
+    ),
+    smtp_stuffing: (b".\n..x\n" + 1200 * b"y" + b"\n.",),
+    written_field: (b"a b\r\nBcc: x@y\r\n\r\n" + "ä".encode() * 90,),
+    stored_content: (
+        b"Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\r\n",
+        b"%u%{user | lower}",
     ),
     transcript: (
         b"* 1 FETCH (BODY[] {12}\r\nsecret words FLAGS (\\Seen))\r\na OK done\r\n",

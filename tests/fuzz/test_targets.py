@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import FrameType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mailserver
 from tests.fuzz.targets import SEEDS, TARGETS, Target
 
 _PIECES = (b"", b"\n", b"\r\n", b"\0", b"\\", b'"', b"(", b")", b"{9}", b"=?", b"\xff", b"&")
@@ -48,3 +53,32 @@ def test_the_seeds_are_fit(name: str) -> None:
     """A seed holds by itself."""
     for seed in SEEDS[TARGETS[name]]:
         TARGETS[name](seed)
+
+
+# They write what we say, and read nothing.
+WRITERS = {"wire/imap_responses.py", "wire/imap_results.py", "message/report.py"}
+
+
+def test_every_grammar_has_a_target() -> None:
+    """Each module of wire and message does something while the targets are fed their seeds."""
+    root = Path(mailserver.__file__).parent
+    used: set[str] = set()
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        used.add(frame.f_code.co_filename)
+
+    sys.setprofile(look)
+    try:
+        for target, seeds in SEEDS.items():
+            for seed in seeds:
+                target(seed)
+    finally:
+        sys.setprofile(None)
+    modules = {
+        path
+        for part in ("wire", "message")
+        for path in (root / part).glob("*.py")
+        if path.name != "__init__.py"
+    }
+    idle = {str(path.relative_to(root)) for path in modules if str(path) not in used}
+    assert idle <= WRITERS
