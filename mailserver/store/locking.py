@@ -87,6 +87,29 @@ class Held:
         self._lock.touch()
         self._touched = now
 
+    def assure(self, size: int) -> None:
+        """The lock is ours still, and the file as long as we know it: what comes next harms nobody's mail.
+
+        Raises MailboxBusy where we were stopped so long that others took the lock, or appended.
+        """
+        if not self.is_ours() or os.fstat(self.descriptor).st_size != size:
+            raise MailboxBusy(f"{self._path} was changed by another program while we held its lock")
+
+    def is_ours(self) -> bool:
+        """Nobody broke the lock."""
+        return self._lock is None or self._lock.is_held()
+
+    def regain(self) -> bool:
+        """Whether the lock is ours, now if it was not."""
+        if self._lock is not None and not self._lock.is_held():
+            try:
+                taken = dotlock.place(self._path + ".lock")
+            except OSError:
+                return False
+            self._lock.release()  # its name went long ago: only our descriptor of it is closed
+            self._lock = taken
+        return True
+
     def note_append(self) -> None:
         """Should we be killed from now on, the next one finds in `unfinished` what to undo."""
         if self._lock is not None:

@@ -384,8 +384,9 @@ class MboxFormat(MailboxFormat):
                 held.note_append()
             first = separator(descriptor, old)
             data = first + b"".join(map(self._as_stored, messages, dates))
-            with restored_on_error(descriptor, old):
+            with restored_on_error(held, old, lambda: old):
                 os.lseek(descriptor, old, os.SEEK_SET)
+                held.assure(old)
                 write_all(descriptor, data)
                 os.fsync(descriptor)
                 end = old + len(data)

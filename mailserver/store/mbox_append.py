@@ -3,26 +3,29 @@
     From_ line, message with `From ` lines quoted, one empty line
 
 The file is locked (`store.locking`), written at its end, and synced; on any error it gets its old
-length back to the octet. A kill between two writes can leave the beginning of a message that
-nobody acknowledged; it ends the file without an empty line, which whoever appends next
-supplies, so the next message stands by itself. RELIABILITY 2.3, 8.2.
+length back to the octet, unless a stranger broke our lock and appended. A kill between two writes can
+leave the beginning of a message that nobody acknowledged; it ends the file without an empty line, which
+whoever appends next supplies, so the next message stands by itself. RELIABILITY 2.3, 8.2.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from mailserver.store import locking, mbox_open
 from mailserver.store.mbox_lines import from_line, quoted
-from mailserver.store.mbox_scan import message_starts, pread_all
+from mailserver.store.mbox_scan import pread_all
 
 _BLOCK: Final = 256 * 1024
 _SECOND: Final = 1_000_000_000
+_FROM_LINE: Final = re.compile(rb"From \S{0,320}\s{1,3}(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -33,15 +36,45 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def restored_on_error(descriptor: int, length: int) -> Iterator[None]:
-    """Whatever goes wrong within, the file has its old length afterwards."""
+def restored_on_error(held: locking.Held, length: int, end: Callable[[], int]) -> Iterator[None]:
+    """Whatever goes wrong within, the file has its old length afterwards.
+
+    Where the lock was broken meanwhile, what others wrote behind ours, which ends at `end()`, stays; and
+    where the lock cannot be had again, so does the beginning of ours. RELIABILITY F12.
+    """
     try:
         yield
     except BaseException:
-        os.ftruncate(descriptor, length)
+        if held.is_ours():
+            os.ftruncate(held.descriptor, length)
+        elif held.regain():
+            _cut_out(held.descriptor, length, end())
         with contextlib.suppress(OSError):  # the first error is the one to report
-            os.fsync(descriptor)
+            os.fsync(held.descriptor)
         raise
+
+
+def _cut_out(descriptor: int, begin: int, end: int) -> None:
+    """What is between the offsets is gone. At a kill what is behind it is there, twice perhaps.
+
+    Left as it is where that is more than what is cut out, and would have to be written over itself.
+    """
+    behind = pread_all(descriptor, max(os.fstat(descriptor).st_size - end, 0), end)
+    if len(behind) > end - begin:
+        return
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)  # no O_APPEND: it would write at the end
+    os.lseek(descriptor, begin, os.SEEK_SET)
+    write_all(descriptor, behind)
+    os.fsync(descriptor)
+    os.ftruncate(descriptor, begin + len(behind))
+
+
+def _has_a_strangers(left: bytes) -> bool:
+    """Whether more than the beginning of one message of ours, which is quoted, is in it.
+
+    What a stranger appends may stand in the midst of our last line.
+    """
+    return (b"\n" + left).count(b"\nFrom ") > 1 or len(_FROM_LINE.findall(left)) > 1
 
 
 def separator(descriptor: int, size: int) -> bytes:
@@ -76,8 +109,7 @@ def undo_unfinished(held: locking.Held) -> None:
     begin, size = held.unfinished, os.fstat(held.descriptor).st_size
     if begin is None or size <= begin:
         return
-    left = pread_all(held.descriptor, size - begin, begin)
-    if len(message_starts(left, is_line_start=True)) <= 1:  # ours is quoted: a second one is a stranger's
+    if not _has_a_strangers(pread_all(held.descriptor, size - begin, begin)):
         os.ftruncate(held.descriptor, begin)
         os.fsync(held.descriptor)
 
@@ -127,7 +159,7 @@ def deposit_all(
         undo_unfinished(held)
         size = os.fstat(held.descriptor).st_size
         when = time.time() if when is None else when
-        with restored_on_error(held.descriptor, size):
+        with restored_on_error(held, size, lambda: size):
             before = separator(held.descriptor, size)
             for sender, pieces in messages:
                 held.note_append()

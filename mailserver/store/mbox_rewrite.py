@@ -152,6 +152,7 @@ def _draft(name: str, old: os.stat_result) -> int:
 
 def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | bytes], is_new: bool) -> None:
     name = _draft_path(path)
+    size = os.fstat(held.descriptor).st_size
     try:
         for part in parts:
             if isinstance(part, bytes):
@@ -162,6 +163,7 @@ def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | b
             times = os.fstat(held.descriptor)
             os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
         os.fsync(draft)
+        held.assure(size)
         os.rename(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

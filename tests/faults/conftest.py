@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 SEED = int(os.environ.get("FAULTS_SEED") or time.time_ns() % 10**9)
+os.environ["FAULTS_SEED"] = str(SEED)  # xdist's workers take the one that is printed
 IS_THOROUGH = os.environ.get("FAULTS") == "all"
-VERDICTS: list[tuple[str, str]] = []
 
 
 def pytest_report_header() -> str:
@@ -36,12 +36,18 @@ def thorough() -> bool:
 
 @pytest.fixture
 def verdict(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
-    """Notes a line for the table."""
-    yield lambda text: VERDICTS.append((request.node.name, text))
+    """Notes a line for the table, which travels with the report: a test may run in another process."""
+    yield lambda text: request.node.user_properties.append(("verdict", text))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if VERDICTS:
+    reports = [each for name in ("passed", "failed") for each in terminalreporter.stats.get(name, ())]
+    lines = [
+        f"{each.nodeid.rpartition('::')[2]:64} {text}"
+        for each in reports
+        for name, text in each.user_properties
+        if name == "verdict"
+    ]
+    if lines:
         terminalreporter.section(f"faults, seed {SEED}")
-        for name, text in VERDICTS:
-            terminalreporter.write_line(f"{name:64} {text}")
+        terminalreporter.write("\n".join(lines) + "\n")

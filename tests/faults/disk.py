@@ -24,6 +24,10 @@ def _run(*words: str) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
+def _try(*words: str) -> bool:
+    return subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
 class Disk:
     """`path` is where it is mounted."""
 
@@ -73,7 +77,8 @@ def _mounted(image: Path, path: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _run("umount", "-l", str(path))
+        # Never lazily: the image is whole only when the file system is gone, not when its name is.
+        wait_for(lambda: _try("umount", str(path)), f"{path} to be let go of", 60)
 
 
 @contextmanager
