@@ -25,6 +25,7 @@ _NUMBERED: Final = re.compile(r"(quota_rule|quota_warning)(\d*)")
 # 2.4's settings, and the words of a rule that they stand for.
 _LIMITS: Final = {"quota_storage_size": "storage", "quota_message_count": "messages"}
 # What says how Dovecot counts.
+_GRACES: Final = ("quota_grace", "quota_storage_grace")  # 2.3's name, and 2.4's
 _QUIET: Final = frozenset({"quota", "quota2", "quota_driver", "quota_vsizes", "quota_exceeded_message"})
 
 
@@ -36,6 +37,7 @@ class QuotaSettings:
         self._limits: list[Setting] = []
         self._warnings: list[Setting] = []
         self._scripts: dict[str, str] = {}
+        self._grace: Setting | None = None
 
     def take(self, setting: Setting) -> bool:
         """Whether the setting, of the top level or of `plugin`, is about quotas."""
@@ -44,7 +46,9 @@ class QuotaSettings:
             self._numbered[found[1], int(found[2] or 1)] = setting
         elif setting.name in _LIMITS:
             self._limits.append(setting)
-        return bool(found) or setting.name in _LIMITS or setting.name in _QUIET
+        elif setting.name in _GRACES:
+            self._grace = Setting("quota_grace", setting.value.replace("%%", "%"), setting.where)
+        return bool(found) or setting.name in _GRACES or setting.name in _LIMITS or setting.name in _QUIET
 
     def take_section(self, section: Section) -> bool:
         """Whether the section is about quotas and nothing else. A service's script is remembered."""
@@ -61,6 +65,8 @@ class QuotaSettings:
 
     def add_to(self, settings: dict[str, Setting], warnings: list[str]) -> None:
         """The parameters are among the settings; a warning for what nobody would run."""
+        if self._grace is not None:
+            settings["quota_grace"] = self._grace
         rules = list(self._of("quota_rule"))
         if self._limits:
             limits = ":".join(f"{_LIMITS[each.name]}={_exact(each)}" for each in self._limits)

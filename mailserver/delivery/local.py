@@ -31,7 +31,7 @@ from mailserver.store.contract import MailboxBusy
 from mailserver.store.mbox_lines import from_line
 from mailserver.store.mbox_open import UnsafeMailbox
 from mailserver.store.quota import start_warning, usage_at_delivery
-from mailserver.store.quota_rules import QuotaWarning, Rules, due, parse_rules
+from mailserver.store.quota_rules import Grace, QuotaWarning, Rules, due, parse_rules
 
 _BLOCK: Final = 256 * 1024
 _COMMANDS: Final = (Action.COMMAND, Action.PIPE)
@@ -56,7 +56,8 @@ class LocalAgents:
     `requires_home`, mail for a user whose home is missing waits. Without `strict_ownership` a
     mailbox may belong to somebody else. `command_shell` runs all commands, where it is not empty.
     `report` gets the traceback of what nobody expected.
-    `accounts_directory` holds each account's state, for quotas; `quota_warnings` are run where one is passed.
+    `accounts_directory` holds each account's state, for quotas; `quota_warnings` are run where one is passed,
+    and the last message may lead over the limit by `quota_grace`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LocalAgents:
         full_is_temporary: bool = False,
         accounts_directory: str = "",
         quota_warnings: Sequence[QuotaWarning] = (),
+        quota_grace: Grace = Grace(),  # noqa: B008
         rules: locking.LockRules = locking.USUAL_RULES,
         requires_home: bool = False,
         strict_ownership: bool = True,
@@ -80,6 +82,7 @@ class LocalAgents:
         self._full_is_temporary = full_is_temporary
         self._accounts_directory = accounts_directory
         self._quota_warnings = quota_warnings
+        self._quota_grace = quota_grace
         self._rules = rules
         self._requires_home = requires_home
         self._strict_ownership = strict_ownership
@@ -140,7 +143,7 @@ class LocalAgents:
         directory = os.path.join(self._accounts_directory, quote(job.owner.name, safe="@+"))
         octets, messages = usage_at_delivery(directory, job.target, rules)
         after = octets + len(job.prefix) + job.content_length, messages + 1
-        if not rules.limits_in("INBOX").hold(*after):
+        if not self._quota_grace.hold(rules.limits_in("INBOX"), (octets, messages), after):
             return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
         outcome = self._store(job, content)
         warning = due(self._quota_warnings, rules.limits, (octets, messages), after)

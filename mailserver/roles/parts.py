@@ -59,7 +59,7 @@ from mailserver.store.namespaces import (
     checked_prefix,
     checked_shared_prefix,
 )
-from mailserver.store.quota_rules import QuotaWarning, parse_rules, parse_warnings
+from mailserver.store.quota_rules import Grace, QuotaWarning, parse_grace, parse_rules, parse_warnings
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
@@ -476,6 +476,14 @@ class Parts:
             return parse_warnings(self.config.string("quota_warning"))
         except ValueError as error:
             raise self.config.error("quota_warning", str(error)) from error
+
+    @cached_property
+    def quota_grace(self) -> Grace:
+        """How far delivered mail may lead over a quota. Raises ConfigError."""
+        try:
+            return parse_grace(self.config.string("quota_grace"))
+        except ValueError as error:
+            raise self.config.error("quota_grace", str(error)) from error
 
     def layout_for(self, account: Account) -> Layout:
         """Where the account's mail lies. *Blocking*, for virtual accounts. Raises StoreFailure."""

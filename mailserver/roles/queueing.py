@@ -35,6 +35,7 @@ def local_agents(parts: Parts, rules: LockRules | None = None) -> LocalAgents:
         mboxrd=config.string("mbox_quoting") == "mboxrd",
         full_is_temporary=config.boolean("quota_full_tempfail"),
         quota_warnings=parts.quota_warnings,
+        quota_grace=parts.quota_grace,
         accounts_directory=os.path.join(config.string("state_directory"), "accounts"),
         rules=rules or parts.lock_rules,
         requires_home=config.boolean("require_home_directory"),

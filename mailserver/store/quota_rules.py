@@ -42,6 +42,31 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Grace:
+    """`quota_grace`: how far the last mail that is delivered may lead over the limit of octets."""
+
+    octets: int = 0
+    percent: int = 0
+
+    def hold(self, limits: Limits, before: tuple[int, int], after: tuple[int, int]) -> bool:
+        """Whether mail may be delivered that makes `after` of `before`, each octets and messages."""
+        beyond = self.octets + limits.octets * self.percent // 100
+        largest = Limits(limits.octets + beyond if limits.octets else 0, limits.messages)
+        return limits.hold(*after) or (limits.hold(*before) and largest.hold(*after))
+
+
+def parse_grace(text: str) -> Grace:
+    """`10%`, `50M`, octets, or "" for none. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,15})\s*([bkmgt]?|%{1,2})b?", text.strip() or "0", re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{text}: write it as 10% or 50M")
+    unit = found[2].lower()
+    if unit.startswith("%"):
+        return Grace(percent=int(found[1]))
+    return Grace(int(found[1]) * _UNITS[unit or "b"])
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """`storage=+10%`: what it limits, a sign or "", the number in octets or messages, or in per cent."""
 

@@ -18,7 +18,7 @@ from mailserver.delivery.local import LocalAgents
 from mailserver.envelope import Outcome, Status
 from mailserver.store import mbox
 from mailserver.store.locking import LockRules
-from mailserver.store.quota_rules import parse_warnings
+from mailserver.store.quota_rules import parse_grace, parse_warnings
 from tests.end_to_end.server import wait_for
 from tests.store.faults import become_nobody, in_child, make_closed_spool
 
@@ -333,6 +333,16 @@ def test_quota(tmp_path: Path, content: int, is_temporary: bool, dsn: str) -> No
     assert not (tmp_path / "Maildir").exists()
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).status is Status.DELIVERED  # type: ignore[arg-type]
     assert agents.perform(job(Action.MAILBOX, target, **fits), content).dsn == dsn  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("grace", "takes"), [("", 1), ("10%", 1), ("100%", 2), ("1k", 2), ("1G", 2)])
+def test_the_last_message_may_lead_over_a_quota(tmp_path: Path, content: int, grace: str, takes: int) -> None:
+    """Dovecot's quota_grace: who has room left gets one more message, so far over; then nothing."""
+    agents = LocalAgents("mx.example.org", accounts_directory=str(tmp_path), quota_grace=parse_grace(grace))
+    limit = 3 * (len(PREFIX) + len(CONTENT)) // 2
+    a_job = job(Action.MAILBOX, f"{tmp_path}/Maildir/", quota=f"*:bytes={limit}")
+    outcomes = [agents.perform(a_job, content) for _ in range(takes + 2)]
+    assert [each.status is Status.DELIVERED for each in outcomes] == [True] * takes + [False] * 2
 
 
 def test_a_quota_warning(tmp_path: Path, content: int) -> None:
