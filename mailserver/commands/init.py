@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> None:
-    """The directory holds a whole configuration; raises OSError."""
+    """The directory holds a whole configuration, durably; raises OSError."""
     hostname = "mail.example.org" if demo else _qualified(hostname)
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     kind = "demo" if demo else "host"
@@ -86,8 +86,12 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
         _write_demo(directory, mail_format)
     else:
         _write(directory / "users", _template("host-users"), 0o640)
-    # Last, since its presence says that the rest is there.
+    # Last, since its presence says that the rest is there, after a power cut too.
+    for each in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+        _sync_directory(each)
     _write(directory / "main.cf", _template(f"{kind}-main.cf").format_map(values), 0o644)
+    _sync_directory(directory)
+    _sync_directory(directory.parent)
     if demo and os.geteuid() == 0:
         _give_all_to(owner, directory)
     print(f"Wrote {directory}/main.cf, master.cf, aliases, access, users and a self-signed certificate.")
@@ -119,6 +123,17 @@ def _write(path: Path, text: str, mode: int) -> None:
     with open(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(descriptor, mode)
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    """The names in it are durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_pair(directory: Path, pair: KeyPair) -> None:

@@ -29,6 +29,7 @@ from mailserver.rights.zygote import make_state_directory
 from mailserver.roles.parts import Parts, has_system_accounts
 from mailserver.roles.public import groups_for
 from mailserver.store.account import FileAccountStore
+from mailserver.store.account_use import alone
 from mailserver.store.contract import StoreError
 from mailserver.store.format import MailboxFormat
 from mailserver.store.layout import Layout
@@ -108,6 +109,28 @@ class Work:
 
     def _make_mbox(self, path: str, journals: str) -> MailboxFormat:
         return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.lock_rules)
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """--wait is understood, by a command that must have the account alone."""
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=90.0,
+        help="how long to wait for sessions to end; nobody can log in meanwhile (default: 90)",
+    )  # fmt: skip
+
+
+@contextmanager
+def only_user(work: Work) -> Iterator[str]:
+    """Within, nobody else can open the account. The directory of its state. Raises CommandError."""
+    directory = f"{work.state_parent}/{work.account.name}"
+    with alone(directory, work.arguments.wait) as is_alone:
+        if not is_alone:
+            raise CommandError(
+                f"{work.account.name}: sessions have the account open, or had a minute ago:"
+                f" `mailserver kick {work.account.name}` ends them; or --wait longer",
+                TEMPORARY,
+            )
+        yield directory
 
 
 def warn(text: str, subcommand: str = "mailbox") -> None:

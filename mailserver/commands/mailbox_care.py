@@ -1,15 +1,19 @@
-"""`mailserver mailbox check | leave`: verify and repair, and prepare the way back to Dovecot."""
+"""`mailserver mailbox check | leave | downgrade`: verify and repair, and prepare the way back.
+
+Back to Dovecot, or to an older release of ours.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from mailserver.commands.mailbox_accounts import TEMPORARY, Work, warn
+from mailserver.commands.mailbox_accounts import TEMPORARY, Work, add_wait, only_user, warn
 from mailserver.commands.progress import Progress
 from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import MessageGone, StoreError
 from mailserver.store.mailbox import IndexedMailbox
+from mailserver.store.state_downgrade import downgrade
 
 Register = Callable[..., argparse.ArgumentParser]
 
@@ -18,7 +22,24 @@ def register(action: Register) -> None:
     """Add the parsers of these actions."""
     action("check", "verify the databases against the mail, and repair", _check)
     action("index", "make the text index that searches use", _index)
+    parser = action(
+        "downgrade", "make the state readable for an older release, before it takes over", _downgrade
+    )
+    add_wait(parser)
     action("leave", "leave our UIDs where Dovecot looks for them, before it takes over", _leave)
+
+
+def _downgrade(work: Work) -> int:
+    """What could be damaged is looked for first: afterwards nothing tells it any more."""
+    with only_user(work) as directory:
+        with work.store(is_alone=True) as store:
+            for problem in store.check_databases():
+                print(f"{work.account.name}: {problem}")
+        downgrade(directory)
+    print(
+        f"{work.account.name}: an older release can read the state; this one raises it again when it opens it"
+    )
+    return 0
 
 
 def _check(work: Work) -> int:

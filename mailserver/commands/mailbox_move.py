@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 
 from mailserver.commands.errors import CommandError
-from mailserver.commands.mailbox_accounts import TEMPORARY, UNUSABLE, Work
+from mailserver.commands.mailbox_accounts import UNUSABLE, Work, add_wait, only_user
 from mailserver.commands.mailbox_bring_in import Source, add_dry_run, bring_in, report
 from mailserver.store.account import FileAccountStore
-from mailserver.store.account_use import alone
 from mailserver.store.archive import Letter
 from mailserver.store.contract import NewMessage, Uid
 from mailserver.store.layout import BadLocation, parse_location
@@ -25,10 +24,7 @@ def register(action: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the parser of this action."""
     parser = action("move-format", "copy all mail into another format, UIDs kept", _move_format)
     parser.add_argument("location", metavar="LOCATION", help="as mail_location: maildir:~/Maildir, mbox:…")
-    parser.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=90.0,
-        help="how long to wait for sessions to end; nobody can log in meanwhile (default: 90)",
-    )  # fmt: skip
+    add_wait(parser)
     add_dry_run(parser)
 
 
@@ -42,16 +38,9 @@ def _move_format(work: Work) -> int:
         raise CommandError(str(error), UNUSABLE) from error
     if new.inbox == old.inbox:
         raise CommandError(f"{account.name}: the mail lies in {old.inbox} already", UNUSABLE)
-    own = f"{work.state_parent}/{account.name}"
-    moving = f"{own}/moving"
+    moving = f"{work.state_parent}/{account.name}/moving"
     os.makedirs(moving, mode=0o700, exist_ok=True)
-    with alone(own, arguments.wait) as is_alone:
-        if not is_alone:
-            raise CommandError(
-                f"{account.name}: sessions have the account open, or had a minute ago:"
-                f" `mailserver kick {account.name}` ends them; or --wait longer",
-                TEMPORARY,
-            )
+    with only_user(work):
         with work.store(is_alone=True) as source, work.store(new, moving) as target:
             for folder in source.folders():
                 if folder.selectable:

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,17 @@ def test_a_tar_cannot_leave_its_directory(site: Site, monkeypatch: pytest.Monkey
     feed(monkeypatch, packed.getvalue())
     site.run("import", status=65)
     assert not list(site.root.parent.rglob("evil"))
+
+
+def test_downgrade_hands_the_state_to_an_older_release(site: Site) -> None:
+    """F59: the schema is the first one's afterwards, and the next open raises it, UIDs as they were."""
+    before = site.seen()
+    with site.store():
+        site.run("downgrade", "--wait", "0.3", status=75)
+    site.run("downgrade")
+    with closing(sqlite3.connect(site.root / "state" / "accounts" / "alice" / "state.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert site.seen() == before
 
 
 def test_move_format(site: Site) -> None:
