@@ -72,7 +72,7 @@ clients: ## install Debian's mail programs that the end-to-end tests drive (root
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$(sed 's/#.*//' tests/end_to_end/debian-packages)
 
 faults: $(STAMP_TEST) ## every fault, at every system call, beside Postfix (an hour), and docs/FAULTS.md
-	@FAULTS=all $(BIN)/python -m pytest -q tests/faults
+	@FAULTS=all $(BIN)/python -m pytest -q tests/faults tests/delivery/test_swap_races.py
 	@$(BIN)/python -m tests.fault_table
 
 soak: $(STAMP_TEST) ## repeat every fault with new seeds until one fails
