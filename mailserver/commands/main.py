@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mailserver import __version__
-from mailserver.commands.errors import CommandError
+from mailserver.commands.errors import CommandError, nobody_reads
 
 SUBCOMMANDS: Final = (
     "init",
@@ -86,13 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     arguments = parser(words).parse_args(words)
     try:
-        return int(arguments.run(arguments) or 0)
+        status = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return status
     except CommandError as error:
         print(f"mailserver {arguments.subcommand}: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return nobody_reads()
     except KeyboardInterrupt:
         return 130
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TextIO
 
+from mailserver.commands.errors import nobody_reads
 from mailserver.config.read import ConfigError, read_unchecked
 from mailserver.tables.index import SUFFIX, LmdbTable, fits, write_index
 from mailserver.tables.open import TEXT_WHEN_STALE, TableOpener, split_name
@@ -41,6 +42,7 @@ class Program:
     help: str
     grammar: Grammar
     opener: Callable[[TableOpener], Callable[[str], Table]]
+    after_key: str = "\t"  # in listings
 
 
 @dataclass(slots=True)
@@ -71,11 +73,15 @@ def run(program: Program, argv: Sequence[str] | None) -> int:
         return 0
     try:
         options, names = _parse(program, arguments)
-        return Command(program, options).perform(names)
+        status = Command(program, options).perform(names)
+        sys.stdout.flush()
+        return status
     except Fatal as error:
         print(f"{program.name}: fatal: {error}", file=sys.stderr)
     except TableError as error:
         print(f"{program.name}: fatal: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        return nobody_reads()
     except OSError as error:
         print(f"{program.name}: fatal: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
     return 1
@@ -102,6 +108,8 @@ def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
         "-s": lambda: setattr(options, "listing", True),
         "-w": lambda: setattr(options, "quiet", True),
     }
+    if {"-b", "-h", "-m"} & {letter for letter, _ in pairs} and ("-q", "-") not in pairs:
+        raise Fatal('specify -b -h or -m only with "-q -"')
     for letter, value in pairs:
         if letter == "-c":
             options.config_directory = value
@@ -160,7 +168,7 @@ class Command:
         for wanted in self._keys(sys.stdin):
             found = self._find(names, wanted)
             if found is not None:
-                print(f"{wanted}\t{found}")
+                print(f"{wanted}{self._program.after_key}{found}")
                 status = 0
         return status
 
@@ -190,7 +198,7 @@ class Command:
         for name in names:
             for key, entry in self._table(name).entries():
                 value = _decoded(entry.value) if self._options.file_values else entry.value
-                print(f"{key}\t{value}")
+                print(f"{key}{self._program.after_key}{value}")
         return 0
 
     def _index(self, name: str) -> LmdbTable:
@@ -242,13 +250,20 @@ class Command:
             elif not fits(line):
                 self._warn(f"{index.source_path}, line {line.line}: key too long for an index: skipped")
             else:
-                merged[key] = self._with_files(line) if self._options.file_values else line
+                self._add(merged, index, line)
         for key in [] if self._options.quiet else duplicates:
             self._warn(f'{index.path}: duplicate entry: "{key}"')
         return merged
 
+    def _add(self, merged: dict[str, SourceLine], index: LmdbTable, line: SourceLine) -> None:
+        try:
+            merged[line.key] = self._with_files(line) if self._options.file_values else line
+        except OSError as error:
+            where = f"{index.source_path}, line {line.line}: open {error.filename}: {error.strerror}"
+            self._warn(f"{where}: skipping this entry")
+
     def _with_files(self, line: SourceLine) -> SourceLine:
-        """The entry with the files that its value names, joined, in base64."""
+        """The entry with the files that its value names, joined, in base64. Raises OSError."""
         contents = []
         for path in line.value.replace(",", " ").split():
             with open(path, "rb") as file:

@@ -32,7 +32,7 @@ example:
   newaliases
 """
 
-PROGRAM: Final = Program("postalias", _USAGE, _HELP, alias_lines, lambda opener: opener.aliases)
+PROGRAM: Final = Program("postalias", _USAGE, _HELP, alias_lines, lambda opener: opener.aliases, ":\t")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

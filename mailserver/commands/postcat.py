@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from mailserver.commands.errors import CommandError
+from mailserver.commands.errors import CommandError, nobody_reads
 from mailserver.commands.queue_access import open_queue
 from mailserver.queue import drop_file
 from mailserver.queue.directory import MESSAGE_STATES, QueueDirectory, State
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"postcat: fatal: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return nobody_reads()
     except KeyboardInterrupt:
         return 130
     return 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from mailserver.commands.errors import nobody_reads
 from mailserver.config import consistency, edit
 from mailserver.config.config import Config
 from mailserver.config.master import FIELDS, Row, format_row, parse_master
@@ -74,9 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, names = _parse(arguments)
         _perform(options, names)
+        sys.stdout.flush()
     except (Fatal, ConfigError) as error:
         print(f"postconf: fatal: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return nobody_reads()
     except OSError as error:
         print(f"postconf: fatal: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1

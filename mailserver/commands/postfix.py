@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, Final
 
+from mailserver.commands import postqueue
 from mailserver.commands.checks import Checks
 from mailserver.commands.errors import CommandError
-from mailserver.commands.queue_access import QueueAccess
 from mailserver.commands.reload import ask
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, config_directory, read_unchecked
@@ -226,8 +226,7 @@ class Script:
 
     def flush(self) -> int:
         """Delivery of everything that waits has begun."""
-        QueueAccess(self.config).flush()
-        return 0
+        return postqueue.main(["-c", self.directory, "-f"])
 
     def status(self) -> int:
         """Whether the server runs is said."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import getopt
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mailserver.commands.errors import CommandError
+from mailserver.commands.errors import CommandError, nobody_reads
 from mailserver.commands.queue_access import UNAVAILABLE, QueueAccess, open_queue
 from mailserver.maillog import ListLog
 from mailserver.queue.identity import is_queue_id
@@ -43,13 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     try:
-        return _run(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except CommandError as error:
         print(f"postqueue: fatal: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return nobody_reads()
     except KeyboardInterrupt:
         return 130
 

@@ -34,7 +34,7 @@ Hands the message on standard input to the mail system.
   -bv                   say where mail for the recipients would go
   -bp                   as mailq         -bi, -I  as newaliases
   -q                    deliver the queue now       -qI ID, -qR SITE  a part of it
-  -bd                   start the mail system
+  -bd, -bl              start the mail system    -bh, -bH  do nothing
   -C DIR                the directory of main.cf
 Other options of Sendmail are taken and ignored.
 
@@ -43,6 +43,10 @@ example:
 """
 _WITH_VALUE = "ABCFLNORVXbdefhopqr"  # as one word, or with the value in the next one
 _MAY_STAND_ALONE = "qd"  # the value is in the same word, or there is none
+_WITHOUT_RECIPIENTS = {"d": "daemon", "i": "alias initialization", "p": "display queue"} | {
+    "q": "flush queue",
+    "s": "stand-alone",
+}
 _IGNORED_BODIES = ("8BITMIME", "7BIT")
 _CHUNK = 1 << 16
 
@@ -63,7 +67,7 @@ class Options:
         self.config: str | None = None
         self.fields: list[tuple[bytes, bytes]] = []
         self.alias_database = ""
-        self.flush = ""  # "all", "I…" or "R…"
+        self.flush = ""  # with mode q: "" for everything, "I…" or "R…"
         self.recipients: list[bytes] = []
 
 
@@ -150,21 +154,22 @@ def _take(options: Options, letter: str, value: str) -> None:
 
 
 def _take_mode(options: Options, value: str) -> None:
-    if value in ("m", "s", "p", "i", "v", "d"):
-        options.mode = value
-    elif value not in ("h", "H"):
+    """Of several modes the last one counts. -bl is -bd; -bh and -bH are of no use here, and do nothing."""
+    if value not in ("m", "s", "p", "i", "v", "d", "l", "h", "H"):
         raise Failure(f"unsupported: -b{value}: {USAGE}")
+    options.mode = {"l": "d", "H": "h"}.get(value, value)
 
 
 def _take_flush(options: Options, value: str) -> None:
-    if not value:
-        options.flush = "all"
-    elif value[0] in "IR":
-        if not value[1:]:
-            raise Failure(f"specify: -q{value[0]}{'queueid' if value[0] == 'I' else 'sitename'}")
-        options.flush = value
-    elif not value[0].isdecimal():
+    """-q15m tells a daemon to look at its queue so often; ours needs not be told, and alone it is nothing."""
+    if value[:1].isdecimal():
+        options.mode = "d" if options.mode == "d" else "h"
+        return
+    if value and value[0] not in "IR":
         raise Failure(f"-q{value} is not implemented")
+    if value and not value[1:]:
+        raise Failure(f"specify: -q{value[0]}{'queueid' if value[0] == 'I' else 'sitename'}")
+    options.mode, options.flush = "q", value
 
 
 def _take_notice(options: Options, letter: str, value: str) -> None:
@@ -199,7 +204,11 @@ def _warn(text: str) -> None:
 
 
 def _perform(options: Options) -> int:
-    if options.flush or options.mode in ("p", "i", "v", "d"):
+    if options.mode == "h":
+        return 0
+    if options.mode in _WITHOUT_RECIPIENTS and options.recipients:
+        raise Failure(f"{_WITHOUT_RECIPIENTS[options.mode]} mode requires no recipient")
+    if options.mode in ("p", "q", "i", "v", "d"):
         return _other_command(options)
     directory = light_config.config_directory(options.config)
     values = light_config.read(directory)
@@ -208,7 +217,7 @@ def _perform(options: Options) -> int:
     if options.mode == "s":
         from mailserver.commands.smtp_on_stdin import converse
 
-        return converse(lambda fields, content: submit(values, fields, content), limit)
+        return converse(lambda fields, content: submit(values, fields, content), limit, _host_name(directory))
     if not options.recipients and not options.extracts:
         text = "Recipient addresses must be specified on the command line or via the -t option"
         raise Failure(f"{_user_name()}({os.getuid()}): {text}")
@@ -219,21 +228,17 @@ def _perform(options: Options) -> int:
 def _other_command(options: Options) -> int:
     """What another command does under its own name."""
     where = ["-c", options.config] if options.config else []
-    if options.flush or options.mode == "p":
+    if options.mode in ("p", "q"):
         from mailserver.commands import postqueue
 
-        choice = ["-p"] if not options.flush else _flush_choice(options.flush)
-        status = postqueue.main([*where, *choice])
-        return TEMPORARY_FAILURE if status else 0
+        return postqueue.main([*where, *(["-p"] if options.mode == "p" else _flush_choice(options.flush))])
     if options.mode == "i":
         from mailserver.commands.postalias import newaliases
 
         aliases = [f"-oA{options.alias_database}"] if options.alias_database else []
         return TEMPORARY_FAILURE if newaliases([*(["-C", *where[1:]] if where else []), *aliases]) else 0
     if options.mode == "d":
-        from mailserver.commands import postfix
-
-        return postfix.main([*where, "start"])
+        return _start(where)
     from mailserver.commands import verify
 
     if not options.recipients:
@@ -241,8 +246,29 @@ def _other_command(options: Options) -> int:
     return verify.main(options.config, [os.fsdecode(each) for each in options.recipients])
 
 
+def _start(where: "list[str]") -> int:
+    """The mail system runs; one that runs already is what a boot script wanted, too."""
+    from mailserver.commands import postfix
+    from mailserver.config.read import ConfigError
+
+    try:
+        runs = bool(postfix.Script(light_config.config_directory(where[-1] if where else None)).pid)
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+    return 0 if runs else postfix.main([*where, "start"])
+
+
+def _host_name(directory: str) -> str:
+    from mailserver.config.read import ConfigError, read_unchecked
+
+    try:
+        return read_unchecked(directory, os.environ).string("myhostname")
+    except ConfigError as error:
+        raise Failure(str(error)) from error
+
+
 def _flush_choice(flush: str) -> list[str]:
-    if flush == "all":
+    if not flush:
         return ["-f"]
     return ["-i" if flush[0] == "I" else "-s", flush[1:]]
 

@@ -6,7 +6,6 @@ there is nothing to authenticate and nothing to refuse but bad grammar. RFC 5321
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
@@ -20,9 +19,9 @@ _LONGEST_LINE: Final = 4096
 _SYNTAX: Final = "Error: command not recognized"
 
 
-def converse(submit: Submit, size_limit: int) -> int:
+def converse(submit: Submit, size_limit: int, host: str) -> int:
     """The dialogue until QUIT or the end of input; the exit status. `submit` raises what ends it."""
-    session = Session(sys.stdin.buffer, submit, size_limit, os.uname().nodename)
+    session = Session(sys.stdin.buffer, submit, size_limit, host)
     for reply in session.run():
         sys.stdout.write(reply + "\r\n")
         sys.stdout.flush()

@@ -111,6 +111,8 @@ def run_on(arguments: argparse.Namespace, path: str) -> int:
         _ACTIONS[arguments.action](arguments, path)
     except EditError as error:
         raise CommandError(f"{error} ({path}): `mailserver user list` shows the accounts") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}: run this as the owner of that file") from error
     return 0

@@ -1,6 +1,6 @@
 """From `type:name` as main.cf has it to a table. DATABASE_README, postconf(5).
 
-hash, btree and dbm read our index or the source text; lmdb, texthash, inline, static, cidr,
+hash, btree and dbm read our index or the source text; lmdb, texthash, inline, static, fail, cidr,
 regexp, pcre, unionmap, pipemap and unix are Postfix's. `proxy:` in front changes nothing: there
 is no process that would have to read for another one.
 """
@@ -18,10 +18,10 @@ from mailserver.tables.hash import IndexedTable
 from mailserver.tables.regexp import pcre_table, regexp_table
 from mailserver.tables.source import Grammar, alias_lines, map_lines
 from mailserver.tables.table import Table, TableError
-from mailserver.tables.text import InlineTable, StaticTable, TextTable, UnixTable
+from mailserver.tables.text import FailTable, InlineTable, StaticTable, TextTable, UnixTable
 
 TABLE_TYPES: Final = (
-    "btree", "cidr", "dbm", "hash", "inline", "lmdb", "pcre", "pipemap",
+    "btree", "cidr", "dbm", "fail", "hash", "inline", "lmdb", "pcre", "pipemap",
     "proxy", "regexp", "static", "texthash", "unionmap", "unix",
 )  # fmt: skip
 TEXT_WHEN_STALE: Final = frozenset({"hash", "btree", "dbm"})
@@ -78,6 +78,8 @@ class TableOpener:
             return InlineTable(name, argument)
         if kind == "static":
             return StaticTable(name, argument)
+        if kind == "fail":
+            return FailTable(name)
         if kind == "unix":
             return UnixTable(name, argument)
         if kind in ("unionmap", "pipemap"):

@@ -49,7 +49,7 @@ def read_rules(text: str, grammar: RuleGrammar) -> list[Rule]:
     """The rules of a pattern table, in order; what is wrong stands in `Rule.problem`."""
     rules: list[Rule] = []
     open_ifs: list[int] = []
-    for line in logical_lines(text):
+    for line in logical_lines(text, keeps_indent=True):
         word, _, rest = line.text.partition(" ")
         if word.lower() == "endif":
             _close(rules, open_ifs, line)

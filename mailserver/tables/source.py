@@ -50,7 +50,7 @@ _ALIAS_NAME: Final = re.compile(r'\s*+(?:"((?:\\.|[^"\\])*)"\s*+|([^":]*+)):\s*(
 
 def map_lines(text: str) -> Iterator[SourceLine | Malformed]:
     """The entries of a postmap(1) source. A quoted part of a key may hold white space; quotes stay."""
-    for line in logical_lines(text):
+    for line in logical_lines(text, keeps_indent=True):
         match = _MAP_LINE.fullmatch(line.text)
         if match is None:
             match = re.fullmatch(r"(\S+)(?:\s+(.*))?", line.text, re.DOTALL)
@@ -62,7 +62,7 @@ def map_lines(text: str) -> Iterator[SourceLine | Malformed]:
 
 def alias_lines(text: str) -> Iterator[SourceLine | Malformed]:
     """The entries of an aliases(5) file. Quotes around a name are removed; the value is left as it is."""
-    for line in logical_lines(text):
+    for line in logical_lines(text, keeps_indent=True):
         match = _ALIAS_NAME.fullmatch(line.text)
         name = (match[1] if match[1] is not None else match[2].rstrip()) if match else ""
         if match is None or not name or not match[3]:

@@ -1,4 +1,4 @@
-"""Tables without a file format of their own: texthash, inline, static, unix.
+"""Tables without a file format of their own: texthash, inline, static, fail, unix.
 
 `TextTable` also serves `hash:` and `btree:` tables that have no index of ours: it reads the
 source text, so that a machine whose .db files nobody here can read works at once.
@@ -90,6 +90,23 @@ class StaticTable:
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """A static table has every key, so it cannot be listed."""
+        raise TableError(f"table {self.name}: sequence operation is not supported")
+
+
+class FailTable:
+    """`fail:name`: a table that never answers, to see what becomes of mail then."""
+
+    whole_key = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find(self, key: str) -> Entry | None:
+        """See `Table.find`. Always raises TableError."""
+        raise TableError(f"table {self.name}: query error: it is made to fail")
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """See `Table.entries`. Always raises TableError."""
         raise TableError(f"table {self.name}: sequence operation is not supported")
 
 

@@ -67,18 +67,19 @@ def unbrace(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LogicalLine:
-    """A line with its continuations, joined by one space each. `number` counts from 1."""
+    """A line with its continuations. `number` counts from 1."""
 
     number: int
     text: str
     continues_nothing: bool = False  # the file's first line is indented
 
 
-def logical_lines(text: str) -> Iterator[LogicalLine]:
+def logical_lines(text: str, keeps_indent: bool = False) -> Iterator[LogicalLine]:
     """The logical lines of a file.
 
     Empty lines and lines whose first visible character is `#` are skipped, also inside a
-    continued line. A line that starts with white space continues the one before it.
+    continued line. A line that starts with white space continues the one before it: with one space
+    between them as in main.cf, or with that white space as in tables, where it may be part of a pattern.
     """
     number, pieces, orphan = 0, list[str](), False
     for here, line in enumerate(text.split("\n"), 1):
@@ -86,10 +87,10 @@ def logical_lines(text: str) -> Iterator[LogicalLine]:
         if not stripped or stripped.startswith("#"):
             continue
         if line[0] in WHITE_SPACE and pieces:
-            pieces.append(stripped)
+            pieces.append(line.rstrip(WHITE_SPACE) if keeps_indent else f" {stripped}")
             continue
         if pieces:
-            yield LogicalLine(number, " ".join(pieces), orphan)
+            yield LogicalLine(number, "".join(pieces), orphan)
         number, pieces, orphan = here, [stripped], line[0] in WHITE_SPACE
     if pieces:
-        yield LogicalLine(number, " ".join(pieces), orphan)
+        yield LogicalLine(number, "".join(pieces), orphan)

@@ -30,7 +30,7 @@ def test_create(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         'postalias: warning: al.lmdb: duplicate entry: "a"\n'
     )
     assert main(["-s", "hash:al"]) == 0
-    assert capsys.readouterr().out == 'a\tb\nf\t"|prog a b", :include:/x\nfoo bar\tx,y\n'
+    assert capsys.readouterr().out == 'a:\tb\nf:\t"|prog a b", :include:/x\nfoo bar:\tx,y\n'
     assert main(["-q", "Foo Bar", "hash:al"]) == 0
     assert main(["-q", "nobody", "hash:al"]) == 1
 

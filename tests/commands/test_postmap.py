@@ -38,7 +38,7 @@ def test_create(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
         'postmap: warning: acc.lmdb: duplicate entry: "a"\n'
     )
     assert main(["-s", "lmdb:acc"]) == 0
-    assert capsys.readouterr().out == '"q r"\tz\n"x"@y\tv\na\tx\nc\td e f\n'
+    assert capsys.readouterr().out == '"q r"\tz\n"x"@y\tv\na\tx\nc\td  e  f\n'
 
 
 def test_query(table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_query(table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert capsys.readouterr().out == ""
     type_in(monkeypatch, "A\nzz\nc\n")
     assert main(["-q", "-", "hash:acc"]) == 0
-    assert capsys.readouterr().out == "A\tx\nc\td e f\n"
+    assert capsys.readouterr().out == "A\tx\nc\td  e  f\n"
     type_in(monkeypatch, "zz\n")
     assert main(["-q", "-", "hash:acc"]) == 1
     assert main(["-q", "k", "inline:{k=v}"]) == 0
@@ -65,7 +65,7 @@ def test_delete(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-d", "A", "lmdb:acc"]) == 1
     capsys.readouterr()
     assert main(["-s", "lmdb:acc"]) == 0
-    assert capsys.readouterr().out == '"q r"\tz\n"x"@y\tv\nc\td e f\n'
+    assert capsys.readouterr().out == '"q r"\tz\n"x"@y\tv\nc\td  e  f\n'
 
 
 def test_incremental(
@@ -78,7 +78,7 @@ def test_incremental(
     assert main(["-i", "lmdb:acc"]) == 0
     assert capsys.readouterr().err == 'postmap: warning: acc.lmdb: duplicate entry: "c"\n'
     main(["-q", "c", "lmdb:acc"])
-    assert capsys.readouterr().out == "d e f\n"
+    assert capsys.readouterr().out == "d  e  f\n"
     type_in(monkeypatch, "c changed\n")
     assert main(["-ir", "lmdb:acc"]) == 0
     main(["-q", "c", "lmdb:acc"])
@@ -190,8 +190,37 @@ def test_postfix_reads_ours_and_we_read_postfix(table: Path, capsys: pytest.Capt
     (table.parent / "main.cf").write_text("compatibility_level = 3.6\n")
     here = str(table.parent)
     assert postfix(program, "-c", here, "-q", "a", "lmdb:acc").stdout == "x\n"
-    assert postfix(program, "-c", here, "-s", "lmdb:acc").stdout == '"q r"\tz\n"x"@y\tv\na\tx\nc\td e f\n'
+    assert postfix(program, "-c", here, "-s", "lmdb:acc").stdout == '"q r"\tz\n"x"@y\tv\na\tx\nc\td  e  f\n'
     (table.parent / "theirs").write_text("Alice OK then\n")
     postfix(program, "-c", here, "lmdb:theirs")
     assert main(["-q", "alice", "lmdb:theirs"]) == 0
     assert capsys.readouterr().out == "OK then\n"
+
+
+def test_files_that_are_missing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-F: an entry whose file cannot be read is warned of and left out; the rest is there."""
+    table.write_text("a /nonexistent\nb acc\n")
+    assert main(["-F", "lmdb:acc"]) == 0
+    warning = "acc, line 1: open /nonexistent: No such file or directory: skipping this entry"
+    assert capsys.readouterr().err == f"postmap: warning: {warning}\n"
+    assert main(["-F", "-q", "a", "lmdb:acc"]) == 1 and main(["-F", "-q", "b", "lmdb:acc"]) == 0
+
+
+def test_options_for_messages_alone(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-b, -h and -m make keys of a message on standard input."""
+    for options in (["-h"], ["-b", "-q", "a"], ["-m", "-s"]):
+        assert main([*options, "acc"]) == 1
+        assert capsys.readouterr().err == 'postmap: fatal: specify -b -h or -m only with "-q -"\n'
+
+
+def test_a_reader_that_has_seen_enough(table: Path) -> None:
+    """`postmap -s | head -1`, `postconf | true`: no error and no traceback."""
+    table.write_text("".join(f"key{number} value\n" for number in range(20_000)))
+    assert main(["lmdb:acc"]) == 0
+    for words in (["postmap", "-s", "lmdb:acc"], ["postconf", "-d"]):
+        program = [sys.executable, "-m", f"mailserver.commands.{words[0]}", *words[1:]]
+        command = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert command.stdout is not None and command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b"" and command.wait(60) == 0
+        command.stderr.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from mailserver.commands import postqueue
 from mailserver.commands.postqueue import mailq, main, render
 
 REFUSED = "connect to 127.0.0.1[127.0.0.1]:2525: Connection refused"
@@ -148,7 +148,7 @@ def test_who_may_list(
     """authorized_mailq_users counts for the files too; root always may."""
     with (home / "main.cf").open("a") as main_cf:
         main_cf.write("authorized_mailq_users = root\n")
-    monkeypatch.setattr(postqueue.os, "getuid", lambda: 65534)
+    monkeypatch.setattr(os, "getuid", lambda: 65534)
     assert main(["-j"]) == 77
     assert "not allowed to view the mail queue" in capsys.readouterr().err
 

@@ -221,8 +221,11 @@ def test_smtp_on_stdin(home: Home, run: Run, capsys: pytest.CaptureFixture[str])
         b"EHLO x\r\nRCPT TO:<a@b>\r\nMAIL FROM:<s@t> BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nRCPT TO:<c>\r\n"
         b"DATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\nNONSENSE\r\nRSET\r\nDATA\r\nQUIT\r\n"
     )
+    home.configure("myhostname = mail.example.org")
     assert run("-bs", "-odb", "-oem", text=dialogue) == 0
-    codes = [line[:3] for line in capsys.readouterr().out.splitlines() if line[3] != "-"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "220 mail.example.org ESMTP Postfix"
+    codes = [line[:3] for line in lines if line[3] != "-"]
     assert codes == ["220", "250", "503", "250", "250", "250", "354", "250", "502", "250", "503", "221"]
     fields, content = home.taken()
     assert fields == [
@@ -268,17 +271,44 @@ def test_where_mail_would_go(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert sendmail.main(["-C", str(tmp_path / "home"), "-bv"]) == 75
 
 
-@pytest.mark.parametrize("option", ["-q", "-q15m", "-qIA395322E2FF", "-qRexample.com"])
+@pytest.mark.parametrize("option", ["-q", "-qIA395322E2FF", "-qRexample.com"])
 def test_flushing_while_the_server_is_down(
     home: Home, run: Run, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    """The -q family is postqueue's; -q with a time belongs to a daemon, and alone it sends mail."""
+    """The -q family is postqueue's, with its words and its status, 69."""
     home.configure("relay_domains = example.com")
-    assert run(option, *(["a"] if option == "-q15m" else [])) == (0 if option == "-q15m" else 75)
-    expected = (
-        "" if option == "-q15m" else "postqueue: fatal: Cannot flush mail queue - mail system is down\n"
-    )
-    assert capsys.readouterr().err == expected
+    assert run(option) == 69
+    assert capsys.readouterr().err == "postqueue: fatal: Cannot flush mail queue - mail system is down\n"
+
+
+@pytest.mark.parametrize("options", ["-q15m", "-bh", "-bH", "-bp -q15m", "-q1h -bh"])
+def test_what_is_of_no_use_here_does_nothing(
+    home: Home, run: Run, capsys: pytest.CaptureFixture[str], options: str
+) -> None:
+    """As Postfix: no mail is sent, though there are recipients and content. Status 0."""
+    assert run(*options.split(), "a") == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err, list(home.maildrop.iterdir())) == ("", "", [])
+
+
+@pytest.mark.parametrize(
+    ("option", "mode"),
+    [
+        ("-q", "flush queue"),
+        ("-bd", "daemon"),
+        ("-bl", "daemon"),
+        ("-bs", "stand-alone"),
+        ("-bi", "alias initialization"),
+        ("-I", "alias initialization"),
+        ("-bp", "display queue"),
+    ],
+)
+def test_modes_without_recipients(
+    home: Home, run: Run, capsys: pytest.CaptureFixture[str], option: str, mode: str
+) -> None:
+    """A recipient there is a mistake: `sendmail -q alice` sends nothing."""
+    assert run(option, "a") == 75
+    assert capsys.readouterr().err == f"sendmail: fatal: {mode} mode requires no recipient\n"
 
 
 def test_it_starts_light() -> None:

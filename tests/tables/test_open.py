@@ -170,6 +170,15 @@ def test_inline_static_union_pipe(tmp_path: Path) -> None:
     assert value("unix:passwd.byname", "no such user") is None
 
 
+def test_a_table_that_is_made_to_fail() -> None:
+    """`fail:` never says "not found": what asks it defers."""
+    table = open_table("fail:trial")
+    with pytest.raises(TableError, match="table fail:trial: query error"):
+        table.find("anything")
+    with pytest.raises(TableError):
+        next(iter(table.entries()))
+
+
 @pytest.mark.parametrize(
     "name",
     [

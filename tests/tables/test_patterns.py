@@ -46,9 +46,9 @@ endif
         ("192.0.2.2", "DUNNO"),
         ("10.1.2.3", "REJECT two"),
         ("10.1.3.3", "REJECT three"),
-        ("10.1.3.4", "REJECT all of it"),
-        ("10.9.9.9", "REJECT all of it"),
-        ("::ffff:10.9.9.9", "REJECT all of it"),
+        ("10.1.3.4", "REJECT    all of it"),
+        ("10.9.9.9", "REJECT    all of it"),
+        ("::ffff:10.9.9.9", "REJECT    all of it"),
         ("not an address", None),
     ],
 )

@@ -15,7 +15,7 @@ def test_map_lines() -> None:
     assert {key: (line.value, line.line) for key, line in source.lines.items()} == {
         "a": ("x", 1),
         '"q r"@d': ("z", 4),
-        "c": ("d e f g", 5),
+        "c": ("d  e  f  g", 5),
     }
     assert [(item.line, item.key) for item in source.malformed] == [(2, "b")]
     assert source.duplicates == ["a"]
@@ -27,7 +27,7 @@ def test_alias_lines() -> None:
     text += "foo@bar: x\nowner-l: me\n"
     source = read_source(text, alias_lines)
     assert {key: line.value for key, line in source.lines.items()} == {
-        "root": "alice, bob",
+        "root": "alice,  bob",
         "foo bar": "x",
         "f": '"|prog a b", :include:/x',
         "owner-l": "me",
@@ -42,6 +42,8 @@ def test_alias_lines() -> None:
 def test_logical_lines_count_from_where_they_begin() -> None:
     """Line numbers are those an editor shows."""
     assert list(logical_lines("\n# a\nb\n\n c\nd\n")) == [LogicalLine(3, "b c"), LogicalLine(6, "d")]
+    (line,) = logical_lines("a  \n   b    c \n\td\n", keeps_indent=True)
+    assert line.text == "a   b    c\td"
     assert list(logical_lines(" a\nb")) == [LogicalLine(1, "a", True), LogicalLine(2, "b")]
 
 
