@@ -26,6 +26,7 @@ from mailserver.roles.python_home import unreachable_path
 from mailserver.store import maildir, mbox
 from mailserver.tls import KeyPair, self_signed
 
+HOST_ALIASES: Final = "/etc/aliases"
 DEMO_ACCOUNTS: Final = ("alice", "bob")
 _EXAMPLES: Final = """\
 examples:
@@ -77,9 +78,12 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     kind = "demo" if demo else "host"
     owner = demo_owner(directory) if demo else "mailserver"
-    values = {"hostname": hostname, "mail": _mail_lines(mail_format, demo), "owner": owner}
+    aliases = _alias_file(directory, demo)
+    mail = _mail_lines(mail_format, demo)
+    values = {"hostname": hostname, "mail": mail, "owner": owner, "aliases": aliases}
     _write(directory / "master.cf", _template(f"{kind}-master.cf"), 0o644)
-    _write(directory / "aliases", _template(f"{kind}-aliases"), 0o644)
+    if aliases != HOST_ALIASES:
+        _write(directory / "aliases", _template(f"{kind}-aliases"), 0o644)
     _write(directory / "access", _template("access"), 0o644)
     _write_pair(directory, self_signed([hostname], time.time()))
     if demo:
@@ -94,7 +98,10 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
     _sync_directory(directory.parent)
     if demo and os.geteuid() == 0:
         _give_all_to(owner, directory)
-    print(f"Wrote {directory}/main.cf, master.cf, aliases, access, users and a self-signed certificate.")
+    own = "" if aliases == HOST_ALIASES else "aliases, "
+    print(f"Wrote {directory}/main.cf, master.cf, {own}access, users and a self-signed certificate.")
+    if not own:
+        print(f"Aliases are those that this host has, {HOST_ALIASES}.")
     if not demo:
         print(
             "Next: read main.cf, then\n"
@@ -105,6 +112,12 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
 
 def _qualified(hostname: str) -> str:
     return hostname if "." in hostname else f"{hostname}.localdomain"
+
+
+def _alias_file(directory: Path, demo: bool) -> str:
+    """As main.cf names it: for a configuration in /etc what the host has there, else one beside main.cf."""
+    is_the_hosts = not demo and directory.is_relative_to("/etc") and os.path.exists(HOST_ALIASES)
+    return HOST_ALIASES if is_the_hosts else "$config_directory/aliases"
 
 
 def _mail_lines(mail_format: str, demo: bool) -> str:

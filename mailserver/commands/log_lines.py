@@ -1,4 +1,4 @@
-"""The lines of a mail log, Postfix's own or ours, as values. Files may be gzip-compressed.
+"""The lines of a mail log, ours or Postfix's, as values. A file may be compressed; `journal` is systemd's.
 
 Nov 24 02:22:04 mx postfix/local[30530]: A909922E0CD: to=<a@example.org>, orig_to=<b@example.org>, …
 2026-11-24T02:22:04+00:00 mx postfix/smtpd[1]: NOQUEUE: reject: RCPT from …
@@ -7,7 +7,10 @@ Nov 24 02:22:04 mx postfix/local[30530]: A909922E0CD: to=<a@example.org>, orig_t
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,9 @@ from mailserver.config.config import Config
 from mailserver.queue.identity import is_queue_id
 
 USUAL: Final = ("/var/log/mail.log", "/var/log/maillog")
+JOURNAL: Final = "journal"  # in place of a path
+_JOURNALS: Final = ("/var/log/journal", "/run/log/journal")
+_JOURNALCTL: Final = ("journalctl", "--quiet", "--no-pager", "--output=short-iso", "SYSLOG_FACILITY=2")
 _LINE: Final = re.compile(
     r"(?P<when>[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\S+) \S+ (?P<ident>[^\s\[:]+)(?:\[\d+\])?: (?P<text>.*)"
 )
@@ -82,24 +88,42 @@ def read(paths: Iterable[str], wanted: bytes = b"") -> Iterator[Line]:
     """The lines of the files in order, those with the `wanted` octets alone. Raises CommandError."""
     for path in paths:
         try:
-            with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-                for octets in file:
-                    if wanted in octets:
-                        line = parse(octets.decode("utf-8", "replace").rstrip("\n"))
-                        if line is not None:
-                            yield line
+            for octets in _journal(wanted) if path == JOURNAL else _file(path):
+                if wanted in octets:
+                    line = parse(octets.decode("utf-8", "replace").rstrip("\n"))
+                    if line is not None:
+                        yield line
         except (OSError, EOFError) as error:
             raise CommandError(f"{path}: {error}: name a mail log that can be read") from error
 
 
+def _file(path: str) -> Iterator[bytes]:
+    with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+        yield from file
+
+
+def _journal(wanted: bytes) -> Iterator[bytes]:
+    """What syslog's facility mail has in the journal. Raises CommandError, OSError."""
+    pattern = [b"--grep=" + re.escape(wanted)] if wanted else []
+    with subprocess.Popen(
+        [*_JOURNALCTL, *pattern], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as journalctl:
+        assert journalctl.stdout is not None and journalctl.stderr is not None
+        yield from journalctl.stdout
+        trouble = journalctl.stderr.read().decode("utf-8", "replace").strip()
+    if trouble:
+        raise CommandError(f"journalctl: {trouble}: read it as root, or name a mail log")
+
+
 def usual_logs(config: Config) -> list[str]:
-    """The mail log and its rotated predecessors, oldest first; empty where there is none."""
+    """The mail log and its rotated predecessors, oldest first, or the journal; empty without either."""
     named = config.string("maillog_file")
     places = [named] if named and not named.startswith("/dev/") else list(USUAL)
     for place in map(Path, places):
         if place.exists():
             return [*map(str, _rotated(place)), str(place)]
-    return []
+    has_journal = not named and any(map(os.path.isdir, _JOURNALS)) and shutil.which(_JOURNALCTL[0])
+    return [JOURNAL] if has_journal else []
 
 
 def _rotated(log: Path) -> list[Path]:

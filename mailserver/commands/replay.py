@@ -4,8 +4,9 @@ Every recipient of a mail log, Postfix's own or ours, is planned again, and comp
 its mail went: which mailbox, file or command, which address elsewhere, or refused as unknown.
 Nothing is sent. Run it before a cut-over, or with `--config NEWDIR` before a change.
 
-A log does not say everything: mail that was only deferred is compared by its kind of delivery, and
-which relay a message took is not compared at all.
+A log does not say everything: mail that was only deferred is compared by its kind of delivery. Which host
+took a message is compared with the one that the configuration names; where that leaves it to the domain's MX,
+only a host to which all mail went is known to be another way: a smart host.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not logs:
             raise CommandError("no mail log in its usual place: name one")
         recipients = collect(read(logs), parts)
-        planner = Planner(parts)
+        planner = Planner(parts, smart_host(recipients.values()))
         differences = [found for found in map(planner.compare, recipients.values()) if found is not None]
     except ConfigError as error:
         raise CommandError(str(error)) from error
@@ -85,6 +86,7 @@ class Logged:
     times: int = 0
     places: set[str] = field(default_factory=set)
     undecided: set[str] = field(default_factory=set)  # of mail that was deferred and nothing more is known
+    relays: set[str] = field(default_factory=set)  # the hosts that took it
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +142,28 @@ def _note(logged: Logged, result: Result) -> None:
         logged.places.add("discard")
     elif result.status in ("sent", "deferred") and result.service not in ("error", *_LOCAL):
         logged.places.add(f"elsewhere: {to}")
+        if result.status == "sent" and "[" in result.relay:
+            logged.relays.add(result.relay.partition("[")[0].lower())
     elif result.status == "deferred" and result.service in _LOCAL:
         logged.undecided.add(to)
 
 
-class Planner:
-    """Plans with one configuration."""
+def smart_host(recipients: Iterable[Logged]) -> str:
+    """The host that took all mail for several domains; "" where there is none."""
+    relays: set[str] = set()
+    domains: set[str] = set()
+    for each in recipients:
+        relays |= each.relays
+        domains |= {each.address.domain.lower()} if each.relays else set()
+    return relays.pop() if len(relays) == 1 and len(domains) > 1 else ""
 
-    def __init__(self, parts: Parts) -> None:
+
+class Planner:
+    """Plans with one configuration. `smart_host` is the old one's."""
+
+    def __init__(self, parts: Parts, smart_host: str = "") -> None:
         self._parts = parts
+        self._smart_host = smart_host
         self._lookups = LiveLookups(parts.routing, parts.local_rules, local_agents(parts))
 
     def compare(self, logged: Logged) -> Difference | None:
@@ -159,11 +174,20 @@ class Planner:
         places = {_plain(place, self._parts) for place in self.places(plan)}
         was = {_plain(place, self._parts) for place in logged.places}
         if places == was or (logged.undecided and was <= places):
-            return None
+            ways = _ways(plan)
+            if not logged.relays or not self._is_another_way(logged.relays, ways):
+                return None
+            places = {f"elsewhere, to {way or 'the MX of the domain'}" for way in ways}
+            was = {f"elsewhere, to {relay}" for relay in logged.relays}
         steps = [plan.trouble] if plan.trouble else [f"{step.text}  ({step.source})" for step in _steps(plan)]
         return Difference(
             str(logged.address), logged.times, tuple(sorted(was)), tuple(sorted(places)), tuple(steps)
         )
+
+    def _is_another_way(self, relays: set[str], ways: set[str]) -> bool:
+        """Whether what those hosts took would go to others; "" is the MX of the domain, whoever that is."""
+        named = ways - {""}
+        return (bool(named) and not named & relays) or (ways == {""} and self._smart_host in relays)
 
     def _explain(self, address: Address) -> Explanation:
         return explain(address, self._parts.routing, self._parts.local_rules, self._lookups)
@@ -179,6 +203,13 @@ class Planner:
                     yield from self.places(self._explain(address), depth + 1)
             else:
                 yield _place(leaf)
+
+
+def _ways(explanation: Explanation) -> set[str]:
+    """The hosts that the next hops of a plan name, "" for the MX of a domain."""
+    leaves = explanation.plan.leaves if explanation.plan is not None else ()
+    hops = [leaf.target.lower() for leaf in leaves if leaf.kind is LeafKind.REMOTE]
+    return {hop[1:].partition("]")[0] if hop.startswith("[") else "" for hop in hops}
 
 
 def _steps(explanation: Explanation) -> Iterator[Any]:

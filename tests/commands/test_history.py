@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,48 @@ def test_what_still_waits(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_nobody_knows_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The remedy is named."""
     assert "--log FILE" in told(home, capsys, "0000000000A", status=1)
+
+
+# A journal of its own: nothing that this machine logs is in it, and nothing of ours in this machine's.
+_WITH_JOURNAL = """\
+set -e
+mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log
+mkdir -p /run/systemd/journal /run/log/journal
+/lib/systemd/systemd-journald &
+trap "kill $!" EXIT
+until [ -S /run/systemd/journal/dev-log ]; do sleep 0.05; done
+while read -r ident text; do
+    logger -u /run/systemd/journal/dev-log -p mail.info -t "$ident" --id=7 "$text"
+done
+until journalctl -q SYSLOG_FACILITY=2 --grep removed | grep -q .; do sleep 0.05; done
+"$@"
+"""
+
+
+@pytest.mark.needs("root", "unshare", "logger", "journalctl")
+def test_from_the_journal(home: Path) -> None:
+    """Where no syslog daemon writes a file, systemd's journal has the lines."""
+    settings = (home / "main.cf").read_text().splitlines(keepends=True)
+    (home / "main.cf").write_text("".join(line for line in settings if not line.startswith("maillog_file")))
+    lines = [
+        line.split("]: ")[0].split()[-1].split("[")[0] + " " + line.split("]: ", 1)[1]
+        for line in LOG.splitlines()
+    ]
+    words = [
+        sys.executable,
+        "-m",
+        "mailserver.commands.main",
+        "-c",
+        str(home),
+        "explain",
+        "<one@example.net>",
+    ]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", _WITH_JOURNAL, "sh", *words],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout.startswith("A909922E0CD\n"), done.stderr
+    assert "status=sent (forwarded as B466F22E0CC)" in done.stdout and "\n    B466F22E0CC\n" in done.stdout

@@ -83,3 +83,24 @@ def test_as_json_with_another_configuration(home: Path, capsys: pytest.CaptureFi
         "alice+list@example.org",
         "staff@example.org",
     }
+
+
+def test_another_relay(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A relayhost that the log does not know, and one that is the host all mail went to."""
+    with (home / "main.cf").open("a") as main_cf:
+        main_cf.write("relayhost = [smart.example.net]:587\n")
+    shown = replay(home, capsys, 1)
+    assert "1 would differ." in shown
+    assert "  was:      elsewhere, to mx\n  would be: elsewhere, to smart.example.net\n" in shown
+    (home / "old.log").write_text(LOG.replace("relay=mx[", "relay=smart.example.net["))
+    assert "0 would differ." in replay(home, capsys, 0)
+
+
+def test_a_smart_host_that_was_forgotten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All mail for several domains went to one host: the MX of each is another way."""
+    out = f"{HEAD}smtp[2]: C466F22E0CC: to=<%s>, relay=smart.example.net[192.0.2.1]:25, {TAIL} (250 Ok)\n"
+    (home / "old.log").write_text(out % "y@example.net" + out % "y@example.com")
+    shown = replay(home, capsys, 1)
+    assert "2 would differ." in shown and "would be: elsewhere, to the MX of the domain" in shown
+    (home / "old.log").write_text(out % "y@example.net" + out % "z@example.net")
+    assert "0 would differ." in replay(home, capsys, 0)

@@ -38,7 +38,11 @@ def test_install_and_uninstall(machine: Machine) -> None:
     unit = machine.run("cat /usr/local/lib/systemd/system/mailserver.service")
     assert "ExecStart=/opt/mailserver/bin/twistd" in unit
     machine.run("test -e /etc/logrotate.d/mailserver -a -e /etc/pam.d/mailserver && getent passwd mailserver")
-    machine.run("mailserver init /etc/mailserver --hostname mail.example.org")
+    machine.run("echo 'postmaster: root' > /etc/aliases")
+    machine.run(
+        "mailserver init /etc/mailserver --hostname mail.example.org && ! test -e /etc/mailserver/aliases"
+    )
+    assert "alias_maps = hash:/etc/aliases" in machine.run("cat /etc/mailserver/main.cf")
     taken = machine.run("/source/etc/install mta")
     assert "sendmail, mailq and newaliases are ours now" in taken
     assert machine.run("readlink /usr/sbin/sendmail").strip() == "/opt/mailserver/bin/sendmail"
