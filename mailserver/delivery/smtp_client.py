@@ -26,7 +26,7 @@ from twisted.mail.smtp import ESMTPClient
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.wire.smtp import encode_xtext
+from mailserver.wire.smtp import encode_utf8_address, encode_xtext
 from mailserver.wire.smtp_reply import Reply, ReplyError, ReplyReader, parse_extensions
 from mailserver.wire.smtp_stuffing import Stuffing
 
@@ -375,7 +375,7 @@ class SmtpClient(ESMTPClient):
         limits = self.session.limits
         mail_line = f"MAIL FROM:<{mail.sender}>{self._mail_parameters(mail)}"
         rcpt_lines = [
-            f"RCPT TO:<{recipient.address}>{self._rcpt_parameters(recipient)}"
+            f"RCPT TO:<{recipient.address}>{self._rcpt_parameters(recipient, mail.smtputf8)}"
             for recipient in mail.recipients
         ]
         pipelined = "PIPELINING" in self.session.extensions
@@ -409,12 +409,11 @@ class SmtpClient(ESMTPClient):
             words += [f"ENVID={encode_xtext(mail.envid)}"] if mail.envid else []
         return "".join(f" {word}" for word in words)
 
-    def _rcpt_parameters(self, recipient: RemoteRecipient) -> str:
+    def _rcpt_parameters(self, recipient: RemoteRecipient, is_utf8: bool) -> str:
         if "DSN" not in self.session.extensions:
             return ""
         words = [f"NOTIFY={','.join(sorted(recipient.notify))}"] if recipient.notify else []
-        kind, _, address = recipient.orcpt.partition(";")
-        words += [f"ORCPT={kind};{encode_xtext(address)}"] if address else []
+        words += [f"ORCPT={_orcpt(recipient.orcpt, is_utf8)}"] if recipient.orcpt else []
         return "".join(f" {word}" for word in words)
 
     async def _content(self, mail: Mail, answers: list[Answer], accepted: Sequence[int]) -> None:
@@ -501,3 +500,11 @@ def _cram_md5(name: str, password: str, challenge: str) -> str:
 
 def _as_temporary(reply: Reply) -> Reply:
     return Reply(452 if reply.code == 552 else 451, reply.lines)
+
+
+def _orcpt(original: str, is_utf8: bool) -> str:
+    """`type;address` as it is written in a command. RFC 3461 §4.2, RFC 6533 §3."""
+    kind, _, address = original.partition(";")
+    if kind.lower() == "utf-8":
+        return f"{kind};{encode_utf8_address(address, is_utf8)}"
+    return f"{kind};{encode_xtext(address)}"

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 from mailserver.message.fields import format_date, make_field, one_line
+from mailserver.wire.smtp import encode_utf8_address
 
 RETURN_LIMIT: Final = 50_000  # octets of the original that are returned: bounce_size_limit
 _WIDTH: Final = 78
@@ -67,13 +68,16 @@ class Report:
     retry_until: float | None = None
     return_limit: int = RETURN_LIMIT
     zone_minutes: int = 0
+    smtputf8: bool = False  # the original was sent with SMTPUTF8
     subject: str = ""  # in place of the usual one (postmaster's copy)
 
     @property
     def needs_utf8(self) -> bool:
-        """Whether an address cannot be written in ASCII, so that SMTPUTF8 is needed to send it."""
+        """Whether SMTPUTF8 is needed to send it: an address, or the header it returns, is not in ASCII."""
         addresses = [self.recipient, self.sender, *(recipient.address for recipient in self.recipients)]
-        return not all(map(str.isascii, addresses))
+        if not all(map(str.isascii, addresses)):
+            return True
+        return self.smtputf8 and not self.content[: _header_end(self.content)].isascii()
 
 
 _SUBJECTS: Final = {
@@ -186,6 +190,8 @@ def _status(report: Report, utf8: bool) -> bytes:
 def _about(report: Report, recipient: RecipientReport) -> dict[str, str]:
     kind, _, address = recipient.original.partition(";")
     is_delay = report.kind is Kind.DELAYED and report.retry_until is not None
+    if kind.lower() == "utf-8" and not report.needs_utf8:
+        address = encode_utf8_address(address)
     return {
         "Final-Recipient": _typed(recipient.address),
         "Original-Recipient": f"{kind}; {address}" if address else "",
@@ -212,11 +218,15 @@ def _original(report: Report, utf8: bool) -> tuple[str, str, bytes]:
     content = report.content
     if report.return_full and len(content) <= report.return_limit:
         return f"{what}Message", "message/global" if utf8 else "message/rfc822", content
-    end = 0 if content.startswith(b"\n") else content.find(b"\n\n") + 1 or len(content)
-    header = content[:end]
+    header = content[: _header_end(content)]
     if len(header) > report.return_limit:
         header = header[: header.rfind(b"\n", 0, report.return_limit) + 1]
     return f"{what}Message Headers", "message/global-headers" if utf8 else "text/rfc822-headers", header
+
+
+def _header_end(content: bytes) -> int:
+    """How many octets the header has."""
+    return 0 if content.startswith(b"\n") else content.find(b"\n\n") + 1 or len(content)
 
 
 def _boundary(report: Report, bodies: list[bytes]) -> str:

@@ -156,6 +156,7 @@ class Bounces:
             now=now,
             message_id=f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(now))}.{new.queue_id}@{host}",
             envid=envelope.envid,
+            smtputf8=envelope.smtputf8,
             return_full=envelope.ret != "HDRS" and kind is Kind.FAILED and not is_copy,
             retry_until=until,
             return_limit=limit,

@@ -237,7 +237,9 @@ def _decode_utf8_address(text: str) -> str:
         decoded.encode("utf-8")
     except (ValueError, OverflowError):
         raise SmtpError(501, "5.5.4", "Error: Bad ORCPT parameter syntax") from None
-    return decode_xtext(decoded, "ORCPT") if decoded.isascii() else _checked(decoded, "ORCPT")
+    if decoded == text and text.isascii():  # RFC 3461's own encoding, or none
+        return decode_xtext(text, "ORCPT")
+    return _checked(decoded, "ORCPT")
 
 
 def decode_xtext(text: str, parameter: str) -> str:
@@ -258,3 +260,14 @@ def _checked(text: str, parameter: str) -> str:
 def encode_xtext(text: str) -> str:
     """ASCII text as xtext. RFC 3461 §4."""
     return "".join(c if "!" <= c <= "~" and c not in "+=" else f"+{ord(c):02X}" for c in text)
+
+
+def encode_utf8_address(text: str, is_utf8: bool = False) -> str:
+    """An address as ORCPT and delivery reports have it behind `utf-8;`. RFC 6533 §3.
+
+    In ASCII alone (utf-8-addr-xtext), or where `is_utf8` with UTF-8 as it stands (utf-8-addr-unitext).
+    """
+    return "".join(
+        c if ("!" <= c <= "~" and c not in "\\+=") or (is_utf8 and c > "\x7f") else f"\\x{{{ord(c):02X}}}"
+        for c in text
+    )

@@ -1,4 +1,13 @@
-"""The list of relay probes: RELIABILITY §9, B10. Everything a stranger sends elsewhere is refused."""
+"""The list of relay probes: RELIABILITY §9, B10. Everything a stranger sends elsewhere is refused.
+
+Line by line, §9 is:
+
+    recipients that must be refused      PROBES, test_no_way_round_leads_elsewhere
+    senders that must not help           SENDERS, test_no_sender_makes_a_friend
+    recipients that must be accepted     WELCOME, test_our_own_addresses_are_accepted
+    501 for what is no address           MALFORMED, test_malformed_addresses_are_refused
+    percent and bang: local at most      LOCAL_AT_MOST, test_percent_and_bang_stay_here
+"""
 
 from __future__ import annotations
 
@@ -39,6 +48,7 @@ WELCOME = [
     "alice+x@example.org",
     "@a.test,@b.test:alice@example.org",
 ]
+LOCAL_AT_MOST = ["alice%example.org", f"alice%{HOST}@{HOST}", "example.org!alice", f"{HOST}!alice@{HOST}"]
 MALFORMED = [b"<alice@>", b"<alice@example.org", b"<alice@example..org>", b"<ali\0ce@example.org>", b"<@>"]
 
 
@@ -66,6 +76,14 @@ def test_no_sender_makes_a_friend(server: Server, sender: str) -> None:
 def test_our_own_addresses_are_accepted(server: Server, recipient: str) -> None:
     """However they are spelled."""
     assert rcpt(server, f"<{recipient}>".encode()).startswith(b"250 2.1.5")
+
+
+@pytest.mark.parametrize("recipient", LOCAL_AT_MOST)
+def test_percent_and_bang_stay_here(server: Server, recipient: str) -> None:
+    """A way round to our own user may be taken or refused; the same way to anybody else is refused."""
+    assert rcpt(server, f"<{recipient}>".encode())[:3] in (b"250", b"554", b"550", b"501")
+    away = recipient.replace("example.org", "other.test").replace("mail.other.test", "mx.other.test")
+    assert rcpt(server, f"<{away}>".encode())[:3] in (b"554", b"550", b"501")
 
 
 @pytest.mark.parametrize("recipient", MALFORMED)

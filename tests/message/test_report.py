@@ -113,6 +113,26 @@ def test_addresses_beyond_ascii() -> None:
     assert "Final-Recipient: utf-8; jürg@example.net".encode() in octets
     assert b"Content-Type: message/global-delivery-status\n" in octets
     assert b"Content-Type: message/global\n" in octets
+    assert b"Content-Type: message/global-headers\n" in build_report(replace(report, return_full=False))
+
+
+def test_an_original_beyond_ascii() -> None:
+    """RFC 6533 §4: a header in UTF-8, sent with SMTPUTF8, makes the report one; else it stays 8bit."""
+    content = "Subject: Grüße\n\nhello\n".encode()
+    report = replace(REPORT, content=content, smtputf8=True)
+    assert report.needs_utf8 and b"Content-Type: message/global\n" in build_report(report)
+    assert not replace(report, smtputf8=False).needs_utf8
+    assert not replace(report, content=b"Subject: x\n\nGr\xc3\xbc\xc3\x9fe\n").needs_utf8
+
+
+def test_an_original_recipient_beyond_ascii() -> None:
+    """RFC 6533 §3: 7-bit in message/delivery-status, as it is in message/global-delivery-status."""
+    recipient = RecipientReport("jurg@example.net", "5.1.1", "unknown", "utf-8;jürg+x@example.net")
+    octets = build_report(replace(REPORT, recipients=(recipient,)))
+    assert b"Original-Recipient: utf-8; j\\x{FC}rg\\x{2B}x@example.net\n" in octets
+    assert b"Content-Type: message/delivery-status\n" in octets
+    octets = build_report(replace(REPORT, recipients=(recipient,), sender="jürg@example.org"))
+    assert "Original-Recipient: utf-8; jürg+x@example.net\n".encode() in octets
 
 
 def test_eight_bit_originals_are_labelled() -> None:

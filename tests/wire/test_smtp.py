@@ -11,6 +11,7 @@ from mailserver.wire.smtp import (
     MailCommand,
     SmtpError,
     decode_xtext,
+    encode_utf8_address,
     encode_xtext,
     parse_bdat,
     parse_helo,
@@ -200,3 +201,18 @@ def test_any_argument_is_parsed_or_refused(argument: bytes) -> None:
                 parse(prefix + argument)
             except SmtpError as refusal:
                 assert refusal.code >= 500
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=40), st.booleans())
+def test_utf8_addresses_come_back(text: str, is_utf8: bool) -> None:
+    """RFC 6533 §3: what is encoded is decoded to the same, and is ASCII where it has to be."""
+    encoded = encode_utf8_address(text, is_utf8)
+    assert (is_utf8 or encoded.isascii()) and not set(encoded) & set(" +=")
+    parsed = parse_rcpt(f"TO:<a@b> ORCPT=utf-8;{encoded}".encode(), is_utf8)
+    assert parsed.orcpt == f"utf-8;{text}"
+
+
+def test_utf8_address_forms() -> None:
+    """utf-8-addr-xtext, utf-8-addr-unitext."""
+    assert encode_utf8_address("jürg +=\\€@x") == r"j\x{FC}rg\x{20}\x{2B}\x{3D}\x{5C}\x{20AC}@x"
+    assert encode_utf8_address("jürg+x@y", is_utf8=True) == r"jürg\x{2B}x@y"
