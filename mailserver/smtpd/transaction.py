@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _log: Final = Logger()
 _GO_ON: Final = "End data with <CR><LF>.<CR><LF>"
+_MOST_DISCARDED: Final = (
+    2**30
+)  # octets of a refused chunk that are waited for: a larger one ends the connection
 
 
 @dataclass(slots=True)
@@ -376,14 +379,17 @@ class MailTransactions:
         return self._open_chunk()
 
     async def _open_chunk(self) -> None:
-        """The chunk is expected; where it may not come, it is swallowed before the refusal is sent."""
+        """The chunk is expected; where it may not come, it is swallowed before the refusal is sent.
+
+        A refused chunk that is too large for that ends the connection at once: its octets are not commands.
+        """
         session = self._session
+        limit = session.settings.message_size_limit
         refusal: SmtpError | None = None
         try:
             transaction = self._require_recipients()
             if transaction.has_failed:
                 raise SmtpError(551, "5.0.0", f"Discarded {self._chunk_size} bytes after earlier error")
-            limit = session.settings.message_size_limit
             octets = transaction.reception.octets if transaction.reception is not None else 0
             if limit and octets + self._chunk_size > limit:
                 raise SmtpError(552, "5.3.4", "Chunk exceeds message size limit")
@@ -396,6 +402,11 @@ class MailTransactions:
             refusal = error
         if refusal is not None and self._current is not None:
             self._fail_chunks(self._current)
+        if refusal is not None and self._chunk_size > max(limit, _MOST_DISCARDED):
+            if not isinstance(refusal, _Answered):
+                session.reply_error(SmtpError(521, "5.3.4", "Chunk is too large to be discarded"))
+            session.close()
+            return
         if self._chunk_left:
             self.is_receiving = True
             session.wire.consume(lambda data: self._chunk_arrived(data, refusal))

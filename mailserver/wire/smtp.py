@@ -113,10 +113,11 @@ def parse_rcpt(argument: bytes, smtputf8: bool = False) -> Recipient:
 def parse_bdat(argument: bytes) -> tuple[int, bool]:
     """Octets of the chunk, and whether it is the last. RFC 3030 §2.
 
-    Raises SmtpError 521: where the length is unknown, so is where the next command begins.
+    Raises SmtpError 521: where the length is unknown, so is where the next command begins. One of 2^63
+    octets or more is as good as unknown.
     """
     found = re.fullmatch(rb"([0-9]{1,20})( +LAST)?", argument, re.IGNORECASE)
-    if found is None:
+    if found is None or int(found[1]) >= 2**63:
         raise SmtpError(521, "5.5.4", "Syntax: BDAT count [LAST]")
     return int(found[1]), found[2] is not None
 

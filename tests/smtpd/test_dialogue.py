@@ -340,6 +340,26 @@ def test_chunks_after_a_failed_one(tmp_path: Path) -> None:
     assert "queued as" in deliver(client)
 
 
+@pytest.mark.parametrize("before", [[], [FROM, TO]])
+@pytest.mark.parametrize("count", [2**30 + 1, 2**63 - 1, 10**20 - 1])
+def test_chunks_too_large_to_discard(tmp_path: Path, before: list[str], count: int) -> None:
+    """Nobody is kept waiting while more octets come than anyone sends: a reply at once, and the end."""
+    house = House(tmp_path, message_size_limit=1000)
+    client = hello(house)
+    client.say(*before)
+    said = client.send(b"BDAT %d LAST\r\nQUIT\r\n" % count)
+    assert said.startswith("521 5.") and said.count("\n") == 1
+    assert client.is_closed
+
+
+def test_a_large_chunk_that_may_come_is_waited_for(tmp_path: Path) -> None:
+    """Without a message_size_limit any count is taken; the limit is for what is thrown away."""
+    client = hello(House(tmp_path, message_size_limit=0))
+    client.say(FROM, TO)
+    assert client.send(b"BDAT %d LAST\r\nx" % 2**40) == ""
+    assert not client.is_closed
+
+
 def test_commands_between_chunks(house: House) -> None:
     """MAIL, RCPT and DATA may not come between chunks; RSET ends it."""
     client = hello(house)

@@ -168,14 +168,22 @@ def test_helo_refused(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "chunk"), [(b"0 LAST", (0, True)), (b"10", (10, False)), (b"7 last", (7, True))]
+    ("argument", "chunk"),
+    [
+        (b"0 LAST", (0, True)),
+        (b"10", (10, False)),
+        (b"7 last", (7, True)),
+        (b"9223372036854775807", (2**63 - 1, False)),
+    ],
 )
 def test_bdat(argument: bytes, chunk: tuple[int, bool]) -> None:
     """RFC 3030 §2."""
     assert parse_bdat(argument) == chunk
 
 
-@pytest.mark.parametrize("argument", [b"", b"-1", b"x", b"1 2", b"10LAST", b"1 LAST x", b"9" * 21])
+@pytest.mark.parametrize(
+    "argument", [b"", b"-1", b"x", b"1 2", b"10LAST", b"1 LAST x", b"9" * 20, b"9223372036854775808"]
+)
 def test_bdat_refused(argument: bytes) -> None:
     """Where the next command begins is unknown then: the connection must end."""
     with pytest.raises(SmtpError) as refusal:
