@@ -208,6 +208,7 @@ def _value(options: Options, config: Config, name: str) -> str:
 def _formatted(options: Options, name: str, value: str) -> str:
     if "H" in options.letters:
         return name
+    value = " ".join(value.split())
     if "h" in options.letters:
         return value
     line = f"{name} = {value}".rstrip()

@@ -1,4 +1,4 @@
-"""`postqueue`, and `mailq`: list the queue, deliver it now. postqueue(1)."""
+"""`postqueue`: list the queue, deliver it now. postqueue(1)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return nobody_reads()
     except KeyboardInterrupt:
         return 130
-
-
-def mailq(argv: Sequence[str] | None = None) -> int:
-    """The command `mailq`: options of sendmail's are taken without effect."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    where = arguments[:2] if arguments[:1] in (["-c"], ["-C"]) else []
-    return main([*(["-c", where[1]] if len(where) == 2 else []), "-p"])
 
 
 def _run(arguments: list[str]) -> int:

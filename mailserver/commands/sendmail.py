@@ -47,6 +47,7 @@ _WITHOUT_RECIPIENTS = {"d": "daemon", "i": "alias initialization", "p": "display
     "q": "flush queue",
     "s": "stand-alone",
 }
+_NO_RECIPIENTS = "{}({}): Recipient addresses must be specified on the command line or via the -t option"
 _IGNORED_BODIES = ("8BITMIME", "7BIT")
 _CHUNK = 1 << 16
 
@@ -76,8 +77,7 @@ def main(argv: "list[str] | None" = None) -> int:
     program = os.path.basename(sys.argv[0]) if argv is None else "sendmail"
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--help"]:
-        sys.stdout.write(HELP)
-        return 0
+        return _help(program)
     try:
         options = parse(arguments)
         if program == "mailq":
@@ -86,12 +86,25 @@ def main(argv: "list[str] | None" = None) -> int:
             options.mode = "i"
         return _perform(options)
     except (Failure, light_config.CannotRead) as error:
-        sys.stderr.write(f"sendmail: fatal: {error}\n")
+        sys.stderr.write(f"{program}: fatal: {error}\n")
     except OSError as error:
-        sys.stderr.write(f"sendmail: fatal: {error.filename or 'cannot submit'}: {error.strerror}\n")
+        sys.stderr.write(f"{program}: fatal: {error.filename or 'cannot submit'}: {error.strerror}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("sendmail: fatal: interrupted\n")
+        sys.stderr.write(f"{program}: fatal: interrupted\n")
     return TEMPORARY_FAILURE
+
+
+def _help(program: str) -> int:
+    if program == "mailq":
+        from mailserver.commands import postqueue
+
+        return postqueue.main(["--help"])
+    if program == "newaliases":
+        from mailserver.commands import postalias
+
+        return postalias.newaliases(["--help"])
+    sys.stdout.write(HELP)
+    return 0
 
 
 # ---------------------------------------------------------------- the command line
@@ -155,9 +168,10 @@ def _take(options: Options, letter: str, value: str) -> None:
 
 def _take_mode(options: Options, value: str) -> None:
     """Of several modes the last one counts. -bl is -bd; -bh and -bH are of no use here, and do nothing."""
-    if value not in ("m", "s", "p", "i", "v", "d", "l", "h", "H"):
+    letter = value[:1]
+    if letter not in ("m", "s", "p", "i", "v", "d", "l", "h", "H"):
         raise Failure(f"unsupported: -b{value}: {USAGE}")
-    options.mode = {"l": "d", "H": "h"}.get(value, value)
+    options.mode = {"l": "d", "H": "h"}.get(letter, letter)
 
 
 def _take_flush(options: Options, value: str) -> None:
@@ -208,10 +222,10 @@ def _perform(options: Options) -> int:
         return 0
     if options.mode in _WITHOUT_RECIPIENTS and options.recipients:
         raise Failure(f"{_WITHOUT_RECIPIENTS[options.mode]} mode requires no recipient")
-    if options.mode in ("p", "q", "i", "v", "d"):
-        return _other_command(options)
     directory = light_config.config_directory(options.config)
     values = light_config.read(directory)
+    if options.mode in ("p", "q", "i", "v", "d"):
+        return _other_command(options)
     _check_user(directory, values["authorized_submit_users"])
     limit = int(values["message_size_limit"]) if values["message_size_limit"].isdecimal() else 0
     if options.mode == "s":
@@ -219,8 +233,7 @@ def _perform(options: Options) -> int:
 
         return converse(lambda fields, content: submit(values, fields, content), limit, _host_name(directory))
     if not options.recipients and not options.extracts:
-        text = "Recipient addresses must be specified on the command line or via the -t option"
-        raise Failure(f"{_user_name()}({os.getuid()}): {text}")
+        raise Failure(_NO_RECIPIENTS.format(_user_name(), os.getuid()))
     submit(values, *compose(options, read_content(sys.stdin.buffer, limit, options.dot_ends)))
     return 0
 
@@ -236,13 +249,13 @@ def _other_command(options: Options) -> int:
         from mailserver.commands.postalias import newaliases
 
         aliases = [f"-oA{options.alias_database}"] if options.alias_database else []
-        return TEMPORARY_FAILURE if newaliases([*(["-C", *where[1:]] if where else []), *aliases]) else 0
+        return newaliases([*(["-C", *where[1:]] if where else []), *aliases])
     if options.mode == "d":
         return _start(where)
     from mailserver.commands import verify
 
     if not options.recipients:
-        raise Failure("Recipient addresses must be specified on the command line")
+        raise Failure(_NO_RECIPIENTS.format(_user_name(), os.getuid()))
     return verify.main(options.config, [os.fsdecode(each) for each in options.recipients])
 
 

@@ -19,7 +19,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class NetworkPattern:
-    """One network, as numbers; `negated` for `!NETWORK`."""
+    """One network, as numbers; `negated` for `!NETWORK`: what else there is of the same version."""
 
     version: int
     network: int
@@ -29,7 +29,7 @@ class NetworkPattern:
     def result(self, key: object, value: str) -> str | None:
         """See `Pattern.result`; the key is an Address."""
         assert isinstance(key, Address)
-        return value if self.contains(key) != self.negated else None
+        return value if key.version == self.version and self.contains(key) != self.negated else None
 
     def contains(self, address: Address) -> bool:
         """Whether the address lies in the network, the negation aside."""

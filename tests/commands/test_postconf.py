@@ -43,6 +43,7 @@ def test_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(here, capsys, "myorigin", "always_bcc")[1] == "myorigin = $myhostname\nalways_bcc =\n"
     assert run(here, capsys, "-x", "myorigin")[1] == "myorigin = a.b\n"
     assert run(here, capsys, "-hx", "myorigin")[1] == "a.b\n"
+    assert run(here, capsys, "-o", "smtpd_banner=a  b\t c", "smtpd_banner")[1] == "smtpd_banner = a b c\n"
     assert run(here, capsys, "-H", "myorigin")[1] == "myorigin\n"
     assert run(here, capsys, "-d", "hopcount_limit")[1] == "hopcount_limit = 50\n"
     assert run(here, capsys, "-o", "myhostname=x.y", "-hx", "myorigin")[1] == "x.y\n"

@@ -259,6 +259,12 @@ def test_other_names(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mailq"])
     assert sendmail.main() == 0
     assert "Mail queue is empty" in capsys.readouterr().out
+    for name, mode in (("mailq", "display queue"), ("newaliases", "alias initialization")):
+        monkeypatch.setattr(sys, "argv", [f"/usr/bin/{name}", "x"])
+        assert sendmail.main() == 75
+        assert capsys.readouterr().err == f"{name}: fatal: {mode} mode requires no recipient\n"
+        monkeypatch.setattr(sys, "argv", [f"/usr/bin/{name}", "--help"])
+        assert sendmail.main() == 0 and "example" in capsys.readouterr().out
 
 
 def test_where_mail_would_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,7 @@ def test_cidr_ipv6(tmp_path: Path) -> None:
     """With and without brackets."""
     assert ask(tmp_path, "cidr", "[2001:db8::]/32 A\n", "2001:db8::9") == "A"
     assert ask(tmp_path, "cidr", "2001:db8::/32 A\n", "2001:db9::9") is None
+    assert ask(tmp_path, "cidr", "!10.0.0.0/8 A\n::1 B\n", "::1") == "B"  # what is not 10.* is IPv4
 
 
 @pytest.mark.parametrize(
