@@ -51,8 +51,9 @@ class Helper:
         secrets: Container[object] = frozenset(),
         auth_sockets: Container[object] = frozenset(),
         heritage: HandedDown | None = None,
+        leaves: Callable[[], None] = lambda: None,
     ) -> None:
-        """`heritage` is what helpers leave to each other: the penalties."""
+        """`heritage` is what helpers leave to each other: the penalties. `leaves` is called then."""
         self._judge = judge
         self._accounts = accounts
         self._attach = attach
@@ -60,6 +61,7 @@ class Helper:
         self._secrets = secrets
         self._auth_sockets = auth_sockets
         self._heritage = heritage
+        self._leaves = leaves
 
     def handle(self, message: Message, descriptors: list[int]) -> Answer:
         """The answer to one request. Blocking; for worker threads. Raises ValueError."""
@@ -80,6 +82,7 @@ class Helper:
         if "leave" in message:
             if self._heritage is not None:
                 self._heritage.leave(self._judge.throttle.exported())
+            self._leaves()
             return Answer({"left": True})
         if "challenge" in message:
             return self._challenge(str(message["challenge"]))

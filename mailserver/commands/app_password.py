@@ -1,7 +1,7 @@
 """`mailserver app-password`: a password for each device of an account, system accounts too.
 
 Shown once when it is made; after that nobody can read it, only revoke it. A running server knows of a
-change at the next login.
+change at the next login. Users of the system manage their own; root, or the mail_owner, everybody's.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from collections.abc import Callable
 from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
-from mailserver.accounts.app_passwords import NEVER, PROTOCOLS, AppPassword, AppPasswordError, AppPasswords
-from mailserver.accounts.scram_check import ScramCheck
+from mailserver.accounts.app_password_admin import NO_USER, NoSuchAccount
+from mailserver.accounts.app_passwords import NEVER, PROTOCOLS, AppPassword, AppPasswordError
+from mailserver.commands.app_password_access import Access, OwnAccess, open_access
 from mailserver.commands.errors import CommandError
 from mailserver.commands.session_access import NOT_FOUND, table
 from mailserver.config import values
 from mailserver.config.read import ConfigError, read_config
-from mailserver.maillog import ListLog
-from mailserver.roles.logins import become_database_owner, checks
-from mailserver.roles.parts import Parts
 
-NO_USER: Final = 67  # EX_NOUSER
 _EXAMPLES: Final = """\
 examples:
   mailserver app-password add alice phone --protocol imap,smtp --expires 1y
@@ -33,6 +30,11 @@ examples:
   mailserver app-password list alice --json
   mailserver app-password revoke alice phone
   mailserver app-password revoke alice --all
+
+users of the system, for themselves:
+  mailserver app-password add phone
+  mailserver app-password list
+  mailserver app-password revoke phone
 """
 _YEAR: Final = 365 * 86_400
 
@@ -43,14 +45,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "app-password",
         help="make, list and revoke passwords of single devices",
         description="Give each device of an account a password of its own, for some protocols, "
-        "for some time. With app_passwords_only = yes in main.cf no other password is taken.",
+        "for some time. With app_passwords_only = yes in main.cf no other password is taken. Users of the "
+        "system do it for themselves, where authorized_app_password_users lets them; root does it for all.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make one, and show it once")
-    add.add_argument("name", metavar="USER")
-    add.add_argument("device", metavar="DEVICE", help="what it is for: phone, laptop, printer")
+    add.usage = "%(prog)s [-h] [--protocol LIST] [--expires WHEN] [--json] [USER] DEVICE"
+    add.add_argument(
+        "words",
+        metavar="[USER] DEVICE",
+        nargs="+",
+        help="what it is for: phone, laptop, printer; root names the USER, others are it",
+    )
     add.add_argument(
         "--protocol",
         metavar="LIST",
@@ -63,8 +71,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument("name", metavar="USER", nargs="?", help="only this account's")
     listing.add_argument("--json", action="store_true", help="as JSON")
     revoke = actions.add_parser("revoke", help="make one useless, at once")
-    revoke.add_argument("name", metavar="USER")
-    revoke.add_argument("device", metavar="DEVICE", nargs="?")
+    revoke.usage = "%(prog)s [-h] [USER] (DEVICE | --all)"
+    revoke.add_argument("words", metavar="[USER] DEVICE", nargs="*", help="root names the USER")
     revoke.add_argument("--all", action="store_true", help="all of the account")
     parser.set_defaults(run=run)
 
@@ -72,11 +80,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """The action is done. Raises CommandError."""
     try:
-        parts = Parts(read_config(arguments.config_directory, os.environ), ListLog())
-        become_database_owner(parts)
-        check, scram = checks(parts)
-        assert check.app_passwords is not None
-        _ACTIONS[arguments.action](arguments, check.app_passwords, scram)
+        access = open_access(read_config(arguments.config_directory, os.environ))
+        _ACTIONS[arguments.action](arguments, access)
+    except NoSuchAccount as error:
+        raise CommandError(str(error), NO_USER) from error
     except (ConfigError, AppPasswordError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
@@ -86,28 +93,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add(arguments: argparse.Namespace, known: AppPasswords, scram: ScramCheck) -> None:
+def _add(arguments: argparse.Namespace, access: Access) -> None:
     protocols, expires = _protocols(arguments.protocol), _expiry(arguments.expires, time.time())
-    credential = scram.credential(arguments.name)
-    if credential is None:
-        raise CommandError(f"{arguments.name}: no such account: `mailserver user list`, passwd(5)", NO_USER)
-    account = credential.account
-    if not account.may_login:
-        raise CommandError(f"{account.name} may not log in ({credential.reason}), by no password")
-    password = known.add(account, arguments.device, protocols, expires, scram.challenge_of(credential))
+    name, device = _operands(arguments.words, access, "USER and DEVICE", 1)
+    made = access.add(name, device, protocols, expires)
     if arguments.json:
-        print(json.dumps({"name": account.name, "device": arguments.device, "password": password}))
+        print(json.dumps({"name": made.name, "device": device, "password": made.password}))
         return
-    print(f"{password}\n")
+    print(f"{made.password}\n")
     until = f"until {_day(expires)}" if expires != NEVER else "until it is revoked"
-    print(f"{account.name} logs in with it on {arguments.device}, by {', '.join(protocols)}, {until}.")
+    print(f"{made.name} logs in with it on {device}, by {', '.join(protocols)}, {until}.")
     print("It is shown this once. Hyphens and capitals make no difference.")
-    if credential.is_closed:
-        print(f"It will not work while the account is closed: {credential.reason}.")
+    if made.closed:
+        print(f"It will not work while the account is closed: {made.closed}.")
 
 
-def _list(arguments: argparse.Namespace, known: AppPasswords, scram: ScramCheck) -> None:
-    found = known.find(arguments.name.lower() if arguments.name else None)
+def _list(arguments: argparse.Namespace, access: Access) -> None:
+    found = access.find(arguments.name)
     if arguments.json:
         print(json.dumps([_values(each) for each in found], indent=2))
         return
@@ -117,17 +119,32 @@ def _list(arguments: argparse.Namespace, known: AppPasswords, scram: ScramCheck)
     print(table(("user", "device", "protocols", "expires", "last use"), rows))
 
 
-def _revoke(arguments: argparse.Namespace, known: AppPasswords, scram: ScramCheck) -> None:
-    name, device = arguments.name.lower(), arguments.device
-    if (device is None) != arguments.all:
-        raise CommandError("name one DEVICE, or --all: `mailserver app-password list` shows them")
-    count = known.revoke(name, device)
+def _revoke(arguments: argparse.Namespace, access: Access) -> None:
+    device: str | None = None
+    if arguments.all:
+        (name,) = _operands(arguments.words, access, "USER and no DEVICE beside --all", 0)
+    else:
+        wanted = "one DEVICE, or --all: `mailserver app-password list` shows them"
+        name, device = _operands(arguments.words, access, wanted, 1)
+    name, count = access.revoke(name, device)
     if not count:
         what = f"for {device}" if device else "at all"
         raise CommandError(
             f"{name} has no app password {what}: `mailserver app-password list {name}` shows them", NOT_FOUND
         )
     print(f"Revoked {count} of {name}.")
+
+
+def _operands(words: list[str], access: Access, wanted: str, count: int) -> list[str]:
+    """The user, then `count` words. A user of the system who manages her own may leave out the first.
+
+    Raises CommandError.
+    """
+    if isinstance(access, OwnAccess) and len(words) == count:
+        return ["", *words]
+    if len(words) != count + 1:
+        raise CommandError(f"name {wanted}")
+    return words
 
 
 def _protocols(text: str) -> tuple[str, ...]:
@@ -176,7 +193,7 @@ def _values(known: AppPassword) -> dict[str, object]:
     }  # fmt: skip
 
 
-_ACTIONS: Final[dict[str, Callable[[argparse.Namespace, AppPasswords, ScramCheck], None]]] = {
+_ACTIONS: Final[dict[str, Callable[[argparse.Namespace, Access], None]]] = {
     "add": _add,
     "list": _list,
     "revoke": _revoke,

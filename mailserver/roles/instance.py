@@ -22,6 +22,11 @@ def runtime_directory(config: Config) -> str:
     return f"/run/mailserver-{mark:08x}"
 
 
+def app_password_channel(config: Config) -> str:
+    """Where users of the system ask for app passwords of their own: beside the channels, root's."""
+    return os.path.join(runtime_directory(config), "app-passwords")
+
+
 def running_pid(config: Config) -> int:
     """The pid of the server that has the queue; 0 where none runs."""
     try:

@@ -7,6 +7,7 @@ import time
 from ipaddress import ip_network
 from typing import Final
 
+from mailserver.accounts.app_password_admin import AppPasswordAdmin
 from mailserver.accounts.app_passwords import AppPasswords
 from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.login import EXTERNAL, PASSWORD_MECHANISMS
@@ -98,6 +99,13 @@ def checks(parts: Parts) -> tuple[SourcePasswordCheck, ScramCheck]:
         app_passwords_only=config.boolean("app_passwords_only"),
     )
     return check, ScramCheck(check, database, parts.warn("auth"), domains)
+
+
+def app_password_admin(parts: Parts) -> AppPasswordAdmin:
+    """Whoever makes and revokes app passwords in this process."""
+    check, scram = checks(parts)
+    assert check.app_passwords is not None
+    return AppPasswordAdmin(check.app_passwords, scram)
 
 
 def judge(parts: Parts) -> Judge:

@@ -41,7 +41,7 @@ from mailserver.maillog import MailLog
 from mailserver.queue.directory import State
 from mailserver.queue.taking import prepare as prepare_maildrop
 from mailserver.rights.agents import Agent, AgentClient
-from mailserver.rights.as_user import Identity, become_confined
+from mailserver.rights.as_user import NOBODY, Identity, become_confined
 from mailserver.rights.generation import Closable, Generation, Passage, Role
 from mailserver.rights.handed_down import HandedDown
 from mailserver.rights.handover import Handover
@@ -55,9 +55,10 @@ from mailserver.rights.supervisor import BEGIN, RETIRE, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
 from mailserver.roles.auth_listener import AuthListener, bind_auth
 from mailserver.roles.certificates import SecretFiles
-from mailserver.roles.instance import lock_queue, runtime_directory
+from mailserver.roles.instance import app_password_channel, lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, by_address, smtp_ports
 from mailserver.roles.parts import Parts
+from mailserver.roles.permission import allowed_users
 from mailserver.roles.process import RoleProcess
 from mailserver.roles.public import groups_for, prepare_public
 from mailserver.roles.python_home import unreachable_path
@@ -74,6 +75,7 @@ _CHANNELS: Final = ("helper", "zygote", "agents")
 _AUTH: Final = "auth"
 _COUNTS: Final = "counts"
 _PENALTIES: Final = "penalties"
+_APP_PASSWORDS: Final = "app-passwords"
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
@@ -90,7 +92,8 @@ def run(config: Config, log: MailLog) -> None:
     os.makedirs(directory, mode=0o755)
     try:
         queue_channel = _channel(directory, "queue", identity)
-        site = _Site(identity, directory, queue_channel, bind_auth(Parts(config, log)))
+        app_passwords = listen_channel(app_password_channel(config), 0o666)
+        site = _Site(identity, directory, queue_channel, app_passwords, bind_auth(Parts(config, log)))
         first = _Server(config, log, bound, site, is_first=True)
         file = OutcomeFile(config.string("queue_directory"), 0, 0)
         renewal = _Renewal(first, Reloading(config, log, file, has_fixed_mode=True))
@@ -156,15 +159,16 @@ def _name(listener: Listener) -> str:
 
 @dataclass(slots=True)
 class _Site:
-    """What all generations share: the front's user, the runtime directory, and two sockets.
+    """What all generations share: the front's user, the runtime directory, and three sockets.
 
-    One is the way to the queue, the other where other programs have logins checked, if they do. Fronts and
-    helpers leave to their successors what they counted.
+    One is the way to the queue, one where users ask the helper for app passwords, the last where other
+    programs have logins checked, if they do. Fronts and helpers leave to their successors what they counted.
     """
 
     identity: Identity
     directory: str
     queue_channel: socket.socket
+    app_passwords: socket.socket
     auth: socket.socket | None
     generations: int = 0
     counts: HandedDown = field(default_factory=lambda: HandedDown("counts"))  # what fronts counted
@@ -255,10 +259,11 @@ class _Server:
             Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM, passage=self._queue_passage),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
-            Role("helper", self._helper, frozenset({"helper", _PENALTIES})),
+            Role("helper", self._helper, frozenset({"helper", _APP_PASSWORDS, _PENALTIES})),
         ]
         heritage: dict[str, Closable] = {_COUNTS: self.site.counts, _PENALTIES: self.site.penalties}
         sockets = {**self._channels, "queue": self.site.queue_channel, **public}
+        sockets[_APP_PASSWORDS] = self.site.app_passwords
         return Generation(roles, {**sockets, **heritage}, self.log, self._begins, self._ended)
 
     def _begins(self) -> None:
@@ -276,16 +281,22 @@ class _Server:
     # Root's roles.
 
     def _helper(self) -> None:
-        from mailserver.roles.logins import dovecot_socket, judge
+        from mailserver.accounts.app_password_admin import OwnAppPasswords
+        from mailserver.rights.user_service import UserService
+        from mailserver.roles.logins import app_password_admin, dovecot_socket, judge
 
         parts = Parts(self.config, self.log)
         views = [listener.config for listener, _ in self.bound]
         named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
-        own = (pair for view in views for pair in parts.key_pair_files(view))
-        pairs = [*own, *client_key_pairs(self.config)]
+        served = (pair for view in views for pair in parts.key_pair_files(view))
+        pairs = [*served, *client_key_pairs(self.config)]
         secrets = SecretFiles(pairs, named, password_files(self.config))
         to_host = partial(attach, self._path("zygote"))
         dovecots = frozenset(map(dovecot_socket, views))
+        may, nobodys = allowed_users(parts, "authorized_app_password_users"), {NOBODY, self._identity.uid}
+        own = OwnAppPasswords(app_password_admin(parts), may, nobodys, self.log)
+        users = UserService(self.site.app_passwords, own.handle, self.log)
+        users.start()
         helper = Helper(
             judge(parts),
             parts.account_sources,
@@ -294,6 +305,7 @@ class _Server:
             secrets,
             dovecots - {""},
             self.site.penalties,
+            users.stop,
         )
         uids = {0, self._identity.uid}
         ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.accounts.account import Origin
-from mailserver.commands import app_password
+from mailserver.commands import app_password, app_password_access
 from mailserver.commands.errors import CommandError
 from mailserver.commands.main import main
 from mailserver.config.read import read_config
@@ -71,9 +71,30 @@ def test_a_deleted_account_leaves_none(home: str, capsys: pytest.CaptureFixture[
     assert not may_log_in(home, password, "imap")
 
 
+def test_accounts_that_are_no_users_of_the_system(
+    home: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever does not own the data base is told who may do it."""
+    monkeypatch.setattr(app_password_access, "_is_anothers", lambda directory: True)
+    for words in (["add", "phone"], ["add", "alice", "phone"], ["list"], ["revoke", "--all"]):
+        assert run(home, *words) == 77
+        assert "no users of the system: only root and " in capsys.readouterr().err
+
+
+def test_users_of_the_system_need_a_running_server(tmp_path: Path) -> None:
+    """Without one the error says what to do."""
+    access = app_password_access.OwnAccess(str(tmp_path / "none"))
+    with pytest.raises(CommandError, match="the mail system is down") as error:
+        access.find(None)
+    assert error.value.status == 69
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        (["add", "phone"], "name USER and DEVICE"),
+        (["add", "alice", "phone", "x"], "name USER and DEVICE"),
+        (["revoke", "--all"], "name USER"),
         (["add", "nobody-here", "phone"], "no such account"),
         (["add", "alice", "a b"], "no name of a device"),
         (["add", "alice", "x", "--protocol", "imap,ftp"], "write some of imap,pop3,smtp"),

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mailserver.accounts.hashing import hash_password
@@ -172,18 +172,26 @@ class RootServer:
 
     def command(self, *words: str) -> str:
         """What a `mailserver` subcommand prints there; it must succeed."""
+        done = self._run(words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def command_of(self, user: str, *words: str) -> tuple[int, str]:
+        """Exit status, and output or errors, of a `mailserver` subcommand that the user types there."""
+        done = self._run(words, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+        return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+    def _run(self, words: Sequence[str], *wrapper: str) -> subprocess.CompletedProcess[str]:
         program, environment = interpreter()
-        line = [program, "-m", "mailserver.commands.main", "-c", str(self.directory / "config"), *words]
-        done = subprocess.run(
-            self.in_namespace(shlex.join(line)),
+        line = [*wrapper, program, "-m", "mailserver.commands.main", "-c", str(self.directory / "config")]
+        return subprocess.run(
+            self.in_namespace(shlex.join([*line, *words])),
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=DEADLINE,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def pam_service(self, name: str, *lines: str) -> None:
         """The server's machine has that file in /etc/pam.d; called before `start`."""

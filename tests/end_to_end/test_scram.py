@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.accounts.scram_client import ScramClient, log_in
-from tests.end_to_end.root_server import PASSWORD, RootServer
+from tests.end_to_end.root_server import MAIL_OWNER, PASSWORD, RootServer
 from tests.end_to_end.server import Server, running
 from tests.end_to_end.test_exchange import untrusting
 
@@ -123,23 +123,49 @@ def test_system_accounts() -> None:
         server.remove()
 
 
-@pytest.mark.needs("root")
-def test_app_passwords_of_system_accounts() -> None:
-    """Made by root beside the running server, good at once, for their protocols, logged with the device."""
+@pytest.fixture(scope="module")
+def root_server() -> Iterator[RootServer]:
+    """A server with system accounts."""
     server = RootServer()
     server.start()
-    try:
-        made = server.command("app-password", "add", "ursula", "phone", "--protocol", "imap", "--json")
-        password = json.loads(made)["password"]
-        log_in_plainly(server.ports["imaps"], "ursula", password)
-        log_in_plainly(server.ports["imaps"], "ursula", PASSWORD)
-        assert "auth: Info: imap(ursula,127.0.0.1): app password phone is right" in server.log_text()
-        with pytest.raises(poplib.error_proto):
-            client = poplib.POP3_SSL("127.0.0.1", server.ports["pop3s"], context=untrusting())
-            client.user("ursula")
-            client.pass_(password)
-    finally:
-        server.remove()
+    yield server
+    server.remove()
+
+
+@pytest.mark.needs("root")
+def test_app_passwords_of_system_accounts(root_server: RootServer) -> None:
+    """Made by root beside the running server, good at once, for their protocols, logged with the device."""
+    server = root_server
+    made = server.command("app-password", "add", "ursula", "phone", "--protocol", "imap", "--json")
+    password = json.loads(made)["password"]
+    log_in_plainly(server.ports["imaps"], "ursula", password)
+    log_in_plainly(server.ports["imaps"], "ursula", PASSWORD)
+    assert "auth: Info: imap(ursula,127.0.0.1): app password phone is right" in server.log_text()
+    with pytest.raises(poplib.error_proto):
+        client = poplib.POP3_SSL("127.0.0.1", server.ports["pop3s"], context=untrusting())
+        client.user("ursula")
+        client.pass_(password)
+
+
+@pytest.mark.needs("root")
+def test_users_make_app_passwords_of_their_own(root_server: RootServer) -> None:
+    """Typed by viktor without root, before and after a reload; never for others, nor by the mail_owner."""
+    server = root_server
+    status, made = server.command_of("viktor", "app-password", "add", "phone", "--json")
+    assert status == 0, made
+    server.configure("smtpd_banner = $myhostname ESMTP again")
+    server.command("reload")
+    log_in_plainly(server.ports["imaps"], "viktor", json.loads(made)["password"])
+    for user in ("ursula", MAIL_OWNER[0]):
+        status, error = server.command_of(user, "app-password", "add", "viktor", "x")
+        assert status == 77 and "root" in error, error
+    status, listed = server.command_of("viktor", "app-password", "list", "viktor", "--json")
+    assert status == 0 and [each["device"] for each in json.loads(listed)] == ["phone"]
+    assert server.command_of("viktor", "app-password", "revoke", "phone") == (0, "Revoked 1 of viktor.\n")
+    with pytest.raises(imaplib.IMAP4.error):
+        log_in_plainly(server.ports["imaps"], "viktor", json.loads(made)["password"])
+    assert "auth: Info: viktor made app password phone for imap,pop3,smtp" in server.log_text()
+    assert not re.search(r"(?i)traceback|internal error", server.log_text())
 
 
 def test_smtplib_still_logs_in(server: Server) -> None:

@@ -59,6 +59,8 @@ PARAMETERS: Final = (
              "dovecot"),
     honoured("app_passwords_only", Type.BOOLEAN, "no",
              "Whether IMAP, POP3 and SMTP take app passwords only, and no account's own password.", "ours"),
+    honoured("authorized_app_password_users", Type.LIST, "static:anyone",
+             "Which users of the system may make and revoke app passwords of their own.", "ours"),
     honoured("rehash_on_login", Type.BOOLEAN, "no",
              "Whether weak hashes in the passwd-file become SHA512-CRYPT when the password is next typed.",
              "ours"),
