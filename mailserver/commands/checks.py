@@ -270,6 +270,7 @@ def _parts(checks: Checks) -> Iterator[Problem]:
     parts = checks.parts
     wanted: list[Any] = [
         "routing", "local_rules", "retry_times", "cleanup_rules", "mail_owner", "namespace_rules",
+        "personal_namespace",
     ]  # fmt: skip
     for name in wanted:
         try:

@@ -67,8 +67,8 @@ def _listen(config: Config) -> str:
 
 
 def _namespace_separator(config: Config) -> str:
-    """With a dovecot.conf Dovecot's own default, that of the format."""
-    return "" if config.dovecot_path else "/"
+    """The prefix's; without one and with a dovecot.conf Dovecot's own default, that of the format."""
+    return config.raw("namespace_prefix")[-1:] or ("" if config.dovecot_path else "/")
 
 
 def _config_directory(config: Config) -> str:

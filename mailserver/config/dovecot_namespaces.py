@@ -6,7 +6,8 @@
       location = maildir:%%h/Maildir            location = maildir:/var/mail/public
     }                                         }
 
-Where another user's mail lies is known already. Of a private namespace the separator is used.
+Where another user's mail lies is known already. Of a private namespace the separator is used, and the
+prefix of the one with INBOX.
 """
 
 from __future__ import annotations
@@ -48,13 +49,17 @@ def namespace(section: Section, settings: dict[str, Setting], warnings: list[str
 def _private(
     section: Section, separator: str, prefix: str, settings: dict[str, Setting], warnings: list[str]
 ) -> None:
-    """The account's own mailboxes: the separator is taken over, a prefix is not."""
+    """The account's own mailboxes: the separator is taken over, and the prefix of those with INBOX."""
     if separator:
         settings["namespace_separator"] = Setting("namespace_separator", separator, section.where)
-    if prefix:
+    values = section.values()
+    if values.get("inbox") == "yes" or section.name == "inbox":
+        if prefix:
+            settings["namespace_prefix"] = Setting("namespace_prefix", prefix, section.where)
+    elif prefix or values.get("hidden") == "yes":
         warnings.append(
-            f"{section.where}: namespace {section.name}: prefix {prefix}:"
-            " clients see the folders without it, and fetch them once more"
+            f'{section.where}: namespace {section.name}: prefix "{prefix}": of the own folders one namespace'
+            " is known, that with inbox = yes: names in this one are refused"
         )
 
 

@@ -126,7 +126,7 @@ async def _content(session: Session, message: AppendedMessage) -> bytes:
 async def _linked(session: Session, url: Url) -> bytes:
     """What the URL names, as it is; it does not become \\Seen."""
     try:
-        wanted = parse_message_url(url, session.store.separator)
+        wanted = parse_message_url(url, session.store.namespace)
         if wanted.mailbox is None and session.selected is None:
             raise BadUrl("No mailbox is selected")
         if wanted.mailbox is None:

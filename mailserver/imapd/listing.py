@@ -2,8 +2,19 @@ r"""The LIST response: a mailbox's name and attributes. RFC 3501 §7.2.2, RFC 52
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mailserver.imapd.session import Session
-from mailserver.store.contract import Folder
+from mailserver.store.contract import AccountStore, Folder
+from mailserver.wire.imap_namespace import INBOX
+
+
+def folders_of(store: AccountStore) -> list[Folder]:
+    """The folders, as clients see them below each other. *Blocking*."""
+    folders = list(store.folders())
+    if store.namespace.prefix and any(each.is_personal and each.name != INBOX for each in folders):
+        return [replace(each, has_children=True) if each.name == INBOX else each for each in folders]
+    return folders
 
 
 def list_line(session: Session, folder: Folder, with_subscribed: bool) -> bytes:
@@ -16,4 +27,5 @@ def list_line(session: Session, folder: Folder, with_subscribed: bool) -> bytes:
         attributes.append(b"\\Subscribed")
     if folder.special_use:
         attributes.append(folder.special_use)
-    return b"* LIST (%b) %b %b" % (b" ".join(attributes), session.separator, session.name(folder.name))
+    name = session.shown(session.told(folder.name, folder.is_personal))
+    return b"* LIST (%b) %b %b" % (b" ".join(attributes), session.separator, name)

@@ -7,13 +7,13 @@ RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Final
 
 from mailserver.imapd.acl import tell_my_rights
-from mailserver.imapd.listing import list_line
+from mailserver.imapd.listing import folders_of, list_line
 from mailserver.imapd.metadata import tell as tell_metadata
 from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
@@ -22,7 +22,8 @@ from mailserver.store.acl import Rights
 from mailserver.store.contract import DELETED, AccountStore, Folder, MailboxStatus, StoreError
 from mailserver.wire.imap_commands import Create, Named, Nothing, Rename, Status
 from mailserver.wire.imap_list import List
-from mailserver.wire.imap_mailbox import INBOX, SEPARATOR, canonical_pattern, matches
+from mailserver.wire.imap_mailbox import canonical_pattern, matches
+from mailserver.wire.imap_namespace import INBOX, SEPARATOR
 
 _USES: Final = {
     use.lower(): use
@@ -49,8 +50,7 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
         return ok("List completed.")
     folders = await session.run(_folders_and_subscriptions, session)
     chosen = [folder for folder in folders if _is_selected(folder, command)]
-    above = _ancestors(chosen)
-    matching = list(_matching(folders, chosen, above, command))
+    matching, above = _matching(session, folders, chosen, command)
     figures = await _all_figures(session, matching, command.status_items)
     asked = [folder.name for folder in matching if folder.selectable and "MYRIGHTS" in command.returns]
     rights = await session.run(_all_rights, session.store, asked) if asked else {}
@@ -68,10 +68,13 @@ async def list_mailboxes(session: Session, command: List) -> Reply:
 
 def _folders_and_subscriptions(session: Session) -> list[Folder]:
     """Every folder, then subscribed names without one (`selectable` false, no children). Blocking."""
-    folders = list(session.store.folders())
+    folders = folders_of(session.store)
     known = {folder.name for folder in folders}
     missing = [name for name in session.store.subscriptions() if name not in known]
-    return folders + [Folder(name, selectable=False, subscribed=True) for name in missing]
+    return folders + [
+        Folder(name, selectable=False, subscribed=True, is_personal=session.store.is_own(name))
+        for name in missing
+    ]
 
 
 def _is_selected(folder: Folder, command: List) -> bool:
@@ -84,40 +87,40 @@ def _is_selected(folder: Folder, command: List) -> bool:
     return "SPECIAL-USE" not in command.selection or bool(folder.special_use)
 
 
-def _matcher(command: List) -> Callable[[str], bool]:
+def _matcher(session: Session, command: List) -> Callable[[Folder], bool]:
     patterns = [canonical_pattern(command.reference, pattern) for pattern in command.patterns]
-    loud = [pattern.upper() for pattern in patterns]
 
-    def is_match(name: str) -> bool:
-        if name == INBOX:
-            return any(matches(pattern, INBOX) for pattern in loud)
-        return any(matches(pattern, name) for pattern in patterns)
+    def is_match(folder: Folder) -> bool:
+        name = session.told(folder.name, folder.is_personal)
+        levels = name.split(SEPARATOR) if session.store.namespace.prefix else [name]
+        any_case = len(INBOX) if levels[0] == INBOX else 0
+        return any(matches(pattern, name, any_case) for pattern in patterns)
 
     return is_match
 
 
 def _matching(
-    folders: Iterable[Folder], chosen: Sequence[Folder], above: set[str], command: List
-) -> Iterable[Folder]:
-    is_match = _matcher(command)
-    for folder in chosen:
-        if is_match(folder.name):
-            yield folder
+    session: Session, folders: Iterable[Folder], chosen: Sequence[Folder], command: List
+) -> tuple[list[Folder], Collection[str]]:
+    """The folders to be told; and the names above any that was chosen."""
+    is_match, above = _matcher(session, command), _ancestors(session, chosen)
+    found = [folder for folder in chosen if is_match(folder)]
     if "RECURSIVEMATCH" in command.selection:
-        hidden = _ancestors(folder for folder in chosen if not is_match(folder.name))
+        hidden = _ancestors(session, (folder for folder in chosen if not is_match(folder)))
         known = {folder.name: folder for folder in folders}
-        for name in sorted(above - {folder.name for folder in chosen}):
-            if is_match(name) and name in hidden:  # RFC 5258 §3.5: not where all children are told
-                yield known.get(name) or Folder(name, selectable=False)
+        for name in sorted(above.keys() - {folder.name for folder in chosen}):
+            if is_match(above[name]) and name in hidden:  # RFC 5258 §3.5: not where all children are told
+                found.append(known.get(name) or above[name])
+    return found, above
 
 
-def _ancestors(folders: Iterable[Folder]) -> set[str]:
-    found: set[str] = set()
+def _ancestors(session: Session, folders: Iterable[Folder]) -> dict[str, Folder]:
+    """The levels above, without a mailbox, by their names."""
+    found: dict[str, Folder] = {}
     for folder in folders:
         name = folder.name
-        while SEPARATOR in name:
-            name = name.rpartition(SEPARATOR)[0]
-            found.add(name)
+        while name := session.store.namespace.parent(name, folder.is_personal):
+            found[name] = Folder(name, selectable=False, is_personal=folder.is_personal)
     return found
 
 
@@ -133,15 +136,21 @@ def _list_line(session: Session, folder: Folder, command: List, has_chosen_child
 async def list_subscribed(session: Session, command: List) -> Reply:
     r"""The subscribed names that match; with `%`, levels above some as \Noselect. RFC 3501 §6.3.9."""
     names = await session.run(session.store.subscriptions)
-    is_match = _matcher(command)
-    for name in names:
-        if is_match(name):
-            session.output.line(b"* LSUB () %b %b" % (session.separator, session.name(name)))
+    folders = [Folder(name, is_personal=session.store.is_own(name)) for name in names]
+    is_match = _matcher(session, command)
+    for folder in filter(is_match, folders):
+        session.output.line(_lsub_line(session, folder, b""))
     if any(pattern.endswith("%") for pattern in command.patterns):
-        above = _ancestors(map(Folder, names)) - set(names)
-        for name in sorted(filter(is_match, above)):
-            session.output.line(b"* LSUB (\\Noselect) %b %b" % (session.separator, session.name(name)))
+        above = _ancestors(session, folders)
+        for name in sorted(above.keys() - set(names)):
+            if is_match(above[name]):
+                session.output.line(_lsub_line(session, above[name], b"\\Noselect"))
     return ok("Lsub completed.")
+
+
+def _lsub_line(session: Session, folder: Folder, attributes: bytes) -> bytes:
+    name = session.shown(session.told(folder.name, folder.is_personal))
+    return b"* LSUB (%b) %b %b" % (attributes, session.separator, name)
 
 
 async def create(session: Session, command: Create) -> Reply:
@@ -273,7 +282,8 @@ def _say_status(
 async def namespace(session: Session, command: Nothing) -> Reply:
     """Where the account's own mailboxes are, other users' and everybody's. RFC 2342 §5."""
     found = session.store.namespaces()
-    kinds = (found.personal, found.other_users, found.shared)
+    personal = [session.store.namespace.prefix + prefix for prefix in found.personal]
+    kinds = (personal, found.other_users, found.shared)
     session.output.line(b"* NAMESPACE " + b" ".join(_namespaces(session, prefixes) for prefixes in kinds))
     return ok("Namespace completed.")
 
@@ -282,5 +292,5 @@ def _namespaces(session: Session, prefixes: Sequence[str]) -> bytes:
     if not prefixes:
         return b"NIL"
     return (
-        b"(" + b"".join(b"(%b %b)" % (session.name(prefix), session.separator) for prefix in prefixes) + b")"
+        b"(" + b"".join(b"(%b %b)" % (session.shown(prefix), session.separator) for prefix in prefixes) + b")"
     )

@@ -22,11 +22,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from mailserver.imapd import fetch
-from mailserver.imapd.listing import list_line
+from mailserver.imapd.listing import folders_of, list_line
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Folder, Mailbox, StoreError, Uid
-from mailserver.wire.imap_mailbox import SEPARATOR
+from mailserver.wire.imap_namespace import SEPARATOR
 from mailserver.wire.imap_notify import EVENTS, MESSAGE_EVENTS, EventGroup, Notify
 
 MOST_WATCHED: Final = 200
@@ -148,7 +148,7 @@ class Watch:
 
     async def start(self) -> None:
         """The mailboxes are open and watched; a Refusal, with nothing held, where they are too many."""
-        listed = await self.session.run(self.session.store.folders)
+        listed = await self.session.run(folders_of, self.session.store)
         self._seen = {folder.name: folder for folder in listed}
         folders = self._wanted(listed)
         if len(folders) > MOST_WATCHED:
@@ -203,7 +203,7 @@ class Watch:
         return [folder for folder in folders if folder.selectable and self._events(folder) & MESSAGE_EVENTS]
 
     def _events(self, folder: Folder) -> frozenset[str]:
-        wanted = [group.events for group in self._groups if _is_in(group, folder)]
+        wanted = [group.events for group in self._groups if self._is_in(group, folder)]
         return frozenset[str]().union(*wanted)
 
     # Messages in other mailboxes.
@@ -280,7 +280,7 @@ class Watch:
         try:
             while self._waiting and not self._is_stopped:
                 event = self._waiting.pop(0)
-                folders = await self.session.run(self.session.store.folders)
+                folders = await self.session.run(folders_of, self.session.store)
                 await self._watch(self._wanted(folders)[:MOST_WATCHED])
                 names = {folder.name: folder for folder in folders}
                 if not self._overflows():
@@ -316,28 +316,31 @@ class Watch:
                 entries = " ".join(event.entries).encode("ascii")
                 self.session.output.line(b"* METADATA %b %b" % (self.session.name(event.name), entries))
             return
+        store = self.session.store
         names = [event.name]
-        if event.kind == "MAILBOXNAME" and SEPARATOR in event.name and not event.old_name:
-            names.append(event.name.rpartition(SEPARATOR)[0])
+        parent = store.namespace.parent(event.name, store.is_own(event.name))
+        if event.kind == "MAILBOXNAME" and parent and not event.old_name:
+            names.append(parent)
         for name in names:
-            if name not in folders and name not in self._seen and not self.session.store.is_own(name):
+            is_own = store.is_own(name)
+            if name not in folders and name not in self._seen and not is_own:
                 return  # another user's, which this one may not look up
-            folder = folders.get(name) or Folder(name, selectable=False)
+            folder = folders.get(name) or Folder(name, selectable=False, is_personal=is_own)
             if event.kind in self._events(folder):
                 line = list_line(self.session, folder, with_subscribed=True)
                 if event.old_name and (event.old_name in self._seen or self.session.store.is_own(name)):
                     line += b' ("OLDNAME" (%b))' % self.session.name(event.old_name)
                 self.session.output.line(line)
 
-
-def _is_in(group: EventGroup, folder: Folder) -> bool:
-    """Whether the group's filter names the mailbox. §6."""
-    if group.filter in ("PERSONAL", "INBOXES"):
-        return folder.is_personal
-    if group.filter == "SUBSCRIBED":
-        return folder.subscribed
-    if folder.name in group.mailboxes:
-        return True
-    return group.filter == "SUBTREE" and any(
-        folder.name.startswith(name + SEPARATOR) for name in group.mailboxes
-    )
+    def _is_in(self, group: EventGroup, folder: Folder) -> bool:
+        """Whether the group's filter names the mailbox. §6."""
+        if group.filter in ("PERSONAL", "INBOXES"):
+            return folder.is_personal
+        if group.filter == "SUBSCRIBED":
+            return folder.subscribed
+        if folder.name in group.mailboxes:
+            return True
+        if group.filter != "SUBTREE":
+            return False
+        told = self.session.told(folder.name, folder.is_personal)
+        return any(told.startswith(self.session.told(name) + SEPARATOR) for name in group.mailboxes)

@@ -339,7 +339,7 @@ class ImapServer(IMAP4Server):
         session = self._session
         if session is None:
             return parse_command(text)
-        return parse_command(text, session.takes_utf8, session.store.separator)
+        return parse_command(text, session.takes_utf8, session.store.namespace)
 
     async def _perform(self, text: CommandText) -> None:
         try:

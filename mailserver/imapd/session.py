@@ -24,7 +24,7 @@ from mailserver.store.acl import FLAG_RIGHTS, NONE
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
-from mailserver.wire.imap_mailbox import with_separator
+from mailserver.wire.imap_namespace import with_separator
 
 T = TypeVar("T")
 
@@ -136,12 +136,23 @@ class Session:
 
     def name(self, mailbox: str) -> bytes:
         """A mailbox's name as this client reads it."""
-        return render.mailbox(with_separator(mailbox, self.store.separator), self.takes_utf8)
+        return self.shown(self.told(mailbox))
+
+    def told(self, mailbox: str, is_own: bool | None = None) -> str:
+        """A mailbox's name with the prefix that clients are told, `/` between levels. RFC 2342."""
+        namespace = self.store.namespace
+        if namespace.prefix and (self.store.is_own(mailbox) if is_own is None else is_own):
+            return namespace.told(mailbox)
+        return mailbox
+
+    def shown(self, told: str) -> bytes:
+        """A name or prefix that `told` made, as this client reads it."""
+        return render.mailbox(with_separator(told, self.store.namespace.separator), self.takes_utf8)
 
     @property
     def separator(self) -> bytes:
         """What stands between the levels of names, quoted."""
-        return render.string(self.store.separator.encode("ascii"))
+        return render.string(self.store.namespace.separator.encode("ascii"))
 
     # Selecting.
 

@@ -488,8 +488,22 @@ class Parts:
     def layout_for(self, account: Account) -> Layout:
         """Where the account's mail lies. *Blocking*, for virtual accounts. Raises StoreFailure."""
         layout = self._place_for(account)
+        separator, prefix = self.personal_namespace
+        if not separator:
+            return with_dovecots_separator(layout)
+        return replace(layout, separator=separator, prefix=prefix)
+
+    @cached_property
+    def personal_namespace(self) -> tuple[str, str]:
+        """The separator, "" for the format's own, and the prefix, "" or `INBOX/`. Raises ConfigError."""
         separator = self.config.string("namespace_separator")
-        return replace(layout, separator=separator) if separator else with_dovecots_separator(layout)
+        prefix = self.config.string("namespace_prefix")
+        if prefix and not prefix.endswith(separator or "/"):
+            raise self.config.error(
+                "namespace_prefix",
+                f"{prefix} does not end in the namespace_separator {separator}: change one",
+            )
+        return separator, "INBOX/" if prefix else ""
 
     def _place_for(self, account: Account) -> Layout:
         config = self.config

@@ -130,6 +130,7 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
     is one account's, and reaches those public namespaces that its groups let it reach.
     """
     config = parts.config
+    _ = parts.personal_namespace
     if not config.string("acl"):
         return files
     rules = parts.namespace_rules

@@ -52,6 +52,7 @@ from mailserver.store.state import State
 from mailserver.store.status import is_untouched, remembered_status
 from mailserver.store.text_builder import TextBuilder
 from mailserver.store.text_index import TextIndex
+from mailserver.wire.imap_namespace import PersonalNamespace
 
 SPECIAL_FOLDERS: Final[Mapping[str, bytes]] = {
     "Drafts": b"\\Drafts",
@@ -85,7 +86,7 @@ class FileAccountStore(AccountStore):
         self.keeper = make_keeper(self._usage) if make_keeper else QuotaKeeper(Rules(), self._usage, warn)
         self._is_counted = False
         self._layout = layout
-        self.separator = layout.separator
+        self.namespace = PersonalNamespace(layout.separator, layout.prefix)
         self._directory = directory
         self._hostname = hostname
         self._make_mbox = make_mbox

@@ -31,6 +31,7 @@ from typing import Final, NamedTuple, NewType
 
 from mailserver.accounts.account import Account
 from mailserver.store.acl import ALL, Acl, Rights
+from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 
 Uid = NewType("Uid", int)
 Modseq = NewType("Modseq", int)
@@ -390,7 +391,7 @@ class AccountStore(abc.ABC):
     All methods are *blocking* unless they say otherwise.
     """
 
-    separator: str = "/"  # what clients are told and see; names here always have "/"
+    namespace: PersonalNamespace = NO_PREFIX  # what clients are told; names here have no prefix
     keeps_acls: bool = False  # whether others can be given rights
 
     def namespaces(self) -> Namespaces:

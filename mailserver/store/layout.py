@@ -48,7 +48,7 @@ class Layout:
     of the other folders: for Maildir++ it has them as `.Name`, else (`plain`) as directories or files.
     `dirname` is the file that holds the messages of an mbox with children. `control` is where Dovecot's
     own files lie.
-    `separator` is what clients see between the levels of names.
+    `separator` is what clients see between the levels of names, `prefix` ("" or `INBOX/`) before them.
     """
 
     inbox_kind: Kind
@@ -59,6 +59,7 @@ class Layout:
     dirname: str = MBOX_DIRNAME
     control: str = ""
     separator: str = "/"
+    prefix: str = ""
 
 
 def _substitute(text: str, account: Account) -> str:

@@ -130,7 +130,7 @@ class SharingStore(AccountStore):
         self, registry: SharingRegistry, account: Account, own: AccountStore, person: Person
     ) -> None:
         self.own = own
-        self.separator = own.separator
+        self.namespace = replace(own.namespace, others=registry.rules.roots)
         self._registry = registry
         self._rules = registry.rules
         self._acls = registry.acls
@@ -201,7 +201,9 @@ class SharingStore(AccountStore):
 
     def _acl(self, place: _Place) -> Acl:
         """The mailbox's, under what the administrator says of it by its name here."""
-        above = self._global.of((self._prefix(place.account) or "") + place.name)
+        prefix = self._prefix(place.account) or ""
+        name = self.namespace.told(place.name) if place.is_own else prefix + place.name
+        above = self._global.of(name)
         return self._own_acl(place).under(above)
 
     def _own_acl(self, place: _Place) -> Acl:
@@ -296,7 +298,7 @@ class SharingStore(AccountStore):
 
     def _is_free(self, name: str) -> bool:
         """Whether the name is an own mailbox's and has no ACL; access(2), for the reactor's thread."""
-        if name.startswith(self._rules.roots) or self._global.of(name):
+        if name.startswith(self._rules.roots) or self._global.of(self.namespace.told(name)):
             return False
         return self._acls.has_none(self._account, name)
 

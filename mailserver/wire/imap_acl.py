@@ -34,7 +34,7 @@ class SetAcl:
 def read_about_identifier(reader: ArgumentReader) -> AboutIdentifier:
     """The arguments of DELETEACL and LISTRIGHTS."""
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
+    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
     reader.space()
     return AboutIdentifier(mailbox, _text(reader))
 

@@ -16,6 +16,7 @@ from mailserver.wire.imap_arguments import LARGEST_NUMBER, ArgumentReader, ImapS
 from mailserver.wire.imap_fetch import Section, parse_section
 from mailserver.wire.imap_flags import read_flag_list
 from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 MOST_CATENATED: Final = 100
@@ -85,7 +86,7 @@ class BadUrl(ValueError):
 def read_append(reader: ArgumentReader) -> Append:
     """The arguments of APPEND."""
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
+    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
     messages = [_message(reader)]
     while not reader.at_end:
         messages.append(_message(reader))
@@ -148,14 +149,14 @@ def _catenated_part(reader: ArgumentReader) -> bytes | Url:
     return Url(reader.astring())
 
 
-def parse_message_url(url: Url, separator: str = "/") -> MessageUrl:
-    """What the URL names; `separator` is the client's. Raises BadUrl."""
+def parse_message_url(url: Url, namespace: PersonalNamespace = NO_PREFIX) -> MessageUrl:
+    """What the URL names; `namespace` is the client's. Raises BadUrl."""
     found = _URL.fullmatch(url.text) if len(url.text) <= LONGEST_URL else None
     if found is None or b"\0" in unquote_to_bytes(url.text):
         raise BadUrl("Not a message of this account")
     try:
         name, section = found["mailbox"], unquote_to_bytes(found["section"] or b"")
-        mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), True, separator)
+        mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), True, namespace)
         return MessageUrl(
             mailbox,
             _number(found["uidvalidity"]),

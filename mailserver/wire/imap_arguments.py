@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Final, TypeVar
 
+from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
+
 T = TypeVar("T")
 
 DEEPEST_PARENTHESES: Final = 50
@@ -45,22 +47,22 @@ class ImapSyntaxError(ValueError):
 class ArgumentReader:
     """Reads one command. `takes_utf8` is true once the client enabled UTF8=ACCEPT or IMAP4rev2.
 
-    `separator` stands between the levels of mailboxes' names.
+    `namespace` is how the client is told mailboxes' names.
     """
 
-    __slots__ = ("_depth", "_literals", "_taken", "position", "separator", "takes_utf8", "text")
+    __slots__ = ("_depth", "_literals", "_taken", "namespace", "position", "takes_utf8", "text")
 
     def __init__(
         self,
         text: bytes,
         literals: Sequence[bytes] = (),
         takes_utf8: bool = False,
-        separator: str = "/",
+        namespace: PersonalNamespace = NO_PREFIX,
     ) -> None:
         self.text = text
         self.position = 0
         self.takes_utf8 = takes_utf8
-        self.separator = separator
+        self.namespace = namespace
         self._literals = literals
         self._taken = 0
         self._depth = 0

@@ -23,6 +23,7 @@ from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
 from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
 from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
+from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_known_set, read_sequence_set
@@ -207,21 +208,23 @@ class BadCommand(ImapSyntaxError):
         self.is_unknown = is_unknown
 
 
-_known: dict[tuple[bytes, bool, str], tuple[str, Any]] = {}
+_known: dict[tuple[bytes, bool, PersonalNamespace], tuple[str, Any]] = {}
 
 
-def parse_command(command: CommandText, takes_utf8: bool = False, separator: str = "/") -> Command:
+def parse_command(
+    command: CommandText, takes_utf8: bool = False, namespace: PersonalNamespace = NO_PREFIX
+) -> Command:
     """The command. Raises BadCommand for what is not IMAP.
 
     InvalidMailboxName and BadCharset, which have answers of their own, are its `__cause__`.
     Clients say the same things all the time: what was read of a short one is kept for the next.
     """
     tag, _, rest = command.text.partition(b" ")
-    key = (rest, takes_utf8, separator)
+    key = (rest, takes_utf8, namespace)
     known = _known.get(key)
     if known is not None and not command.literals and _TAG.fullmatch(tag):
         return Command(tag, *known)
-    parsed = _parse(command, takes_utf8, separator)
+    parsed = _parse(command, takes_utf8, namespace)
     if parsed.name in _REPEATED and len(rest) <= _SHORT and not command.literals:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
@@ -229,8 +232,8 @@ def parse_command(command: CommandText, takes_utf8: bool = False, separator: str
     return parsed
 
 
-def _parse(command: CommandText, takes_utf8: bool, separator: str) -> Command:
-    reader = ArgumentReader(command.text, command.literals, takes_utf8, separator)
+def _parse(command: CommandText, takes_utf8: bool, namespace: PersonalNamespace) -> Command:
+    reader = ArgumentReader(command.text, command.literals, takes_utf8, namespace)
     tag = _tag(reader)
     try:
         reader.space()
@@ -266,7 +269,7 @@ def _name(reader: ArgumentReader) -> str:
 
 
 def _mailbox(reader: ArgumentReader) -> str:
-    return mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
+    return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
 
 
 def _nothing(reader: ArgumentReader) -> Nothing:

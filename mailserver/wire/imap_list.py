@@ -45,7 +45,7 @@ def read_list(reader: ArgumentReader) -> List:
         reader.space()
     if "RECURSIVEMATCH" in selection and not selection & {"SUBSCRIBED", "SPECIAL-USE"}:
         raise ImapSyntaxError("RECURSIVEMATCH needs another selection option")
-    reference = decode_name(reader.astring(), reader.takes_utf8, reader.separator)
+    reference = decode_name(reader.astring(), reader.takes_utf8, reader.namespace)
     reader.space()
     is_extended |= reader.peek() == b"("
     patterns = _patterns(reader)
@@ -58,16 +58,16 @@ def read_list(reader: ArgumentReader) -> List:
 def read_lsub(reader: ArgumentReader) -> List:
     """The arguments of LSUB."""
     reader.space()
-    reference = decode_name(reader.astring(), reader.takes_utf8, reader.separator)
+    reference = decode_name(reader.astring(), reader.takes_utf8, reader.namespace)
     reader.space()
-    return List(reference, (decode_name(reader.pattern(), reader.takes_utf8, reader.separator),))
+    return List(reference, (decode_name(reader.pattern(), reader.takes_utf8, reader.namespace),))
 
 
 def _patterns(reader: ArgumentReader) -> tuple[str, ...]:
     raw = reader.list_of(reader.pattern) if reader.peek() == b"(" else [reader.pattern()]
     if len(raw) > MOST_PATTERNS:
         raise ImapSyntaxError("Too many patterns")
-    return tuple(decode_name(pattern, reader.takes_utf8, reader.separator) for pattern in raw)
+    return tuple(decode_name(pattern, reader.takes_utf8, reader.namespace) for pattern in raw)
 
 
 def _options(reader: ArgumentReader, known: frozenset[str]) -> frozenset[str]:

@@ -14,11 +14,10 @@ import unicodedata
 from typing import Final
 
 from mailserver.wire.imap_arguments import ImapSyntaxError
+from mailserver.wire.imap_namespace import INBOX, NO_PREFIX, SEPARATOR, PersonalNamespace, with_separator
 
-SEPARATOR: Final = "/"
 LONGEST_NAME: Final = 240  # octets in UTF-8
 DEEPEST_NAME: Final = 16  # levels
-INBOX: Final = "INBOX"
 
 _SHIFTED: Final = re.compile(rb"&([A-Za-z0-9+,]*)-")
 _PRINTABLE: Final = re.compile(r"[\x20-\x25\x27-\x7e]*")
@@ -72,16 +71,8 @@ def encode_modified_utf7(text: str) -> bytes:
     return _TO_SHIFT.sub(_to_base64, text).encode("ascii")
 
 
-def with_separator(name: str, separator: str) -> str:
-    """A name with `/` between levels, as a client sees it that is told another separator; and the inverse.
-
-    The two characters change places: a level that has the client's separator in it can be named too.
-    """
-    return name if separator == SEPARATOR else name.translate({ord("/"): separator, ord(separator): "/"})
-
-
-def decode_name(raw: bytes, takes_utf8: bool, separator: str = SEPARATOR) -> str:
-    """The text of a name, `/` between levels; nothing else is checked (LIST's patterns)."""
+def decode_name(raw: bytes, takes_utf8: bool, namespace: PersonalNamespace = NO_PREFIX) -> str:
+    """The text of a name, `/` between levels, with its prefix; nothing else is checked (LIST's patterns)."""
     if takes_utf8:
         try:
             text = raw.decode("utf-8")
@@ -89,24 +80,33 @@ def decode_name(raw: bytes, takes_utf8: bool, separator: str = SEPARATOR) -> str
             raise InvalidMailboxName("Mailbox name is not valid UTF-8")
     else:
         text = decode_modified_utf7(raw)
-    return with_separator(unicodedata.normalize("NFC", text), separator)
+    return with_separator(unicodedata.normalize("NFC", text), namespace.separator)
 
 
-def mailbox_name(raw: bytes, takes_utf8: bool = False, separator: str = SEPARATOR) -> str:
-    """The name of a mailbox that may exist, `/` between levels. Raises InvalidMailboxName.
+def mailbox_name(raw: bytes, takes_utf8: bool = False, namespace: PersonalNamespace = NO_PREFIX) -> str:
+    """The name of a mailbox that may exist, `/` between levels, no prefix. Raises InvalidMailboxName.
 
     Empty levels, `.` and `..`, a leading `/` or `~`, control characters, more than 240 octets
     or 16 levels are refused; a single trailing separator (CREATE of a level) is taken off.
     """
-    name = decode_name(raw, takes_utf8, separator)
-    if len(name) > 1 and name.endswith(SEPARATOR):
-        name = name[:-1]
-    levels = name.split(SEPARATOR)
-    if levels[0].upper() == INBOX:
-        levels[0] = INBOX
-    name = SEPARATOR.join(levels)
-    _check(name, levels)
+    told = decode_name(raw, takes_utf8, namespace)
+    if len(told) > 1 and told.endswith(SEPARATOR):
+        told = told[:-1]
+    name = namespace.heard(_with_inbox(told))
+    if name is None:
+        prefix = with_separator(namespace.prefix, namespace.separator)
+        raise InvalidMailboxName(
+            "Client tried to access nonexistent namespace."
+            f" (Mailbox name should probably be prefixed with: {prefix})"
+        )
+    name = _with_inbox(name)
+    _check(name, name.split(SEPARATOR))
     return name
+
+
+def _with_inbox(name: str) -> str:
+    first, separator, rest = name.partition(SEPARATOR)
+    return INBOX + separator + rest if first.upper() == INBOX else name
 
 
 def _check(name: str, levels: list[str]) -> None:
@@ -120,13 +120,15 @@ def _check(name: str, levels: list[str]) -> None:
         raise InvalidMailboxName("Mailbox name is too long")
 
 
-def matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str, any_case: int = 0) -> bool:
     """Whether LIST's `pattern` names `name`: `*` stands for anything, `%` for all but the separator.
+
+    The first `any_case` characters of the name, capitals, may be written small.
 
     The pattern is walked as a set of states held in the bits of one number: the cost is the
     length of the name, for any number of wildcards. RFC 3501 §6.3.8.
     """
-    return _Automaton(pattern).accepts(name)
+    return _Automaton(pattern).accepts(name, any_case)
 
 
 class _Automaton:
@@ -153,11 +155,14 @@ class _Automaton:
                 return states
             states = more
 
-    def accepts(self, name: str) -> bool:
+    def accepts(self, name: str, any_case: int) -> bool:
         states = self._past_wildcards(1)
-        for character in name:
+        for index, character in enumerate(name):
+            exact = self._exact.get(character, 0)
+            if index < any_case:
+                exact |= self._exact.get(character.lower(), 0)
             staying = self._any if character == SEPARATOR else self._any | self._level
-            states = (states & staying) | ((states & self._exact.get(character, 0)) << 1)
+            states = (states & staying) | ((states & exact) << 1)
             if not states:
                 return False
             states = self._past_wildcards(states)
@@ -169,5 +174,4 @@ def canonical_pattern(reference: str, pattern: str) -> str:
     joined = reference + pattern
     joined = re.sub(r"[*%]*\*[*%]*", "*", joined)
     joined = re.sub(r"%+", "%", joined)
-    first, separator, rest = joined.partition(SEPARATOR)
-    return INBOX + separator + rest if first.upper() == INBOX else joined
+    return _with_inbox(joined)

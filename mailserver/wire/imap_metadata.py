@@ -88,7 +88,7 @@ def read_entries(reader: ArgumentReader) -> tuple[str, ...]:
 
 def _mailbox(reader: ArgumentReader) -> str:
     raw = reader.astring()
-    return mailbox_name(raw, reader.takes_utf8, reader.separator) if raw else ""
+    return mailbox_name(raw, reader.takes_utf8, reader.namespace) if raw else ""
 
 
 def _entry(reader: ArgumentReader) -> str:

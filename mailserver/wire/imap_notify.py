@@ -88,7 +88,7 @@ def _group(reader: ArgumentReader) -> EventGroup:
 
 def _names(reader: ArgumentReader) -> tuple[str, ...]:
     def name() -> str:
-        return mailbox_name(reader.astring(), reader.takes_utf8, reader.separator)
+        return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
 
     names = reader.list_of(name) if reader.peek() == b"(" else [name()]
     if len(names) > MOST_NAMES:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mailserver.accounts.account import Account
 from mailserver.config import dovecot, dovecot_meaning
 from mailserver.config.listeners import listeners
 from mailserver.config.syntax import ConfigError
+from mailserver.maillog import ListLog
+from mailserver.roles.parts import Parts
 from tests.config.hosts import written
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -344,9 +347,43 @@ def test_quotas_of_version_2_3(tmp_path: Path) -> None:
 
 
 def test_a_separator_and_a_prefix(tmp_path: Path) -> None:
-    """The separator is used; a prefix is not, and that is said. Without a dovecot.conf it is a slash."""
-    config = written(tmp_path, MAIN, "", "namespace {\n separator = /\n prefix = INBOX/\n inbox = yes\n}\n")
-    assert config.string("namespace_separator") == "/"
-    assert ["prefix INBOX/" in warning for warning in config.warnings] == [True]
+    """Both are used, in 2.3's syntax and in 2.4's. Without a dovecot.conf the separator is a slash."""
+    new = "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
+    for number, version in enumerate(("", new)):
+        (tmp_path / str(number)).mkdir()
+        text = version + "namespace inbox {\n separator = .\n prefix = INBOX.\n inbox = yes\n}\n"
+        config = written(tmp_path / str(number), MAIN, "", text)
+        assert config.string("namespace_separator") == "."
+        assert config.string("namespace_prefix") == "INBOX."
+        layout = Parts(config, ListLog()).layout_for(Account("alice", 1, 1, "/home/alice"))
+        assert (layout.separator, layout.prefix) == (".", "INBOX/")
+        assert config.warnings == ()
     (tmp_path / "alone").mkdir()
     assert written(tmp_path / "alone", MAIN, "").string("namespace_separator") == "/"
+
+
+def test_the_prefix_says_the_separator(tmp_path: Path) -> None:
+    """Where Dovecot's configuration leaves that out; a contradiction is refused, with the place."""
+    found = "namespace inbox {\n inbox = yes\n prefix = INBOX.\n}\n"
+    assert Parts(written(tmp_path, MAIN, "", found), ListLog()).personal_namespace == (".", "INBOX/")
+    (tmp_path / "wrong").mkdir()
+    wrong = found.replace("}", " separator = /\n}")
+    with pytest.raises(ConfigError, match=r"dovecot.conf:1.*namespace_separator"):
+        _ = Parts(written(tmp_path / "wrong", MAIN, "", wrong), ListLog()).personal_namespace
+
+
+def test_another_prefix_is_refused(tmp_path: Path) -> None:
+    """A name that clients knew otherwise loses what they have: that is an error, with the place."""
+    with pytest.raises(ConfigError, match=r"dovecot.conf:1.*Mail/"):
+        written(tmp_path, MAIN, "", "namespace inbox {\n inbox = yes\n prefix = Mail/\n}\n")
+
+
+def test_a_second_private_namespace_is_told(tmp_path: Path) -> None:
+    """The hidden alias without the prefix, which old configurations have for old clients."""
+    config = written(
+        tmp_path, MAIN, "",
+        "namespace inbox {\n inbox = yes\n prefix = INBOX.\n separator = .\n}\n"
+        "namespace compat {\n prefix =\n separator = .\n hidden = yes\n list = no\n}\n",
+    )  # fmt: skip
+    assert config.string("namespace_prefix") == "INBOX."
+    assert ["compat" in warning for warning in config.warnings] == [True]

@@ -120,6 +120,17 @@ DIALOGUES: Final = (
     Difference(
         "move", "c12|c13|c14", "RFC 3501 §6.3.2: nothing changes in a mailbox that was opened with EXAMINE."
     ),
+    Difference("prefix", "c14|d11", r"As for `list`: \HasChildren and the special use come unasked."),
+    Difference(
+        "prefix",
+        "g2",
+        "A level above INBOX.INBOX.x would be told as INBOX.INBOX, which is INBOX itself: it is not told.",
+    ),
+    Difference(
+        "prefix",
+        "g3",
+        "RFC 3501 §6.3.5: RENAME of INBOX moves its messages; Dovecot takes the new name for a child's.",
+    ),
     Difference(
         "select",
         "a5",

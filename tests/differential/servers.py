@@ -14,10 +14,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from mailserver.store.layout import layout_for
+from mailserver.accounts.account import Account
+from mailserver.store.layout import Layout, layout_for
 from mailserver.store.registry import FileStoreRegistry
 from tests.imapd.harness import Client, Server
 
@@ -29,7 +31,7 @@ _MAIL_USER = 8  # Debian's `mail`: Dovecot's imap refuses to run as root
 _CONFIGURATION = """\
 base_dir = {home}/run
 state_dir = {home}/run
-mail_location = maildir:{home}/Maildir:LAYOUT=fs
+mail_location = maildir:{home}/Maildir{layout}
 mail_uid = {uid}
 mail_gid = {uid}
 first_valid_uid = 1
@@ -37,7 +39,8 @@ first_valid_gid = 1
 ssl = no
 namespace inbox {{
   inbox = yes
-  separator = /
+  separator = {separator}
+  prefix = {prefix}
 {mailboxes}}}
 mail_attribute_dict = file:{home}/attributes
 protocol imap {{
@@ -81,11 +84,15 @@ class DovecotEnded(Exception):
 class Dovecot:
     """Any number of sessions on one maildir. Ended with `close`."""
 
-    def __init__(self, home: Path, messages: Mapping[str, bytes]) -> None:
+    def __init__(self, home: Path, messages: Mapping[str, bytes], prefix: str = "") -> None:
+        """With a prefix the maildir is Maildir++, else has directories for its levels."""
         self._home = home
         self._uid = os.geteuid() or _MAIL_USER
         fill(home / "Maildir", messages)
-        configuration = _CONFIGURATION.format(home=home, uid=self._uid, mailboxes=_SPECIAL)
+        configuration = _CONFIGURATION.format(
+            home=home, uid=self._uid, mailboxes=_SPECIAL, prefix=prefix, separator=prefix[-1:] or "/",
+            layout="" if prefix else ":LAYOUT=fs",
+        )  # fmt: skip
         (home / "dovecot.conf").write_text(configuration)
         if os.geteuid() == 0:
             self._hand_to_mail_user()
@@ -177,13 +184,16 @@ class Session(Protocol):
 class Ours:
     """Any number of sessions on one maildir, like `Dovecot`."""
 
-    def __init__(self, home: Path, messages: Mapping[str, bytes]) -> None:
+    def __init__(self, home: Path, messages: Mapping[str, bytes], prefix: str = "") -> None:
         fill(home / "Maildir", messages)
-        self._registry = FileStoreRegistry(
-            lambda account: layout_for(account, f"maildir:{home}/Maildir:LAYOUT=fs"),
-            str(home / "state"),
-            "host.example",
-        )
+
+        def place(account: Account) -> Layout:
+            if not prefix:
+                return layout_for(account, f"maildir:{home}/Maildir:LAYOUT=fs")
+            found = layout_for(account, f"maildir:{home}/Maildir")
+            return replace(found, separator=prefix[-1], prefix=f"{prefix[:-1]}/")
+
+        self._registry = FileStoreRegistry(place, str(home / "state"), "host.example")
         self._server = Server(registry=self._registry)
         self._sessions: dict[str, _OurSession] = {}
 

@@ -66,9 +66,10 @@ class Player:
 
 
 @pytest.fixture
-def players(tmp_path: Path) -> Iterator[tuple[Player, Player]]:
+def players(tmp_path: Path, path: Path) -> Iterator[tuple[Player, Player]]:
+    prefix = "INBOX." if path.stem == "prefix" else ""
     with open_directory() as home:
-        servers = (Dovecot(home, MAIL), Ours(tmp_path, MAIL))
+        servers = (Dovecot(home, MAIL, prefix), Ours(tmp_path, MAIL, prefix))
         yield Player(servers[0]), Player(servers[1])
         for server in servers:
             server.close()

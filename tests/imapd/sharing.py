@@ -6,7 +6,7 @@ Alice administers the public namespace; staff (alice and carol) may read and pos
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,13 @@ def accounts(directory: Path) -> Mapping[str, Account]:
 class SharingServer(Server):
     """See the module. `location` is where mail lies, the public namespace's in the same format."""
 
-    def __init__(self, directory: Path, location: str = LOCATIONS[0], acl_anyone: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        location: str = LOCATIONS[0],
+        acl_anyone: bool = True,
+        change: Callable[[Layout], Layout] = lambda layout: layout,
+    ) -> None:
         self.people = accounts(directory)
         self.public_root = directory / "public"
         kind, _, rest = location.partition(":")
@@ -53,7 +59,7 @@ class SharingServer(Server):
         self.warnings: list[str] = []
 
         def place(account: Account) -> Layout:
-            return layout_for(account, location)
+            return change(layout_for(account, location))
 
         self.files = FileStoreRegistry(place, str(directory / "state"), "host.example")
         self.acls = AclFiles(partial(layout_of, layout_for=place), self.warnings.append)

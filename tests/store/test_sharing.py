@@ -73,7 +73,7 @@ class TestGuarded(MailboxContract, AccountStoreContract, NamesContract):
 def test_nothing_passes_by(contract: type, gate: type) -> None:
     """Whatever the contract gets, the gate decides about: no default of the contract stands in for it."""
     public = {name for name in vars(contract) if not name.startswith("_")}
-    assert public - {"separator"} - set(vars(gate)) <= {"is_own"}  # which asks `home`
+    assert public - {"namespace"} - set(vars(gate)) <= {"is_own"}  # which asks `home`
 
 
 @pytest.fixture

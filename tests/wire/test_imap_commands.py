@@ -12,6 +12,7 @@ from mailserver.wire.imap_append import Append, AppendedMessage
 from mailserver.wire.imap_fetch import Attribute, Fetch, Section
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import List
+from mailserver.wire.imap_namespace import PersonalNamespace
 from mailserver.wire.imap_results import RETURN_ALL
 from mailserver.wire.imap_sequence import SequenceSet
 
@@ -195,7 +196,10 @@ def test_what_is_kept_of_a_command_holds_for_one_spelling_of_names() -> None:
     text = CommandText(b"a SELECT &AOQ-")
     assert commands.parse_command(text).arguments.mailbox == "\u00e4"
     assert commands.parse_command(text, takes_utf8=True).arguments.mailbox == "&AOQ-"
-    assert commands.parse_command(CommandText(b"a SELECT x.y"), separator=".").arguments.mailbox == "x/y"
+    assert (
+        commands.parse_command(CommandText(b"a SELECT x.y"), False, PersonalNamespace(".")).arguments.mailbox
+        == "x/y"
+    )
     assert commands.parse_command(CommandText(b"a SELECT x.y")).arguments.mailbox == "x.y"
 
 

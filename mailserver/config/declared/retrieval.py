@@ -102,6 +102,10 @@ PARAMETERS: Final = (
     honoured("namespace_separator", Type.STRING, "",
              "What clients see between the levels of folder names, / or . ; empty: . for Maildir++, else /."
              " The default is /, or with a dovecot.conf empty.", "dovecot", choices=("", "/", ".")),
+    honoured("namespace_prefix", Type.STRING, "",
+             "What the names of an account's own folders begin with for IMAP clients, INBOX. or INBOX/ ;"
+             " its last character is the namespace_separator. Commands and files name folders without it.",
+             "dovecot", choices=("", "INBOX.", "INBOX/")),
     honoured("mail_uid", Type.STRING, "",
              "The owner of all mail of accounts that name none.", "dovecot"),
     harmless("mail_gid", Type.STRING, "",
