@@ -4,13 +4,13 @@ The file is the truth, and anybody may append to it, flag in it, or rename anoth
 A message is known again by a digest of all but its status fields (`store.mbox_fields`), so whatever
 the others did, unchanged messages keep their names. Where the file merely grew, only the new end is read:
 the last octets before it must be as they were. Then a status field that another program changed
-in place, further up, at the same moment, is seen at the next complete scan.
+in place, further up, at the same moment, is seen at the next complete scan, or before we write to it.
 
 Flags. The index holds them durably. Here they are written in place where the fields have room,
 else they wait (`settle`, `remove`) for the file to be written anew. The flags that were last seen in the
 file are part of a message's place, so after a crash waiting flags are told from changes
 that others made. Where another program changed a message's flags since, theirs are taken,
-and what the caller changes now is applied to them.
+and what waits, or the caller changes now, is applied to them.
 
 Locks: `store.locking`; a reader takes the shared one to scan, and none to read a message, since its
 digest is checked. Crashes: `store.mbox_append`, `store.mbox_rewrite`. Extended attributes and
@@ -157,6 +157,7 @@ class MboxFormat(MailboxFormat):
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                noticed = self._with_theirs(held.descriptor, noticed, self._places)
                 self._waiting = {key: self._waiting.get(key, p.flags) for key, p in self._places.items()}
                 first = min(self._places, key=lambda key: self._places[key].offset, default="")
                 size = self._places[first].offset if first else os.fstat(held.descriptor).st_size
@@ -294,8 +295,13 @@ class MboxFormat(MailboxFormat):
         named = named_messages(messages, known=self._places)
         old, self._places = self._places, {key: message.place for key, message in named.items()}
         both = [key for key in self._places if key in old]
-        flags = {key: self._places[key].flags for key in both if self._places[key].flags != old[key].flags}
-        for key in [key for key in self._waiting if key in flags or key not in self._places]:
+        flags = {
+            key: merged_flags(old[key].flags, self._waiting.get(key, old[key].flags), self._places[key].flags)
+            for key in both
+            if self._places[key].flags != old[key].flags
+        }
+        self._wait(flags)
+        for key in self._waiting.keys() - self._places.keys():
             del self._waiting[key]
         uids = foreign_uids(named.values()) if is_first else {}
         return Delta(
@@ -308,6 +314,25 @@ class MboxFormat(MailboxFormat):
             flags=flags or None,
             places={k: self._places[k].encode() for k in both if self._places[k] != old[k]} or None,
         )
+
+    def _with_theirs(self, descriptor: int, noticed: Delta, keys: Iterable[str]) -> Delta:
+        """What was noticed, and the flags that others gave these messages in place while the file grew.
+
+        Asked before these messages' status fields are written. Flags that wait are applied to theirs.
+        """
+        flags, places = dict(noticed.flags or {}), dict(noticed.places or {})
+        for key in keys:
+            place = self._places[key]
+            text = message_text(pread_all(descriptor, min(place.length, _HEADER), place.offset))
+            length = header_length(text)
+            theirs = split_fields(text[:length])[1].flags
+            if theirs == place.flags or (length == len(text) and place.length > _HEADER):
+                continue
+            flags[key] = merged_flags(place.flags, self._waiting.get(key, place.flags), theirs)
+            self._places[key] = place._replace(flags=theirs)
+            places[key] = self._places[key].encode()
+            self._wait({key: flags[key]})
+        return replace(noticed, flags=flags or None, places=places or None)
 
     # Reading
 
@@ -425,6 +450,7 @@ class MboxFormat(MailboxFormat):
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                noticed = self._with_theirs(held.descriptor, noticed, before.keys() & self._places.keys())
                 theirs = dict(noticed.flags or {})
                 wanted = {key: flags[key] for key in before if key in self._places}
                 for key in wanted.keys() & theirs.keys():
@@ -505,6 +531,7 @@ class MboxFormat(MailboxFormat):
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
                 gone = {key for key in keys if key in self._places}
+                noticed = self._with_theirs(held.descriptor, noticed, self._waiting.keys() - gone)
                 places = self._rewrite(held, gone) if gone else {}
         except FileNotFoundError:
             return self._vanished()
@@ -560,6 +587,7 @@ class MboxFormat(MailboxFormat):
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
+                noticed = self._with_theirs(held.descriptor, noticed, list(self._waiting))
                 places = self._settle(held)
         except FileNotFoundError:
             return self._vanished()

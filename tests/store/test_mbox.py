@@ -28,6 +28,7 @@ from mailserver.store.mbox import MboxFormat, deposit
 
 FIRST = b"From: a@b\nSubject: first\n\nFrom the start\n"
 SECOND = b"From: a@b\nSubject: second\n\nbody\n"
+LONG = b"a line of a long message\r\n" * 1000
 THIRD = b"From: a@b\nSubject: third\n\nbody\n"
 
 
@@ -529,6 +530,39 @@ def test_flags_in_place_where_there_is_room(path: Path, index: Index) -> None:
     assert keys(again) == [one, two]
 
 
+def test_flags_that_others_set_beside_an_append_are_kept(path: Path, index: Index) -> None:
+    """The file grew, so its start is not read again: yet what is written there leaves their flags."""
+    one, _ = index.append(NewMessage(b"Subject: a\r\n\r\n"), NewMessage(b"Subject: b\r\n\r\n" + LONG))
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"X-Status:     ", b"X-Status: F   ", 1))
+    put(path, SECOND)
+    index.flag({one: frozenset({SEEN})})
+    assert b"Status: RO\nX-Status: F   \n" in path.read_bytes()
+    assert index.flags() == [{SEEN, FLAGGED}, set(), set()]
+    assert index.format.poll() is None
+
+
+@pytest.mark.parametrize("between", [b"", LONG], ids=["seen by a complete scan", "not seen"])
+@pytest.mark.parametrize("act", ["settle", "remove"])
+def test_waiting_flags_are_applied_to_those_of_others(
+    path: Path, index: Index, act: str, between: bytes
+) -> None:
+    """Another program flags a message in place, beside an append: a rewrite leaves that and adds ours."""
+    path.write_bytes(b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: a\nX-Status:  \n\nbody\n\n")
+    put(path, SECOND + between.replace(b"\r", b""))
+    index.poll()
+    one, two = keys(index)
+    index.flag({one: frozenset({SEEN})})  # waits
+    rewrite_elsewhere(path, b"X-Status:  \n", b"X-Status: F\n")
+    put(path, THIRD)
+    index.settle() if act == "settle" else index.remove(two)
+    assert index.flags()[0] == {SEEN, FLAGGED}
+    again = Index(path)
+    again.poll()
+    assert again.flags()[0] == {SEEN, FLAGGED}
+    assert index.format.poll() is None
+
+
 def test_flags_without_room_wait(path: Path, index: Index) -> None:
     """A delivered message has no status fields: written when the mailbox settles, known after a crash."""
     put(path, FIRST, SECOND)
@@ -559,17 +593,17 @@ def test_many_flags_at_once_wait(path: Path, index: Index) -> None:
 
 
 def test_waiting_flags_survive_a_foreign_rewrite(path: Path, index: Index) -> None:
-    """Another program that rewrites the file without touching a message's flags does not undo ours."""
+    """Another program that rewrites the file does not undo our flags; they are added to what it set."""
     put(path, FIRST, SECOND)
     index.poll()
     one, two = keys(index)
     index.flag({one: frozenset({SEEN}), two: frozenset({SEEN})})
     index.restart()
     rewrite_elsewhere(path, b"Subject: second\n", b"Subject: second\nX-Status: F\n")
-    assert index.poll().flags == {two: {FLAGGED}}
-    assert index.flags() == [{SEEN}, {FLAGGED}]
+    assert index.poll().flags == {two: {FLAGGED, SEEN}}
+    assert index.flags() == [{SEEN}, {FLAGGED, SEEN}]
     index.settle()
-    assert path.read_bytes().count(b"Status: RO") == 1
+    assert path.read_bytes().count(b"Status: RO") == 2
 
 
 def test_flags_of_both_are_merged(path: Path, index: Index) -> None:
