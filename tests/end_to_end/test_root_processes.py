@@ -29,6 +29,7 @@ MAIL_GROUP = 8
 @pytest.fixture(scope="module")
 def server() -> Iterator[RootServer]:
     started = RootServer("mbox")
+    started.wrapper = "sh -c 'umask 077; exec \"$@\"' sh"  # a careful root's, who starts it from a shell
     started.start()
     for name in USERS:
         send(started, f"first-{name}", f"{name}@example.org")
