@@ -81,7 +81,7 @@ _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 def run(config: Config, log: MailLog) -> None:
     """All roles run until SIGTERM. Raises StartFailed, ConfigError before the first one starts."""
-    os.umask(0o022)  # modes are as they are written here, whatever the shell's umask: roles pass through these
+    os.umask(0o022)  # whatever the shell has: the roles pass through directories that are made here
     identity = _front_identity(config, Parts(config, log))
     queue_lock = lock_queue(config, identity.uid, identity.gid)
     bound = bind_all(config)
