@@ -170,3 +170,6 @@ def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | b
             os.unlink(name)
         raise
     sync_directory(os.path.dirname(path))
+    with contextlib.suppress(OSError):  # the mailbox is the new one already
+        # mutt, where it has the old one open, would take what was appended to that for the new one's end
+        os.ftruncate(held.descriptor, 0)

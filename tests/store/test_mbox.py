@@ -563,6 +563,17 @@ def test_waiting_flags_are_applied_to_those_of_others(
     assert index.format.poll() is None
 
 
+def test_the_old_file_is_empty_after_a_rewrite(path: Path, index: Index) -> None:
+    """mutt, which has it open, finds no mail at its old end, and so reads all of the new file."""
+    put(path, FIRST, SECOND)
+    index.poll()
+    with path.open("rb") as old:
+        put(path, THIRD)
+        index.remove(keys(index)[0])
+        assert os.fstat(old.fileno()).st_size == 0
+    assert index.subjects() == ["second", "third"]
+
+
 def test_flags_without_room_wait(path: Path, index: Index) -> None:
     """A delivered message has no status fields: written when the mailbox settles, known after a crash."""
     put(path, FIRST, SECOND)
