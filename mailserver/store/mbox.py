@@ -91,6 +91,10 @@ class MboxFormat(MailboxFormat):
         self._waiting: dict[str, Flags] = {}  # flags that the file does not have yet
         self._mark: Mark | None = None
         self._before: tuple[dict[str, Place], dict[str, Flags], Mark | None, Iterable[str]]
+        # How often the file merely grew; how often it had when it was scanned whole (-1: not since `load`),
+        # and when a message's flags were last compared: where that differs, they are asked for.
+        self._growth, self._scanned_at = 0, -1
+        self._compared_at: dict[str, int] = {}
         self._times_due = False  # flags changed in place: whether there is new mail is to be settled
         self._elsewhere: tuple[Mark, dict[str, Place]] | None = None  # for `read` ahead of `poll`
 
@@ -245,6 +249,8 @@ class MboxFormat(MailboxFormat):
     def _forget_catch_up(self) -> None:
         """What was noticed before a write failed was not reported: it will be news again."""
         self._places, self._waiting, self._mark, added = self._before
+        self._scanned_at = -1
+        self._compared_at.clear()
         for key in added:
             self._places.pop(key, None)
 
@@ -270,7 +276,17 @@ class MboxFormat(MailboxFormat):
         self._mark = Mark.of(descriptor, end)
         delta = self._added(messages) if begin else self._compared(messages, is_first)
         self._before = (*self._before[:3], tuple(found.key for found in delta.added))
+        self._note_growth(delta.added, is_complete=not begin)
         return replace(delta, token=self._mark.encode())
+
+    def _note_growth(self, added: Iterable[Found], is_complete: bool) -> None:
+        """Whose flags in the file are known, and whose others may have changed while it grew."""
+        if is_complete:
+            self._scanned_at = self._growth
+            self._compared_at.clear()
+            return
+        self._growth += 1
+        self._compared_at.update((found.key, self._growth) for found in added)
 
     def _grown_from(self, descriptor: int, size: int) -> int:
         """Where the unknown part of the file begins: 0 unless it was appended to what is known."""
@@ -320,8 +336,13 @@ class MboxFormat(MailboxFormat):
 
         Asked before these messages' status fields are written. Flags that wait are applied to theirs.
         """
+        if self._scanned_at == self._growth:
+            return noticed
         flags, places = dict(noticed.flags or {}), dict(noticed.places or {})
         for key in keys:
+            if self._compared_at.get(key, self._scanned_at) == self._growth:
+                continue
+            self._compared_at[key] = self._growth
             place = self._places[key]
             text = message_text(pread_all(descriptor, min(place.length, _HEADER), place.offset))
             length = header_length(text)

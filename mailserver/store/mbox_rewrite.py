@@ -170,6 +170,14 @@ def _replace(path: str, held: locking.Held, draft: int, parts: Sequence[Span | b
             os.unlink(name)
         raise
     sync_directory(os.path.dirname(path))
+    _empty(held.descriptor)
+
+
+def _empty(descriptor: int) -> None:
+    """The file that bore the name is empty, unless it has another: whoever has it open sees that it is over.
+
+    mutt would take what was appended to it for the end of the new one, and write at places of the old.
+    """
     with contextlib.suppress(OSError):  # the mailbox is the new one already
-        # mutt, where it has the old one open, would take what was appended to that for the new one's end
-        os.ftruncate(held.descriptor, 0)
+        if not os.fstat(descriptor).st_nlink:
+            os.ftruncate(descriptor, 0)

@@ -25,6 +25,7 @@ from mailserver.store.contract import (
 from mailserver.store.format import Adopted, Delta, Found, Known
 from mailserver.store.locking import LockRules
 from mailserver.store.mbox import MboxFormat, deposit
+from mailserver.store.mbox_fields import Fields, split_fields
 
 FIRST = b"From: a@b\nSubject: first\n\nFrom the start\n"
 SECOND = b"From: a@b\nSubject: second\n\nbody\n"
@@ -572,6 +573,31 @@ def test_the_old_file_is_empty_after_a_rewrite(path: Path, index: Index) -> None
         index.remove(keys(index)[0])
         assert os.fstat(old.fileno()).st_size == 0
     assert index.subjects() == ["second", "third"]
+
+
+def test_flags_are_compared_once_for_each_growth(
+    path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is looked at again before its flags are written only where the file grew since it was."""
+    index.append(NewMessage(b"Subject: a\r\n\r\n"), NewMessage(b"Subject: b\r\n\r\n"))
+    asked: list[int] = []
+
+    def counted(header: bytes) -> tuple[bytes, Fields]:
+        asked.append(1)
+        return split_fields(header)
+
+    monkeypatch.setattr("mailserver.store.mbox.split_fields", counted)
+    index.restart()
+    one, two = keys(index)
+    index.flag({one: frozenset({SEEN}), two: frozenset({SEEN})})
+    first = len(asked)
+    index.flag({one: frozenset(), two: frozenset()})
+    assert len(asked) == first
+    put(path, THIRD)
+    index.poll()
+    asked.clear()
+    index.flag({one: frozenset({SEEN})})
+    assert len(asked) == 1
 
 
 def test_flags_without_room_wait(path: Path, index: Index) -> None:
