@@ -24,6 +24,7 @@ from mailserver.accounts.hashing import hash_password
 from mailserver.commands.errors import CommandError
 from mailserver.roles.python_home import unreachable_path
 from mailserver.store import maildir, mbox
+from mailserver.store.maildir_deposit import sync_directory
 from mailserver.tls import KeyPair, self_signed
 
 HOST_ALIASES: Final = "/etc/aliases"
@@ -92,10 +93,10 @@ def write_home(directory: Path, demo: bool, mail_format: str, hostname: str) -> 
         _write(directory / "users", _template("host-users"), 0o640)
     # Last, since its presence says that the rest is there, after a power cut too.
     for each in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
-        _sync_directory(each)
+        sync_directory(str(each))
     _write(directory / "main.cf", _template(f"{kind}-main.cf").format_map(values), 0o644)
-    _sync_directory(directory)
-    _sync_directory(directory.parent)
+    sync_directory(str(directory))
+    sync_directory(str(directory.parent))
     if demo and os.geteuid() == 0:
         _give_all_to(owner, directory)
     own = "" if aliases == HOST_ALIASES else "aliases, "
@@ -138,15 +139,6 @@ def _write(path: Path, text: str, mode: int) -> None:
         file.write(text)
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    """The names in it are durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_pair(directory: Path, pair: KeyPair) -> None:

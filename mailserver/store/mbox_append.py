@@ -171,7 +171,8 @@ def deposit_all(
                     write_all(held.descriptor, block)
                 before = b""
             os.fsync(held.descriptor)
-        show_as_new(held.descriptor)
+        with contextlib.suppress(OSError):  # the messages are there: an error here would deliver them again
+            show_as_new(held.descriptor)
 
 
 def _blocks(first: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:

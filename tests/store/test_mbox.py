@@ -710,3 +710,16 @@ def test_you_have_new_mail(path: Path, index: Index) -> None:
 def test_what_is_watched(path: Path, index: Index) -> None:
     """The file itself."""
     assert index.format.watched_paths() == (str(path),)
+
+
+def test_a_time_that_cannot_be_set_is_no_failure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is durable by then: whoever heard of an error would deliver it again."""
+    deposit(str(path), "a@b", [FIRST])
+    os.utime(path, (2_000_000_000, 2_000_000_000))  # read later than written: the time is to be set
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("mailserver.store.mbox_append.show_as_new", fail)
+    deposit(str(path), "a@b", [SECOND])
+    assert path.read_bytes().count(b"Subject: second\n") == 1
