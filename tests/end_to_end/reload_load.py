@@ -1,14 +1,20 @@
-"""Reloads under load: dialogues, connections, sessions and deliveries while the configuration changes."""
+"""What the tests of a reload share: load meanwhile, and what a client is counted and slowed for."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
+import json
 import smtplib
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from mailserver.commands import penalty
 from tests.end_to_end.server import wait_for
 
 
@@ -88,3 +94,27 @@ class Load:
 
         wait_for(lambda: set(self.acknowledged) <= set(copies()), "every acknowledged message")
         assert {name: count for name, count in copies().items() if count > 1} == {}
+
+
+def mail_replies(port: int, messages: int) -> list[int]:
+    """The replies to so many MAIL commands on one connection."""
+    client = smtplib.SMTP("127.0.0.1", port)
+    client.ehlo()
+    replies = []
+    for _ in range(messages):
+        replies.append(client.mail("carol@example.net")[0])
+        client.rset()
+    client.quit()
+    return replies
+
+
+def penalties(config_directory: Path) -> list[dict[str, int]]:
+    """What `mailserver penalty --json` prints."""
+    arguments = argparse.Namespace(
+        config_directory=str(config_directory), network=None, clear=None, json=True
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert penalty.run(arguments) == 0
+    found: list[dict[str, int]] = json.loads(printed.getvalue())
+    return found

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import imaplib
-import io
-import json
 import os
 import signal
 import smtplib
@@ -16,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.commands import penalty
 from mailserver.commands.reload import ask
 from mailserver.config.read import read_unchecked
 from mailserver.roles import command_door
 from mailserver.roles.instance import running_pid
 from mailserver.roles.one_owner import MOST_RETIRED
 from mailserver.roles.reload import Outcome
-from tests.end_to_end.reload_load import Load
+from tests.end_to_end.reload_load import Load, mail_replies, penalties
 from tests.end_to_end.server import Server, free_ports, running, wait_for
 
 
@@ -243,35 +238,11 @@ def test_counts_and_penalties_outlive_a_reload(server: Server) -> None:
     server.configure("smtpd_client_message_rate_limit = 2", "smtpd_client_event_limit_exceptions =")
     server.configure("anvil_rate_time_unit = 1d")
     assert not reload(server).error
-    assert send_all(server, 2) == [250, 250]
+    assert mail_replies(server.ports["smtp"], 2) == [250, 250]
     with pytest.raises(imaplib.IMAP4.error):
         imaplib.IMAP4("127.0.0.1", server.ports["imap"]).login("alice", "wrong")
     server.configure("smtpd_banner = anew")
     assert not reload(server).error
     assert banner(server.ports["smtp"]) == "220 anew\r\n"
-    assert send_all(server, 1) == [450]
-    assert [each["penalty"] for each in penalties(server)] == [1]
-
-
-def send_all(server: Server, messages: int) -> list[int]:
-    """The replies to so many MAIL commands."""
-    client = smtplib.SMTP("127.0.0.1", server.ports["smtp"])
-    client.ehlo()
-    replies = []
-    for _ in range(messages):
-        replies.append(client.mail("carol@example.net")[0])
-        client.rset()
-    client.quit()
-    return replies
-
-
-def penalties(server: Server) -> list[dict[str, int]]:
-    """What `mailserver penalty --json` prints."""
-    arguments = argparse.Namespace(
-        config_directory=str(server.directory), network=None, clear=None, json=True
-    )
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert penalty.run(arguments) == 0
-    found: list[dict[str, int]] = json.loads(printed.getvalue())
-    return found
+    assert mail_replies(server.ports["smtp"], 1) == [450]
+    assert [each["penalty"] for each in penalties(server.directory)] == [1]
