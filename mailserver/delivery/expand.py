@@ -7,7 +7,8 @@ for an unknown user fallback_transport, luser_relay. Decisions only: nothing is 
 Bounds: DEPTH_LIMIT levels; an alias or file that was met already is not expanded again, and
 virtual_alias_expansion_limit bounds what virtual aliases make, so the cost is linear in what tables and
 files say. An address gets one copy, as long as duplicate_filter_limit addresses have not been met. A cycle
-of aliases is one FAILED leaf, and what else the list names is still served. No recursion.
+of aliases is one FAILED leaf, and what else the list names is still served. A virtual alias may name its
+own address; for any longer cycle the recipient waits, as for whatever nests without end. No recursion.
 
 What cannot be known now: a recipient's own part waits (a PENDING leaf with the reason) where
 an account's .forward or data base entry cannot be read; everything else raises, and the whole
@@ -17,7 +18,7 @@ recipient waits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -68,12 +69,14 @@ class _Node:
 
     def has_ancestor(self, alias: str) -> bool:
         """Whether that alias (or virtual alias) is being expanded further up."""
+        return any(node.alias == alias for node in self.ancestors())
+
+    def ancestors(self) -> Iterator[_Node]:
+        """What it came from, the nearest first."""
         node = self.parent
         while node is not None:
-            if node.alias == alias:
-                return True
+            yield node
             node = node.parent
-        return False
 
 
 def expand(
@@ -117,6 +120,7 @@ class _Expansion:
         self._warnings: list[str] = []
         self._met: set[tuple[str, str]] = set()
         self._virtual_addresses = 1
+        self._names_itself: set[str] = set()  # virtual aliases that do
         self._forwards: dict[str, tuple[Leaf, dict[Address, None]]] = {}
         self._stack: list[tuple[_Node, Destination, str]] = []
 
@@ -262,31 +266,54 @@ class _Expansion:
 
     def _virtual_alias(self, node: _Node, address: Address, match: Match) -> bool:
         """Whether the entry says something else than the address itself. virtual(5)."""
-        key = f"virtual {str(address).lower()}"
-        if node.alias == key or node.has_ancestor(key):
+        key = _virtual_key(address)
+        if key in self._names_itself:
             return False
-        entry, extension = match.entry, match.extension
-        destinations = parse_destinations(entry.value)
-        self._bound_virtual(node, entry, len(destinations))
+        entry = match.entry
+        if key == node.alias or node.has_ancestor(key):
+            self._virtual_loop(node, address, entry, key)
+            return True
+        destinations = [
+            self._matched(address, each, match.extension) for each in parse_destinations(entry.value)
+        ]
+        if any(self._is_virtual_key(each, key) for each in destinations):
+            self._names_itself.add(key)
+        self._bound_virtual(node, entry, destinations)
         nesting = node.nesting + 1
         inner = replace(node, parent=node, depth=node.depth + 1, kind="virtual", alias=key, nesting=nesting)
         self._say(node, f"{address}: virtual alias for {entry.value}", entry.source)
-        found = (self._matched(address, each, extension) for each in destinations)
-        self._push(inner, ((each, entry.source) for each in found))
+        self._push(inner, ((each, entry.source) for each in destinations))
         return True
 
-    def _bound_virtual(self, node: _Node, entry: Entry, destinations: int) -> None:
+    def _is_virtual_key(self, destination: Destination, key: str) -> bool:
+        return (
+            isinstance(destination, ToAddress)
+            and _virtual_key(self._routing.complete(destination.address)) == key
+        )
+
+    def _virtual_loop(self, node: _Node, address: Address, entry: Entry, key: str) -> None:
+        """Among themselves they nest without end; by way of aliases(5) the mail came back to where it was."""
+        for step in (node, *node.ancestors()):
+            if step.kind != "virtual":
+                self._fail(node, address, "5.4.6", f"mail forwarding loop for {address}", entry.source)
+                return
+            if step.alias == key:
+                raise self._unreasonable(entry, f"nesting for {self._start.recipient}")
+
+    def _bound_virtual(self, node: _Node, entry: Entry, destinations: Sequence[Destination]) -> None:
         """Raises CannotExpandNow where virtual aliases nest, or make addresses, beyond their limits."""
-        rules = self._rules
-        self._virtual_addresses += destinations - 1
+        rules, recipient = self._rules, self._start.recipient
+        self._virtual_addresses += len(destinations) - 1
         if node.nesting + 1 >= rules.virtual_alias_recursion_limit > 0:
-            problem = "nesting"
-        elif self._virtual_addresses > rules.virtual_alias_expansion_limit > 0:
-            problem = "expansion size"
-        else:
-            return
-        recipient = self._start.recipient
-        raise CannotExpandNow(f"{entry.source}: unreasonable virtual_alias_maps {problem} for {recipient}")
+            raise self._unreasonable(entry, f"nesting for {recipient}")
+        if self._virtual_addresses > rules.virtual_alias_expansion_limit > 0:
+            raise self._unreasonable(entry, f"expansion size for {recipient}")
+        for text in (str(each.address) for each in destinations if isinstance(each, ToAddress)):
+            if len(text) > rules.virtual_alias_address_length_limit > 0:
+                raise self._unreasonable(entry, f"result {text[:300]}...")
+
+    def _unreasonable(self, entry: Entry, problem: str) -> CannotExpandNow:
+        return CannotExpandNow(f"{entry.source}: unreasonable virtual_alias_maps map {problem}")
 
     def _matched(self, address: Address, destination: Destination, extension: str) -> Destination:
         """`@domain` on the right keeps the local-part."""
@@ -506,6 +533,11 @@ class _Expansion:
         path, source = self._lookups.mailbox(account)
         self._say(node, f"{address}: mailbox {path}, as {account.name}", source)
         self._add(self._leaf(node, LeafKind.MAILBOX, address, path, owner_of(account)))
+
+
+def _virtual_key(address: Address) -> str:
+    """What the expansion of that address by virtual_alias_maps is called in `_Node.alias`."""
+    return f"virtual {str(address).lower()}"
 
 
 def substitute(text: str, values: dict[str, str]) -> str:

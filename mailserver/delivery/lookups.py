@@ -49,6 +49,7 @@ class LocalRules:
     reset_owner_alias: bool = False
     virtual_alias_recursion_limit: int = 1000
     virtual_alias_expansion_limit: int = 1000
+    virtual_alias_address_length_limit: int = 1000
     duplicate_filter_limit: int = 1000
 
 

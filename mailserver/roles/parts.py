@@ -370,6 +370,7 @@ class Parts:
             reset_owner_alias=config.boolean("reset_owner_alias"),
             virtual_alias_recursion_limit=config.integer("virtual_alias_recursion_limit"),
             virtual_alias_expansion_limit=config.integer("virtual_alias_expansion_limit"),
+            virtual_alias_address_length_limit=config.integer("virtual_alias_address_length_limit"),
             duplicate_filter_limit=config.integer("duplicate_filter_limit"),
         )
 

@@ -272,13 +272,63 @@ def test_virtual_aliases_are_bounded(tmp_path: Path) -> None:
     table = DictTable({**chain, **wide, **bomb})
     world = World(tmp_path, virtual_alias_maps=(table,), is_virtual_alias_domain="v.test".__eq__)
     assert len(plan_for(world, "n0@v.test", virtual_alias_recursion_limit=20).leaves) == 1
-    with pytest.raises(CannotExpandNow, match=r"unreasonable virtual_alias_maps nesting for n0@v\.test"):
+    with pytest.raises(CannotExpandNow, match=r"unreasonable virtual_alias_maps map nesting for n0@v\.test"):
         plan_for(world, "n0@v.test", virtual_alias_recursion_limit=19)
     assert len(plan_for(world, "two@v.test", virtual_alias_expansion_limit=6).leaves) == 6
-    with pytest.raises(CannotExpandNow, match="unreasonable virtual_alias_maps expansion size for two@"):
+    with pytest.raises(CannotExpandNow, match="unreasonable virtual_alias_maps map expansion size for two@"):
         plan_for(world, "two@v.test", virtual_alias_expansion_limit=5)
     with pytest.raises(CannotExpandNow, match="expansion size"):
         plan_for(World(tmp_path, virtual_alias_maps=(table,)), "b0@v.test")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"a@v.test": "b@v.test", "b@v.test": "a@v.test"},
+        {"a@v.test": "bob, b@v.test", "b@v.test": "c@v.test", "c@v.test": "B@v.test"},
+        {"@v.test": "@w.test", "@w.test": "@v.test"},
+    ],
+)
+def test_a_loop_of_virtual_aliases_waits(tmp_path: Path, table: dict[str, str]) -> None:
+    """What nests without end is a slip in the table: a temporary failure, as Postfix has it."""
+    world = World(tmp_path, virtual_alias_maps=(DictTable(table),), is_virtual_alias_domain=lambda name: True)
+    with pytest.raises(CannotExpandNow, match=r"unreasonable virtual_alias_maps map nesting for a@v\.test"):
+        plan_for(world, "a@v.test")
+    lookups = LiveLookups(world.routing, world.rules, world.agents)
+    explanation = explain(Address("a", "v.test"), world.routing, world.rules, lookups)
+    assert explanation.verdict == "451 4.3.0 temporary failure"
+    assert "nesting" in "".join(as_lines(explanation))
+
+
+def test_a_virtual_alias_may_name_itself_once(tmp_path: Path) -> None:
+    """Whatever leads back to an address that expanded into itself stays there, as in Postfix's cleanup(8)."""
+    table = DictTable(
+        {"bob@example.org": "bob@example.org, b@v.test", "b@v.test": "BOB, alice", "t+x@v.test": "no"}
+        | {"t@v.test": "t@v.test"}
+    )
+    world = World(tmp_path, virtual_alias_maps=(table,), is_virtual_alias_domain="v.test".__eq__)
+    assert shown(plan_for(world, "bob")) == ["mailbox bob as bob", "mailbox alice as alice"]
+    unknown = "failed User unknown in virtual alias table"
+    assert shown(plan_for(world, "t+y@v.test")) == [f"{unknown} t+y@v.test"]
+
+
+def test_mail_that_comes_back_by_way_of_aliases_fails(tmp_path: Path) -> None:
+    """A virtual alias names an alias that names it: a forwarding loop, as Postfix's local(8) finds it."""
+    table = DictTable({"a@v.test": "team"})
+    world = World(tmp_path, {"team": "a@v.test, bob"}, virtual_alias_maps=(table,))
+    assert shown(plan_for(world, "a@v.test")) == [
+        "failed mail forwarding loop for a@v.test a@v.test",
+        "mailbox bob as bob",
+    ]
+
+
+def test_results_of_virtual_aliases_may_be_so_long(tmp_path: Path) -> None:
+    """virtual_alias_address_length_limit."""
+    table = DictTable({"a@v.test": f"{'x' * 20}@v.test"})
+    world = World(tmp_path, virtual_alias_maps=(table,), is_virtual_alias_domain="v.test".__eq__)
+    assert len(plan_for(world, "a@v.test", virtual_alias_address_length_limit=27).leaves) == 1
+    with pytest.raises(CannotExpandNow, match="unreasonable virtual_alias_maps map result x"):
+        plan_for(world, "a@v.test", virtual_alias_address_length_limit=26)
 
 
 def test_explain_shows_each_step_with_its_line(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ PARAMETERS: Final = (
              "The domains all of whose addresses are in virtual_alias_maps."),
     honoured("virtual_alias_expansion_limit", Type.INTEGER, "1000",
              "How many addresses virtual_alias_maps may make of one recipient; beyond that its mail waits."),
+    honoured("virtual_alias_address_length_limit", Type.INTEGER, "1000",
+             "How long a result of virtual_alias_maps may be; beyond that the recipient's mail waits."),
     honoured("virtual_alias_recursion_limit", Type.INTEGER, "1000",
              "How deep virtual_alias_maps may nest; mail for a recipient that nests deeper waits."),
     honoured("virtual_mailbox_domains", Type.LIST, "",

@@ -241,7 +241,6 @@ PARAMETERS: Final = (
         smtpd_per_record_deadline =
         smtpd_sasl_response_limit = 12288
         smtputf8_autodetect_classes = sendmail, verify
-        virtual_alias_address_length_limit = 1000
         virtual_mailbox_lock = fcntl, dotlock
         virtual_minimum_uid = 100
     """),
