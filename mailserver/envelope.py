@@ -78,6 +78,8 @@ class Envelope:
 
     `content_filter` is `transport:nexthop`: all of the message goes there, and is expanded when it comes
     back as a new one. "" where there is no filter.
+    `trace` is "verify" where nothing is to be delivered and the sender hears what would become of it
+    (sendmail -bv), "record" where the sender hears of the first attempt (sendmail -v).
     """
 
     sender: Address | None
@@ -88,6 +90,7 @@ class Envelope:
     ret: str = ""  # "", "FULL" or "HDRS"
     envid: str = ""
     content_filter: str = ""
+    trace: str = ""
 
 
 class Status(Enum):

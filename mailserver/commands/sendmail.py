@@ -6,8 +6,7 @@ is whom the file belongs to.
 
 Options are parsed up to the first operand. As mailq it lists the queue, as newaliases it indexes
 the aliases. Every failure of its own ends with status 75, for the caller to try again; a
-bad address is no failure, it bounces. Where it differs from Postfix's: -bv prints its verdict at
-once instead of mailing a report, and -v is taken without effect.
+bad address is no failure, it bounces.
 
 Only what a plain message needs is imported at the start.
 """
@@ -31,7 +30,8 @@ Hands the message on standard input to the mail system.
   -N LIST, -R full|hdrs, -V ENVID   delivery status notifications
   -B 8BITMIME|7BIT      the body's type
   -bs                   speak SMTP on standard input
-  -bv                   say where mail for the recipients would go
+  -bv                   deliver nothing; mail a report of where mail for the recipients would go
+  -v                    mail a report of the first attempt, too
   -bp                   as mailq         -bi, -I  as newaliases
   -q                    deliver the queue now       -qI ID, -qR SITE  a part of it
   -bd, -bl              start the mail system    -bh, -bH  do nothing
@@ -64,6 +64,7 @@ class Options:
         self.sender: bytes | None = None
         self.full_name: bytes | None = None
         self.extracts = False
+        self.records = False
         self.dot_ends = True
         self.config: str | None = None
         self.fields: list[tuple[bytes, bytes]] = []
@@ -146,6 +147,8 @@ def _take(options: Options, letter: str, value: str) -> None:
         options.full_name = os.fsencode(value)
     elif letter == "t":
         options.extracts = True
+    elif letter == "v":
+        options.records = True
     elif letter == "i" or (letter == "o" and value == "i"):
         options.dot_ends = False
     elif letter == "o" and value.startswith("A"):
@@ -162,7 +165,7 @@ def _take(options: Options, letter: str, value: str) -> None:
         _take_flush(options, value)
     elif letter in "NRVB":
         _take_notice(options, letter, value)
-    elif letter not in "AGLOUXcdehmnopsvx":
+    elif letter not in "AGLOUXcdehmnopsx":
         raise Failure(f"invalid option -- '{letter}': {USAGE}")
 
 
@@ -224,7 +227,7 @@ def _perform(options: Options) -> int:
         raise Failure(f"{_WITHOUT_RECIPIENTS[options.mode]} mode requires no recipient")
     directory = light_config.config_directory(options.config)
     values = light_config.read(directory)
-    if options.mode in ("p", "q", "i", "v", "d"):
+    if options.mode in ("p", "q", "i", "d"):
         return _other_command(options)
     _check_user(directory, values["authorized_submit_users"])
     limit = int(values["message_size_limit"]) if values["message_size_limit"].isdecimal() else 0
@@ -232,9 +235,16 @@ def _perform(options: Options) -> int:
         from mailserver.commands.smtp_on_stdin import converse
 
         return converse(lambda fields, content: submit(values, fields, content), limit, _host_name(directory))
+    if options.mode == "v":
+        _require_plain(options)
     if not options.recipients and not options.extracts:
         raise Failure(_NO_RECIPIENTS.format(_user_name(), os.getuid()))
-    submit(values, *compose(options, read_content(sys.stdin.buffer, limit, options.dot_ends)))
+    content = _probe(options) if options.mode == "v" else None
+    if content is None:
+        content = read_content(sys.stdin.buffer, limit, options.dot_ends)
+    submit(values, *compose(options, content))
+    if options.mode == "v" or options.records:
+        print(f"Mail Delivery Status Report will be mailed to <{os.fsdecode(_sender(options))}>.")
     return 0
 
 
@@ -250,13 +260,16 @@ def _other_command(options: Options) -> int:
 
         aliases = [f"-oA{options.alias_database}"] if options.alias_database else []
         return newaliases([*(["-C", *where[1:]] if where else []), *aliases])
-    if options.mode == "d":
-        return _start(where)
-    from mailserver.commands import verify
+    return _start(where)
 
-    if not options.recipients:
-        raise Failure(_NO_RECIPIENTS.format(_user_name(), os.getuid()))
-    return verify.main(options.config, [os.fsdecode(each) for each in options.recipients])
+
+def _require_plain(options: Options) -> None:
+    """Raises Failure where an option has no meaning for mail that is not delivered."""
+    names = {b"notify": "N", b"ret": "R"}
+    bad = [names[name] for name, _ in options.fields if name in names]
+    bad = (["t"] if options.extracts else []) + bad + (["v"] if options.records else [])
+    if bad:
+        raise Failure(f"-{bad[0]} option cannot be used with -bv")
 
 
 def _start(where: "list[str]") -> int:
@@ -348,8 +361,9 @@ def _begins_line(pieces: "list[bytes]") -> bool:
 def compose(options: Options, content: bytes) -> "tuple[list[tuple[bytes, bytes]], bytes]":
     """What goes into the drop file. Raises Failure."""
     fields = list(options.fields)
-    sender = os.fsencode(_user_name()) if options.sender is None else options.sender
-    fields.append((b"sender", sender))
+    fields.append((b"sender", _sender(options)))
+    if options.mode == "v" or options.records:
+        fields.append((b"trace", b"verify" if options.mode == "v" else b"record"))
     name = _full_name() if options.full_name is None else options.full_name
     if name:
         fields.append((b"full_name", name))
@@ -359,6 +373,18 @@ def compose(options: Options, content: bytes) -> "tuple[list[tuple[bytes, bytes]
         fields.append((b"extract", b"yes"))
     fields += [(b"recipient", recipient) for recipient in options.recipients]
     return fields, content
+
+
+def _sender(options: Options) -> bytes:
+    """The envelope sender, "" for the null sender."""
+    sender = os.fsencode(_user_name()) if options.sender is None else options.sender
+    return b"" if sender.strip() == b"<>" else sender
+
+
+def _probe(options: Options) -> bytes:
+    """The message of -bv: nobody reads it but who gets the report."""
+    to = b", ".join(options.recipients)
+    return b"From: %s\nSubject: probe\nTo: %s\n" % (_sender(options), to)
 
 
 def _full_name() -> bytes:

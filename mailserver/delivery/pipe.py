@@ -81,6 +81,8 @@ class PipeTransport:
             return Outcome.deferred(text, "4.3.5", "none")
         except OSError as error:
             return Outcome.deferred(f"queue file read error: {error.strerror}", "4.3.0", mail.transport)
+        if mail.is_probe:
+            return Outcome.delivered(f"delivers to command: {job.arguments[0]}", relay=mail.transport)
         outcome = self._agents.perform(job, mail.descriptor)
         return replace(outcome, relay=mail.transport, is_final="X" in attributes.flags)
 

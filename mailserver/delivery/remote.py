@@ -85,6 +85,7 @@ class RemoteTransport:
             smtputf8=envelope.smtputf8,
             ret=envelope.ret,
             envid=envelope.envid,
+            is_probe=mail.is_probe,
         )
 
     def _log_findings(self, mail: Outgoing, findings: Findings) -> None:

@@ -15,7 +15,8 @@ class Outgoing:
 
     `envelope` has the sender to use and only the recipients that go this way. The content is
     `content_length` octets at `content_offset` of `descriptor`, LF line ends; the descriptor
-    stays open until the delivery is answered and must be read with pread.
+    stays open until the delivery is answered and must be read with pread. Where it is a probe nothing is
+    delivered: what is asked is whether it would be taken.
     """
 
     queue_id: str
@@ -25,6 +26,7 @@ class Outgoing:
     descriptor: int
     content_offset: int
     content_length: int
+    is_probe: bool = False
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:

@@ -20,13 +20,14 @@ _WIDTH: Final = 78
 
 
 class Kind(Enum):
-    """What is reported; the value is the Action. RFC 3464 §2.3.3."""
+    """What is reported; the value is the Action of all recipients, but for TRACED. RFC 3464 §2.3.3."""
 
     FAILED = "failed"
     DELAYED = "delayed"
     DELIVERED = "delivered"
     RELAYED = "relayed"
     EXPANDED = "expanded"
+    TRACED = "traced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class RecipientReport:
     """One recipient of a report.
 
     `original` is `type;address` from ORCPT, or empty. `text` is our own words or the remote
-    server's; `remote_host` names that server, and then `text` is its reply.
+    server's; `remote_host` names that server, and then `text` is its reply. `expanded_from` is the
+    address as it was first written, where it was another one. `action` and `via` are there in a trace only:
+    Postfix's word, `deliverable`, `undeliverable` or one of RFC 3464, and whoever delivers (`local`).
     """
 
     address: str
@@ -42,6 +45,9 @@ class RecipientReport:
     text: str
     original: str = ""
     remote_host: str = ""
+    expanded_from: str = ""
+    action: str = ""
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ _SUBJECTS: Final = {
     Kind.DELIVERED: "Successful Mail Delivery Report",
     Kind.RELAYED: "Successful Mail Delivery Report",
     Kind.EXPANDED: "Successful Mail Delivery Report",
+    Kind.TRACED: "Mail Delivery Status Report",
 }
 _FAILED_NOTICE: Final = """\
 Your message could not be delivered to the recipients named below, and
@@ -107,6 +114,9 @@ If you need help, please write to postmaster and include this report.
 _SUCCESS_NOTICE: Final = """\
 You asked to be told: your message was delivered to the recipients
 named below. It may still be filtered or forwarded at its destination.
+"""
+_TRACED_NOTICE: Final = """\
+Enclosed is the mail delivery report that you requested.
 """
 
 
@@ -149,7 +159,11 @@ def _header(report: Report, boundary: str, utf8: bool, is_eight_bit: bool) -> by
 def _notice(report: Report) -> bytes:
     """The part for people."""
     until = format_date(report.retry_until or report.now, report.zone_minutes)
-    notice = {Kind.FAILED: _FAILED_NOTICE, Kind.DELAYED: _DELAYED_NOTICE.format(until=until)}
+    notice = {
+        Kind.FAILED: _FAILED_NOTICE,
+        Kind.DELAYED: _DELAYED_NOTICE.format(until=until),
+        Kind.TRACED: _TRACED_NOTICE,
+    }
     lines = [
         f"This is the mail system at host {one_line(report.reporting_mta)}.",
         "",
@@ -157,8 +171,11 @@ def _notice(report: Report) -> bytes:
         "                   The mail system",
     ]
     for recipient in report.recipients:
-        said = f"host {recipient.remote_host} said: " if recipient.remote_host else ""
-        lines += ["", *_wrapped(f"<{recipient.address}>: {said}{recipient.text}")]
+        is_answer = bool(recipient.remote_host) and recipient.action not in ("deliverable", "relayed")
+        said = f"host {recipient.remote_host} said: " if is_answer else ""
+        said = f"delivery via {recipient.via}: {said}" if recipient.via else said
+        origin = f" (expanded from <{recipient.expanded_from}>)" if recipient.expanded_from else ""
+        lines += ["", *_wrapped(f"<{recipient.address}>{origin}: {said}{recipient.text}")]
     return ("\n".join(lines) + "\n").encode("utf-8" if report.needs_utf8 else "ascii", "replace")
 
 
@@ -189,16 +206,18 @@ def _status(report: Report, utf8: bool) -> bytes:
 
 def _about(report: Report, recipient: RecipientReport) -> dict[str, str]:
     kind, _, address = recipient.original.partition(";")
+    is_remote = bool(recipient.remote_host)
+    via = f"delivery via {recipient.via}: " if recipient.via and not is_remote else ""
     is_delay = report.kind is Kind.DELAYED and report.retry_until is not None
     if kind.lower() == "utf-8" and not report.needs_utf8:
         address = encode_utf8_address(address)
     return {
         "Final-Recipient": _typed(recipient.address),
         "Original-Recipient": f"{kind}; {address}" if address else "",
-        "Action": report.kind.value,
+        "Action": recipient.action or report.kind.value,
         "Status": recipient.dsn,
-        "Remote-MTA": f"dns; {recipient.remote_host}" if recipient.remote_host else "",
-        "Diagnostic-Code": f"{'smtp' if recipient.remote_host else 'X-Postfix'}; {recipient.text}",
+        "Remote-MTA": f"dns; {recipient.remote_host}" if is_remote else "",
+        "Diagnostic-Code": f"{'smtp' if is_remote else 'X-Postfix'}; {via}{recipient.text}",
         "Will-Retry-Until": format_date(report.retry_until or 0, report.zone_minutes) if is_delay else "",
     }
 

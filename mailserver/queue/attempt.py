@@ -1,5 +1,8 @@
 """One attempt to deliver one message: expand, deliver every open leaf, conclude.
 
+A message that only verifies (sendmail -bv) goes the same way up to each delivery; then its sender hears what
+would become of it, and it is gone.
+
 The journal is ahead of every act that cannot be undone: an expansion into several leaves is
 written before any of them is delivered, an outcome right after its delivery, in the same
 thread. A crash in between repeats that delivery, and loses none. A message leaves the queue
@@ -25,7 +28,7 @@ from mailserver.envelope import Outcome, Recipient, Status
 from mailserver.queue.bounce import Sent, sender_of
 from mailserver.queue.directory import State
 from mailserver.queue.file import QueueFile
-from mailserver.queue.jobs import ACTIONS
+from mailserver.queue.jobs import ACTIONS, named
 from mailserver.queue.local import WAITS_FOR_FLUSH, LocalWork
 from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
 from mailserver.queue.progress import Progress
@@ -59,6 +62,7 @@ class Attempt:
         self._is_stopping = is_stopping
         self._progress = Progress(message.accepted, message.records)
         self._work = LocalWork(services, message, self._progress, is_flushed)
+        self._only_verifies = message.accepted.envelope.trace == "verify"
         self._began = services.clock()
         self._slot: str | None = None  # taken in the thread of `_expand_in_thread`
         self._tried: set[int] = set()
@@ -112,7 +116,7 @@ class Attempt:
         """*Blocking.* The usual message, with one local leaf, is delivered in the same visit."""
         self._work.expand_all(pending)
         open_leaves = self._progress.open_leaves()
-        if len(open_leaves) != 1 or self._services.defer_transports:
+        if len(open_leaves) != 1 or self._services.defer_transports or self._only_verifies:
             return None
         number = open_leaves[0]
         leaf = self._progress.leaves[number]
@@ -131,6 +135,7 @@ class Attempt:
             progress.open_count == 1
             and progress.is_open(number)
             and "SUCCESS" not in progress.root(number).notify
+            and not progress.accepted.envelope.trace
             and not progress.unreported(Status.FAILED)
             and not self._successes()
         )
@@ -146,7 +151,9 @@ class Attempt:
             if number in held_back:
                 self._log_outcome(number, WAITS_FOR_FLUSH, self._services.clock())
             elif leaf.kind in _LOCAL_KINDS:
-                if number not in self._tried:
+                if self._only_verifies:
+                    self._note(number, named(Outcome.delivered(_intention(leaf)), leaf), self._began)
+                elif number not in self._tried:
                     tasks.append(Deferred.fromCoroutine(self._deliver_local(number, leaf)))
             elif leaf.kind is LeafKind.REMOTE:
                 key = (
@@ -258,6 +265,7 @@ class Attempt:
             descriptor=message.descriptor,
             content_offset=message.content_offset,
             content_length=message.content_length,
+            is_probe=self._only_verifies,
         )
 
     def _remote_recipient(self, number: int) -> Recipient:
@@ -266,11 +274,11 @@ class Attempt:
     # ------------------------------------------------------------ outcomes
 
     def _note(self, number: int, outcome: Outcome, began: float) -> None:
-        """The outcome is known in memory and in the log; the journal has it already."""
+        """The outcome is known in memory and in the log; the journal has it already, where it must."""
         self._progress.settle(number, outcome)
         self._log_outcome(number, outcome, began)
         leaf = self._progress.leaves[number]
-        if leaf.kind is LeafKind.MAILBOX and outcome.status is Status.DELIVERED:
+        if leaf.kind is LeafKind.MAILBOX and outcome.status is Status.DELIVERED and not self._only_verifies:
             self._services.delivered(leaf.target)
 
     def _successes(self) -> list[int]:
@@ -291,12 +299,13 @@ class Attempt:
             return None
         if self._is_stopping() and self._progress.open_count:
             return self._services.clock()
-        self._expire()
-        sent = await self._services.threads.run(self._report)
+        if not self._only_verifies:
+            self._expire()
+        sent = await self._services.threads.run(self._trace if self._only_verifies else self._report)
         for report in sent:
             self._services.log.write("bounce", report.line)
             self._submit(report.message)
-        if self._progress.open_count:
+        if self._progress.open_count and not self._only_verifies:
             return await self._services.threads.run(self._postpone)
         await self._services.threads.run(self._services.queue.remove, self._message)
         self._services.log.write("qmgr", f"{self._message.queue_id}: removed")
@@ -325,7 +334,7 @@ class Attempt:
         """*Blocking.* The reports are in the queue, and the journal knows."""
         bounces, message, progress = self._services.bounces, self._message, self._progress
         failures, successes = progress.unreported(Status.FAILED), self._successes()
-        sent: list[Sent] = []
+        sent = self._trace() if progress.accepted.envelope.trace and not progress.attempts else []
         if failures:
             sent += bounces.failed(message, progress, failures)
         if successes:
@@ -345,6 +354,10 @@ class Attempt:
         for record in records:
             progress.apply(record)
         return sent
+
+    def _trace(self) -> list[Sent]:
+        """*Blocking.* What became of each leaf, or would, is in a report to the sender."""
+        return self._services.bounces.traced(self._message, self._progress, self._progress.tried())
 
     def _postpone(self) -> float:
         """*Blocking.* The message is in deferred, and its file says until when."""
@@ -372,7 +385,9 @@ class Attempt:
         times = Times(self._progress.accepted.arrival, self._began, began, self._services.clock())
         self._services.log.write(
             self._service(leaf, outcome),
-            outcome_line(self._message.queue_id, leaf.recipient, original, outcome, times),
+            outcome_line(
+                self._message.queue_id, leaf.recipient, original, outcome, times, self._only_verifies
+            ),
         )
 
     def _service(self, leaf: Leaf, outcome: Outcome) -> str:
@@ -380,6 +395,18 @@ class Attempt:
         if leaf.kind is LeafKind.REMOTE and outcome != WAITS_FOR_FLUSH:
             return self._services.transport.service(leaf.transport)
         return local_service(outcome)
+
+
+def _intention(leaf: Leaf) -> str:
+    """What local(8) would do."""
+    match leaf.kind:
+        case LeafKind.COMMAND:
+            return f"delivers to command: {leaf.target}"
+        case LeafKind.FILE:
+            return f"delivers to file: {leaf.target}"
+        case LeafKind.FORWARD:
+            return f"forwards to {', '.join(map(str, leaf.addresses))}"
+    return "delivers to mailbox"
 
 
 def _account_key(leaf: Leaf) -> str:

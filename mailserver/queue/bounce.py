@@ -1,4 +1,4 @@
-"""Reports to senders: what failed, what is delayed, what they asked to be told. RFC 3461, 3464.
+"""Reports to senders: what failed, what is delayed, what they asked to be told. RFC 3461, 3464, bounce(8).
 
 Every report goes out from `<>` through the queue. What happens to a report that cannot be
 delivered: nobody gets a report about it, but postmaster a copy, once ("double bounce");
@@ -81,6 +81,14 @@ class Bounces:
             sent for kind, group in kinds.items() for sent in self._report(message, progress, group, kind)
         ]
 
+    def traced(self, message: QueueFile, progress: Progress, leaves: Sequence[int]) -> list[Sent]:
+        """The sender has a report of these leaves, as sendmail -bv and -v ask for. Raises OSError."""
+        to = _address(str(progress.sender or ""), self._reporter.my_origin or self._reporter.host)
+        if to is None or not leaves:
+            return []
+        made = self._commit(message, progress, leaves, Kind.TRACED, to, "success", None)
+        return [Sent(made, f"{message.queue_id}: sender delivery status notification: {made.queue_id}")]
+
     def _copies(
         self,
         message: QueueFile,
@@ -150,7 +158,7 @@ class Bounces:
             queue_id=message.queue_id,
             recipient=str(to),
             sender=str(envelope.sender or ""),
-            recipients=tuple(_recipient(progress, leaf) for leaf in leaves),
+            recipients=tuple(_recipient(progress, leaf, kind) for leaf in leaves),
             content=message.read_head(limit + 1),
             arrival=accepted.arrival,
             now=now,
@@ -202,12 +210,28 @@ def _address(text: str, domain: str) -> Address | None:
     return address if address.domain else Address(address.local, domain)
 
 
-def _recipient(progress: Progress, leaf: int) -> RecipientReport:
+def _recipient(progress: Progress, leaf: int, kind: Kind) -> RecipientReport:
     root = progress.root(leaf)
     outcome = progress.outcomes[leaf] or Outcome(Status.DEFERRED, "4.0.0", "unknown")
     address = str(progress.leaves[leaf].recipient)
     original = root.orcpt
-    if not original and root.original and root.original.lower() != address.lower():
-        original = f"rfc822;{root.original}"
+    expanded_from = root.original if root.original.lower() != address.lower() else ""
+    if not original and expanded_from:
+        original = f"rfc822;{expanded_from}"
     host = outcome.relay.partition("[")[0] if outcome.remote else ""
-    return RecipientReport(address, outcome.dsn, outcome.remote or outcome.text, original, host)
+    text = outcome.remote or outcome.text
+    if kind is not Kind.TRACED:
+        return RecipientReport(address, outcome.dsn, text, original, host, expanded_from)
+    via = "" if outcome.relay == "none" else outcome.relay
+    action = _traced_action(progress, leaf, outcome.status)
+    return RecipientReport(address, outcome.dsn, text, original, host, expanded_from, action, via)
+
+
+def _traced_action(progress: Progress, leaf: int, status: Status) -> str:
+    """The Action of a leaf that was tried, or would be. bounce(8)."""
+    if progress.accepted.envelope.trace == "verify":
+        return "deliverable" if status is Status.DELIVERED else "undeliverable"
+    if status is Status.DELIVERED:
+        goes_on = progress.leaves[leaf].kind in (LeafKind.REMOTE, LeafKind.FORWARD)
+        return "relayed" if goes_on else "delivered"
+    return "failed" if status is Status.FAILED else "delayed"

@@ -21,9 +21,7 @@ The sendmail command must start in no time: this module imports nothing but `os`
 import binascii
 import os
 
-FIELDS = frozenset(
-    (b"sender", b"full_name", b"recipient", b"extract", b"notify", b"ret", b"envid", b"body", b"smtputf8")
-)
+FIELDS = frozenset(b"sender full_name recipient extract notify ret envid body smtputf8 trace".split())
 LARGEST_ENVELOPE = 1 << 23  # octets
 LONGEST_FIRST_LINE = 64
 COMPLETE = 0o740

@@ -244,7 +244,7 @@ class LocalWork:
         sender = sender_of(self._progress, number)
         notify = root.notify - {"SUCCESS"} or (frozenset({"NEVER"}) if root.notify else root.notify)
         recipients = tuple(Recipient(each, root.original, notify, root.orcpt) for each in leaf.addresses)
-        envelope = replace(accepted.envelope, sender=parse_sender(sender), recipients=recipients)
+        envelope = replace(accepted.envelope, sender=parse_sender(sender), recipients=recipients, trace="")
         now = services.clock()
         new = services.queue.create(envelope, now, "forward")
         new.write(received_field(services.host, services.mail_name, new.queue_id, now))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailserver.envelope import Address, Envelope, Outcome
+from mailserver.envelope import Address, Envelope, Outcome, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,17 @@ def active_line(queue_id: str, envelope: Envelope, size: int) -> str:
     return f"{queue_id}: from=<{sender}>, size={size}, nrcpt={count} (queue active)"
 
 
-def outcome_line(queue_id: str, recipient: Address, original: str, outcome: Outcome, times: Times) -> str:
-    """What became of one recipient; `original` is the address as it was first written."""
+def outcome_line(
+    queue_id: str,
+    recipient: Address,
+    original: str,
+    outcome: Outcome,
+    times: Times,
+    only_verifies: bool = False,
+) -> str:
+    """What became of one recipient, or would; `original` is the address as it was first written."""
+    verdict = "deliverable" if outcome.status is Status.DELIVERED else "undeliverable"
+    status = verdict if only_verifies else outcome.status.value
     shown = str(recipient)
     orig_to = f" orig_to=<{original}>," if original and original.lower() != shown.lower() else ""
     waited, prepared, took = (
@@ -35,7 +44,7 @@ def outcome_line(queue_id: str, recipient: Address, original: str, outcome: Outc
     return (
         f"{queue_id}: to=<{shown}>,{orig_to} relay={outcome.relay}, "
         f"delay={delay(times.end - times.arrival)}, delays={waited}/{prepared}/0/{took}, "
-        f"dsn={outcome.dsn}, status={outcome.status.value} ({outcome.text})"
+        f"dsn={outcome.dsn}, status={status} ({outcome.text})"
     )
 
 

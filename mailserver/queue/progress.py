@@ -81,14 +81,21 @@ class Progress:
             if outcome is None or outcome.status is Status.DEFERRED
         ]
 
+    def tried(self) -> list[int]:
+        """The leaves of which something is known."""
+        return [
+            leaf
+            for leaf, outcome in enumerate(self.outcomes)
+            if outcome is not None and outcome is not _EXPANDED
+        ]
+
     def unreported(self, status: Status) -> list[int]:
         """Final leaves of that status that the sender was not told about."""
         return [
             leaf
-            for leaf, outcome in enumerate(self.outcomes)
-            if outcome is not None
+            for leaf in self.tried()
+            if (outcome := self.outcomes[leaf]) is not None
             and outcome.status is status
-            and outcome is not _EXPANDED
             and leaf not in self.reported
         ]
 

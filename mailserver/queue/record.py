@@ -118,7 +118,7 @@ def accepted_record(accepted: Accepted) -> Record:
     """The envelope record of a message."""
     envelope = accepted.envelope
     sender = envelope.sender
-    content_filter = {"filter": envelope.content_filter} if envelope.content_filter else {}
+    seldom = {"filter": envelope.content_filter, "trace": envelope.trace}
     return [
         "envelope",
         1,
@@ -132,7 +132,7 @@ def accepted_record(accepted: Accepted) -> Record:
             "envid": envelope.envid,
             "arrival": accepted.arrival,
             "origin": accepted.origin,
-            **content_filter,
+            **{name: text for name, text in seldom.items() if text},
         },
     ]
 
@@ -153,6 +153,7 @@ def read_accepted(record: Record) -> Accepted:
             ret=value["ret"],
             envid=value["envid"],
             content_filter=value.get("filter", ""),
+            trace=value.get("trace", ""),
         )
         return Accepted(envelope, value["arrival"], value["origin"])
     except (ValueError, KeyError, TypeError, IndexError) as error:

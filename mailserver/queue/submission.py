@@ -55,8 +55,11 @@ class Submission:
         if not (notify <= {"SUCCESS", "FAILURE", "DELAY"} or notify == {"NEVER"}):
             raise Malformed("its notify field is unknown")
         ret, body, envid = values.get(b"ret", ""), values.get(b"body", ""), values.get(b"envid", "")
+        trace = values.get(b"trace", "")
         if ret not in ("", "FULL", "HDRS") or body not in ("", "7BIT", "8BITMIME"):
             raise Malformed("its ret or body field is unknown")
+        if trace not in ("", "verify", "record"):
+            raise Malformed("its trace field is unknown")
         if len(envid) > _LONGEST_ENVID or not (envid.isascii() and envid.isprintable()):
             raise Malformed("its envid field is unknown")
         texts = [*self._recipients, *(extracted(head) if self._extracts else ())]
@@ -67,7 +70,7 @@ class Submission:
         sender = self._sender()
         is_utf8 = not all(each.is_ascii for each in (*addresses, *([sender] if sender else ())))
         client = Client(name="", uid=self._uid)
-        return Envelope(sender, recipients, client, body, is_utf8, ret, envid)
+        return Envelope(sender, recipients, client, body, is_utf8, ret, envid, trace=trace)
 
     def _sender(self) -> Address | None:
         """The sender; the file's owner where the text is no address."""

@@ -262,17 +262,20 @@ class Taking:
         """The message in the queue; None where header_checks had it discarded."""
         fields, owner = drop_file.decode_envelope(drop.envelope), _user_name(drop.uid)
         submission = Submission(fields, drop.uid, owner, self._rules.completion.origin.decode())
-        envelope = replace(submission.envelope(drop.head), content_filter=self._rules.content_filter)
+        envelope = submission.envelope(drop.head)
         if not envelope.recipients:
             raise Refused("it names no recipient")
+        is_mail = envelope.trace != "verify"  # else it goes nowhere: no filter and no copy is for it
+        if is_mail:
+            envelope = replace(envelope, content_filter=self._rules.content_filter)
         arrival = self._clock()
-        message = self._queue.create(envelope, arrival, adds_copies=self._rules.adds_copies)
+        message = self._queue.create(envelope, arrival, adds_copies=self._rules.adds_copies and is_mail)
         received = self._received(message.queue_id, drop.uid, arrival)
         missing = self._missing(submission.full_name, envelope, message.queue_id, arrival)
         cleanup = Cleanup(self._rules.cleanup, received, missing, is_local=True)
         try:
             self._receive(drop, cleanup, message)
-            if self._rules.milters and not cleanup.findings.discard:
+            if self._rules.milters and is_mail and not cleanup.findings.discard:
                 self._pass_milters(message, received)
         except BaseException:
             message.discard()

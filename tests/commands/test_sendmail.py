@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.commands import light_config, sendmail
-from mailserver.commands.main import main as mailserver_main
 from mailserver.config.config import Config
 from mailserver.config.syntax import parse_main
 from mailserver.queue import drop_file
@@ -267,14 +266,28 @@ def test_other_names(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert sendmail.main() == 0 and "example" in capsys.readouterr().out
 
 
-def test_where_mail_would_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """-bv says it at once, and sends nothing."""
-    assert mailserver_main(["init", str(tmp_path / "home"), "--demo"]) == 0
-    capsys.readouterr()
-    assert sendmail.main(["-C", str(tmp_path / "home"), "-bv", "alice", "nosuch"]) == 0
-    shown = capsys.readouterr().out
-    assert "alice... deliverable:\n" in shown and "nosuch... undeliverable:\n" in shown
-    assert sendmail.main(["-C", str(tmp_path / "home"), "-bv"]) == 75
+def test_where_mail_would_go(home: Home, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """-bv and -v: a report will be mailed; -bv reads no message."""
+    assert run("-bv", "-f", "me", "alice", "x@far.test", text=b"unread") == 0
+    assert capsys.readouterr().out == "Mail Delivery Status Report will be mailed to <me>.\n"
+    fields, content = home.taken()
+    assert (b"trace", b"verify") in fields
+    assert [value for name, value in fields if name == b"recipient"] == [b"alice", b"x@far.test"]
+    assert content == b"From: me\nSubject: probe\nTo: alice, x@far.test\n"
+    assert run("-v", "-f", "<>", "alice", text=b"read\n") == 0
+    assert capsys.readouterr().out == "Mail Delivery Status Report will be mailed to <>.\n"
+    fields, content = home.taken()
+    assert (b"trace", b"record") in fields and (b"sender", b"") in fields and content == b"read\n"
+
+
+@pytest.mark.parametrize("option", ["-t", "-v", "-N never", "-R hdrs"])
+def test_what_has_no_meaning_for_a_probe(
+    home: Home, run: Run, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """Postfix's words, and 75."""
+    assert run("-bv", *option.split(), "alice") == 75
+    assert capsys.readouterr().err == f"sendmail: fatal: {option[:2]} option cannot be used with -bv\n"
+    assert run("-bv") == 75 and NO_RECIPIENT in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-q", "-qIA395322E2FF", "-qRexample.com"])

@@ -181,6 +181,16 @@ def test_notices_are_kept(place: Place) -> None:
     assert (envelope.ret, envelope.envid, envelope.body) == ("HDRS", "e1", "8BITMIME")
 
 
+def test_what_only_verifies_has_no_filter_and_no_copies(tmp_path: Path) -> None:
+    """sendmail -bv: the recipients that were asked for, and no more; a trace of another kind is refused."""
+    place = Place(tmp_path, content_filter="scan:[127.0.0.1]")
+    fields = ((b"sender", b"alice"), (b"recipient", b"bob"), (b"trace", b"verify"))
+    envelope = place.take(*fields).accepted.envelope
+    assert (envelope.trace, envelope.content_filter, len(envelope.recipients)) == ("verify", "", 1)
+    with pytest.raises(Malformed):
+        Submission([(b"trace", b"x")], 1, "me", "x").envelope(b"")
+
+
 def test_full_names_are_quoted() -> None:
     """RFC 5322 §3.2.3 and RFC 2047; no line break gets out."""
     address = Address("a", "b.c")

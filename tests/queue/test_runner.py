@@ -529,6 +529,80 @@ def test_success_is_reported_by_whoever_knows_last(
     assert world.queued() == []
 
 
+def test_what_only_verifies_goes_nowhere(tmp_path: Path) -> None:
+    """sendmail -bv: each way up to the delivery, and a report in Postfix's words; no bounce."""
+    world = World(tmp_path, {"cmd": "|prog x", "team": "alice, nosuch, /dev/null", "empty": ""})
+    world.forward("carol", "z@far.test")
+    asked: list[Outgoing] = []
+
+    class Prober:
+        async def deliver(self, mail: Outgoing) -> Sequence[Outcome]:
+            asked.append(mail)
+            return [Outcome.delivered("250 2.1.5 Ok", relay="f[192.0.2.1]:25", remote="250 2.1.5 Ok")]
+
+        def service(self, transport: str) -> str:
+            return "smtp"
+
+    world.restart(transport=Prober())
+    recipients = (
+        *(f"{name}@example.org" for name in ("cmd", "team", "carol", "nosuch", "empty")),
+        "u@far.test",
+    )
+    queue_id = world.send(*recipients, sender="bob@example.org", trace="verify")
+    assert len(world.agents.jobs) == 1  # the report's
+    assert (world.mailbox("alice"), world.queued()) == ([], [])
+    assert asked[0].is_probe and len(asked) == 1
+    (report,) = world.mailbox("bob")
+    text = report.decode()
+    assert "Subject: Mail Delivery Status Report\n" in text
+    assert "Enclosed is the mail delivery report that you requested.\n" in text
+    for line in (
+        "<cmd@example.org>: delivery via local: delivers to command: prog x",
+        "<alice@example.org> (expanded from <team@example.org>): delivery via local:\n"
+        "    delivers to mailbox",
+        "<team@example.org>: delivery via local: delivers to file: /dev/null",
+        "<carol@example.org>: delivery via local: forwards to z@far.test",
+        '<nosuch@example.org>: delivery via local: unknown user: "nosuch"',
+        "<empty@example.org>: delivery via local: temporary lookup failure",
+        "<u@far.test>: delivery via f[192.0.2.1]:25: 250 2.1.5 Ok",
+    ):
+        assert line + "\n" in text
+    far = "\nFinal-Recipient: rfc822; u@far.test\nAction: deliverable\nStatus: 2.0.0\nRemote-MTA: dns; f\n"
+    assert f"{far}Diagnostic-Code: smtp; 250 2.1.5 Ok\n" in text
+    assert text.count("Action: deliverable\n") == 5 and text.count("Action: undeliverable\n") == 3
+    assert len(world.lines(f"{queue_id}: to=")) == 8 and len(world.lines("status=undeliverable")) == 3
+    assert world.lines(f"{queue_id}: sender delivery status notification: ")
+
+
+def test_a_report_of_the_first_attempt(tmp_path: Path) -> None:
+    """sendmail -v: the mail goes its way, and its sender hears of it once. A .forward does not tell on."""
+    world = World(tmp_path, {"team": "alice, carol"})
+    world.forward("carol", "\\carol, bob")
+    target = str(tmp_path / "mail" / "alice")
+    world.agents.faults[target] = Outcome.deferred("locked", "4.2.0")
+    world.send("team@example.org", "nosuch@example.org", sender="bob@example.org", trace="record")
+    forwarded, bounce, report = sorted(
+        world.mailbox("bob"), key=lambda each: (b"Status Report" in each, b"Undelivered" in each)
+    )
+    assert b"\nDelivered-To: team@example.org\n" in forwarded
+    assert b"Subject: Undelivered Mail Returned to Sender\n" in bounce
+    text = report.decode()
+    for name, action in (("alice", "delayed"), ("carol", "delivered"), ("nosuch", "failed")):
+        about = text.partition(f"Final-Recipient: rfc822; {name}@example.org\n")[2].partition("\n\n")[0]
+        assert f"Action: {action}\n" in about
+    assert "Subject: hi\n" in text and "hello" not in text
+    world.agents.faults.clear()
+    world.clock.pump([301, 301, 301])
+    assert (len(world.mailbox("alice")), len(world.mailbox("bob")), world.queued()) == (1, 3, [])
+
+
+def test_nobody_hears_of_a_trace_from_the_null_sender(tmp_path: Path) -> None:
+    """There is nobody to tell, and nothing stays."""
+    world = World(tmp_path)
+    world.send("alice@example.org", sender=None, trace="verify")
+    assert (world.mailbox("alice"), world.queued()) == ([], [])
+
+
 def test_forwarded_mail_has_a_sender_of_ours(tmp_path: Path) -> None:
     """SRS: only where neither sender nor recipient is ours, and only what we forward; bounces find back."""
     srs = Srs(ORIGIN, lambda: b"secret", lambda: 1_795_000_000.0)
