@@ -110,7 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _acls(work: Work) -> AclFiles:
-    return AclFiles(partial(layout_of, layout_for=work.parts.layout_for), partial(warn, subcommand="acl"))
+    return AclFiles(
+        partial(layout_of, layout_for=work.parts.store.layout_for), partial(warn, subcommand="acl")
+    )
 
 
 def _name(work: Work) -> str:

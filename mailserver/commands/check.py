@@ -69,7 +69,7 @@ def summary(checks: Checks) -> dict[str, Any]:
             {
                 pair.certificate
                 for each in checks.listeners
-                for pair in checks.parts.key_pair_files(each.config)
+                for pair in checks.parts.tls.key_pair_files(each.config)
             }
         ),
         "accounts": _account_count(checks),
@@ -82,7 +82,7 @@ def summary(checks: Checks) -> dict[str, Any]:
 def certificates(checks: Checks) -> list[str]:
     """The files of certificates in use."""
     views = [each.config for each in checks.listeners]
-    return sorted({pair.certificate for view in views for pair in checks.parts.key_pair_files(view)})
+    return sorted({pair.certificate for view in views for pair in checks.parts.tls.key_pair_files(view)})
 
 
 def _account_count(checks: Checks) -> int | None:

@@ -229,13 +229,13 @@ def _tls(checks: Checks) -> Iterator[Problem]:
     for listener in checks.listeners:
         service = {"smtpd": "smtp", "pop3d": "pop3", "imapd": "imap"}[listener.service]
         view = listener.config
-        files = tuple(checks.parts.key_pair_files(view))
+        files = tuple(checks.parts.tls.key_pair_files(view))
         if files in seen:
             continue
         seen.add(files)
         where = view.where("smtpd_tls_cert_file")
         try:
-            checks.parts.tls(service, view)
+            checks.parts.tls.server(service, view)
         except (ConfigError, CertificateError) as error:
             yield Problem(str(error), is_fatal=True)
             continue

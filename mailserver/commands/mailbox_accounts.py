@@ -81,7 +81,7 @@ class Work:
         """The stores, closed afterwards; elsewhere than usual where that is said."""
         log = ListLog()
         registry = FileStoreRegistry(
-            lambda account: layout or self.parts.layout_for(account),
+            lambda account: layout or self.parts.store.layout_for(account),
             state_parent or self.state_parent,
             self.config.string("myhostname"),
             log=log,
@@ -108,7 +108,7 @@ class Work:
             yield store
 
     def _make_mbox(self, path: str, journals: str) -> MailboxFormat:
-        return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.lock_rules)
+        return MboxFormat(path, journals, mboxrd=self.mboxrd, rules=self.parts.store.lock_rules)
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -197,14 +197,14 @@ def _accounts(arguments: argparse.Namespace, parts: Parts) -> Sequence[Account]:
 
 def _namespace(mailbox: str, parts: Parts) -> Account:
     """The account that stands for the public namespace that the mailbox lies in. Raises CommandError."""
-    found = parts.namespace_rules.public_of(mailbox)
+    found = parts.store.namespace_rules.public_of(mailbox)
     if found is None:
         raise CommandError(
             f"{mailbox}: lies in no public namespace (public_namespaces): name the owner with -u USER",
             NO_USER,
         )
     account = found.account()
-    root = parts.layout_for(account).root
+    root = parts.store.layout_for(account).root
     if not has_system_accounts(parts.config):
         return replace(account, uid=parts.mail_owner.uid, gid=parts.mail_owner.gid)
     try:
@@ -223,7 +223,7 @@ def _as_owner(work: Work, act: Callable[[Work], int]) -> int:
     if PUBLIC in account.extra:
         identity = Identity(account.name, account.uid, account.gid)
     else:
-        inbox = work.parts.layout_for(account).inbox
+        inbox = work.parts.store.layout_for(account).inbox
         groups = {*_spool_group(work.config, inbox), *groups_for(work.parts, account)}
         identity = Identity(account.name, account.uid, account.gid, tuple(groups))
         os.makedirs(work.state_parent, mode=0o711, exist_ok=True)

@@ -31,7 +31,7 @@ def register(action: Callable[..., argparse.ArgumentParser]) -> None:
 def _move_format(work: Work) -> int:
     """The mail is copied; the new state takes the old one's place; the old mail stays where it was."""
     arguments, account = work.arguments, work.account
-    old = work.parts.layout_for(account)
+    old = work.parts.store.layout_for(account)
     try:
         new = parse_location(arguments.location, account)
     except BadLocation as error:

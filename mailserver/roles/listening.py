@@ -108,7 +108,7 @@ class Ports:
             port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, sparing)
             make_prompt(port)
             self._ports.append(port)
-        chains = partial(self._parts.chains, [listener.config for listener in self._found])
+        chains = partial(self._parts.tls.chains, [listener.config for listener in self._found])
         self._expiry = ExpiryWatch(self._reactor, chains, self._parts.warn("master"))
         self._expiry.start()
 
@@ -126,7 +126,7 @@ class Ports:
         if not listener.implicit_tls:
             return factory, factory
         service = {"smtpd": "smtp", "pop3d": "pop3", "imapd": "imap"}[listener.service]
-        context: Any = self._parts.tls(service, config)
+        context: Any = self._parts.tls.server(service, config)
         if context is None:
             raise config.error(
                 "smtpd_tls_cert_file",

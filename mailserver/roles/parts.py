@@ -6,16 +6,14 @@ configuration says wrongly is a ConfigError with `path:line`, raised at the star
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Final
 
-from mailserver.accounts.account import Account, AccountDirectory
+from mailserver.accounts.account import AccountDirectory
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.pam import Pam, PamAccounts
@@ -24,11 +22,10 @@ from mailserver.accounts.source import AccountSource
 from mailserver.accounts.system import SystemAccounts, ValidUids
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
-from mailserver.delivery.client_tls import ClientContexts, OwnCertificates, Trust
 from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.job import Owner
-from mailserver.delivery.lookups import LocalRules, owner_named, virtual_mailbox
+from mailserver.delivery.lookups import LocalRules, owner_named
 from mailserver.delivery.routing import Masquerade, Routing
 from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
@@ -38,33 +35,18 @@ from mailserver.queue.cleanup import CleanupRules
 from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
-from mailserver.roles.certificates import NamedCertificates, all_files
-from mailserver.roles.client_certificates import login_authorities, smtp_authorities
 from mailserver.roles.secret import Secret
-from mailserver.store.acl import BadAcl
-from mailserver.store.contract import StoreFailure
-from mailserver.store.global_acls import GlobalAcls
+from mailserver.roles.store_parts import StoreParts
+from mailserver.roles.tls_parts import TlsParts
 from mailserver.store.layout import (
     Kind,
     Layout,
-    layout_at,
-    layout_for,
-    parse_location,
-    with_dovecots_separator,
 )
-from mailserver.store.locking import LockRules
-from mailserver.store.namespaces import (
-    NamespaceRules,
-    PublicNamespace,
-    checked_prefix,
-    checked_shared_prefix,
-)
-from mailserver.store.quota_rules import Grace, QuotaWarning, parse_grace, parse_rules, parse_warnings
 from mailserver.tables.lists import DomainList, NetworkList, read_items
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
 from mailserver.tables.table import Table, TableError
-from mailserver.tls import CertificateError, KeyPairFiles, ServerTls, lowest_version, read_file, stamp_file
+from mailserver.tls import read_file, stamp_file
 
 _SOURCES: Final = ("passwd-file", "system", "pam")
 _COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
@@ -362,7 +344,7 @@ class Parts:
             mail_spool_directory=config.string("mail_spool_directory"),
             virtual_mailbox_base=config.string("virtual_mailbox_base"),
             virtual_owner=self._virtual_owner(),
-            inbox_of=lambda account: _path_of(self.layout_for(account)),
+            inbox_of=lambda account: _path_of(self.store.layout_for(account)),
             fallback_transport=config.string("fallback_transport"),
             fallback_transport_maps=self.tables("fallback_transport_maps"),
             luser_relay=config.raw("luser_relay"),
@@ -464,172 +446,17 @@ class Parts:
             warning=config.seconds("delay_warning_time"),
         )
 
-    # Store.
+    # Store and TLS: see there.
 
     @cached_property
-    def quota_warnings(self) -> tuple[QuotaWarning, ...]:
-        """What is run when little room is left. Raises ConfigError."""
-        try:
-            parse_rules(self.config.string("quota_rule"))
-        except ValueError as error:
-            raise self.config.error("quota_rule", str(error)) from error
-        try:
-            return parse_warnings(self.config.string("quota_warning"))
-        except ValueError as error:
-            raise self.config.error("quota_warning", str(error)) from error
+    def store(self) -> StoreParts:
+        """Where mail lies, and by which rules it is kept."""
+        return StoreParts(self.config, lambda: self.tables("virtual_mailbox_maps"), self.warn("imap"))
 
     @cached_property
-    def quota_grace(self) -> Grace:
-        """How far delivered mail may lead over a quota. Raises ConfigError."""
-        try:
-            return parse_grace(self.config.string("quota_grace"))
-        except ValueError as error:
-            raise self.config.error("quota_grace", str(error)) from error
-
-    def layout_for(self, account: Account) -> Layout:
-        """Where the account's mail lies. *Blocking*, for virtual accounts. Raises StoreFailure."""
-        layout = self._place_for(account)
-        separator, prefix = self.personal_namespace
-        if not separator:
-            return with_dovecots_separator(layout)
-        return replace(layout, separator=separator, prefix=prefix)
-
-    @cached_property
-    def personal_namespace(self) -> tuple[str, str]:
-        """The separator, "" for the format's own, and the prefix, "" or `INBOX/`. Raises ConfigError."""
-        separator = self.config.string("namespace_separator")
-        prefix = self.config.string("namespace_prefix")
-        if prefix and not prefix.endswith(separator or "/"):
-            raise self.config.error(
-                "namespace_prefix",
-                f"{prefix} does not end in the namespace_separator {separator}: change one",
-            )
-        return separator, "INBOX/" if prefix else ""
-
-    def _place_for(self, account: Account) -> Layout:
-        config = self.config
-        if "@" in account.name and not account.mail:
-            base = config.string("virtual_mailbox_base")
-            try:
-                place = virtual_mailbox(self.tables("virtual_mailbox_maps"), base, account.name)
-            except TableError as error:
-                raise StoreFailure("The mail of the account cannot be found") from error
-            if place is not None:
-                return layout_at(place[0], account)
-        return layout_for(
-            account,
-            config.string("mail_location"),
-            config.string("mail_spool_directory"),
-            config.string("home_mailbox"),
-        )
-
-    @cached_property
-    def global_acls(self) -> GlobalAcls:
-        """The administrator's ACLs, read. Raises ConfigError."""
-        backend, _, rest = self.config.string("acl").partition(":")
-        path, *options = rest.split(":")
-        if backend not in ("", "vfile") or not all(option.startswith("cache_secs=") for option in options):
-            raise self.config.error("acl", "write vfile, vfile:/path/to/global-acls, or nothing")
-        try:
-            return GlobalAcls(path, self.warn("imap"))
-        except IsADirectoryError as error:
-            raise self.config.error("acl", f"{path}: a directory: write one file instead") from error
-        except (OSError, BadAcl) as error:
-            raise self.config.error("acl", f"{path}: {error}: write lines as: Public/* anyone lr") from error
-
-    @cached_property
-    def namespace_rules(self) -> NamespaceRules:
-        """Whose mailboxes a session may reach besides its own. Raises ConfigError."""
-        config = self.config
-        try:
-            shared = checked_shared_prefix(config.string("shared_namespace"))
-        except ValueError as error:
-            raise config.error("shared_namespace", f"{error}: write shared/%u/") from error
-        public = [self._public_namespace(word) for word in config.words("public_namespaces")]
-        prefixes = [shared.removesuffix("%u/"), *(each.prefix for each in public)]
-        if len(set(prefixes)) < len(prefixes):
-            raise config.error("public_namespaces", "two namespaces have one prefix: name one otherwise")
-        return NamespaceRules(shared, public)
-
-    def _public_namespace(self, word: str) -> PublicNamespace:
-        prefix, _, location = word.removeprefix("{").removesuffix("}").strip().partition("=")
-        try:
-            found = PublicNamespace(checked_prefix(prefix.strip()), location.strip())
-            parse_location(found.location, found.account())
-        except ValueError as error:
-            raise self.config.error(
-                "public_namespaces", f"{error}: write PREFIX/=LOCATION, say Public/=maildir:/var/mail/public"
-            ) from error
-        return found
-
-    @cached_property
-    def lock_rules(self) -> LockRules:
-        """How long mailbox locks are tried for, and when one counts as left behind."""
-        config = self.config
-        patience = config.integer("deliver_lock_attempts") * config.seconds("deliver_lock_delay")
-        return LockRules(patience=patience, stale_after=config.seconds("stale_lock_time"))
-
-    # TLS.
-
-    def key_pair_files(self, config: Config) -> Sequence[KeyPairFiles]:
-        """The certificates of a listener: RSA or whatever `cert_file` has, and a second, ECDSA pair."""
-        return key_pair_files(config, "smtpd")
-
-    def client_contexts(self, config: Config, client: str, trust: Trust) -> ClientContexts:
-        """TLS towards other servers, with our own certificates where there are any. Raises ConfigError."""
-        files = key_pair_files(config, client)
-        own = OwnCertificates(
-            lambda: [pair.stamp(self._stamp_secret) for pair in files],
-            lambda: [pair.read(self._read_secret) for pair in files],
-            self.warn(client),
-        )
-        try:
-            return ClientContexts(trust, own)
-        except CertificateError as error:
-            raise config.error(f"{client}_tls_cert_file", str(error)) from error
-
-    def tls(self, service: str, config: Config) -> ServerTls | None:
-        """The TLS of one service, None where no certificate is configured. Raises ConfigError."""
-        files = self.key_pair_files(config)
-        if not files:
-            return None
-        warn = self.warn(f"{service}-tls")
-        asked = smtp_authorities(config) if service == "smtp" else login_authorities(config)
-
-        def make(files: Sequence[KeyPairFiles], named: Callable[[str], ServerTls | None]) -> ServerTls:
-            return ServerTls(
-                service,
-                lambda: [pair.stamp(self._stamp_secret) for pair in files],
-                lambda: [pair.read(self._read_secret) for pair in files],
-                minimum=lowest_version(config.words(_tls_protocols(config))),
-                warn=warn,
-                named=named,
-                prepare=asked.ask if asked is not None else lambda context: None,
-            )
-
-        tables = self.tables_of(config, "tls_server_sni_maps")
-        others = NamedCertificates(tables, lambda pair: make([pair], lambda name: None), warn)
-        try:
-            return make(files, others.find)
-        except (CertificateError, OSError) as error:
-            raise config.error("smtpd_tls_cert_file", str(error)) from error
-
-    def chains(self, configs: Sequence[Config]) -> Iterator[tuple[str, bytes]]:
-        """Path and content of every certificate that listeners with these configurations use."""
-        pairs = [pair for config in configs for pair in self.key_pair_files(config)]
-        named = all_files(table for c in configs for table in self.tables_of(c, "tls_server_sni_maps"))
-        for path in dict.fromkeys(pair.certificate for pair in (*pairs, *named)):
-            with contextlib.suppress(OSError):  # whoever uses it says so
-                yield path, self._read_secret(path)
-
-
-def key_pair_files(config: Config, side: str) -> Sequence[KeyPairFiles]:
-    """Where the certificates of the `side` (smtpd, smtp, lmtp) lie."""
-    names = [(f"{side}_tls_cert_file", f"{side}_tls_key_file")]
-    names += [(f"{side}_tls_eccert_file", f"{side}_tls_eckey_file")]
-    named = [(config.string(cert), config.string(key)) for cert, key in names]
-    chains = [(path, path) for path in config.words(f"{side}_tls_chain_files")]
-    return [KeyPairFiles(cert, key) for cert, key in chains or named if cert]
+    def tls(self) -> TlsParts:
+        """Certificates, and the TLS of listeners and clients."""
+        return TlsParts(self.tables_of, self.warn, self._read_secret, self._stamp_secret)
 
 
 def secret_sources(config: Config, name: str) -> Iterator[tuple[str, str]]:
@@ -643,14 +470,6 @@ def secret_sources(config: Config, name: str) -> Iterator[tuple[str, str]]:
 def _path_of(layout: Layout) -> str:
     """INBOX as delivery names it."""
     return f"{layout.inbox}/" if layout.inbox_kind is Kind.MAILDIR else layout.inbox
-
-
-def _tls_protocols(config: Config) -> str:
-    """The parameter with the versions of a listener: demanded TLS has its own."""
-    is_demanded = config.string("smtpd_tls_security_level") == "encrypt" or config.boolean(
-        "smtpd_enforce_tls"
-    )
-    return "smtpd_tls_mandatory_protocols" if is_demanded else "smtpd_tls_protocols"
 
 
 __all__ = ["ConfigError", "Parts", "has_system_accounts", "mail_log"]

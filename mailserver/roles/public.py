@@ -23,7 +23,7 @@ _REACHES = os.R_OK | os.W_OK | os.X_OK
 
 def problems_of_public(parts: Parts) -> Iterator[str]:
     """What keeps users of the system from sharing namespaces."""
-    for namespace in parts.namespace_rules.public:
+    for namespace in parts.store.namespace_rules.public:
         try:
             _shared_root(parts, namespace)
         except (OSError, StoreFailure, ValueError) as error:
@@ -36,7 +36,7 @@ def _left_out(namespace: PublicNamespace, error: Exception) -> str:
 
 def prepare_public(parts: Parts, accounts_directory: str) -> Iterator[str]:
     """The state of each namespace that can be shared has a directory; what is wrong with others. As root."""
-    for namespace in parts.namespace_rules.public:
+    for namespace in parts.store.namespace_rules.public:
         try:
             root = _shared_root(parts, namespace)
             _make_state(os.path.join(accounts_directory, state_name(namespace.account())), root)
@@ -46,7 +46,7 @@ def prepare_public(parts: Parts, accounts_directory: str) -> Iterator[str]:
 
 def _shared_root(parts: Parts, namespace: PublicNamespace) -> str:
     """The namespace's directory. Raises ValueError where no group shares it."""
-    layout = parts.layout_for(namespace.account())
+    layout = parts.store.layout_for(namespace.account())
     if layout.kind is not Kind.MAILDIR:
         raise ValueError("users of the system can share maildirs, not mboxes: write maildir:")
     if os.stat(layout.root).st_gid == 0 or group_bits(layout.root) != 0o070:
@@ -67,7 +67,7 @@ def groups_for(parts: Parts, account: Account) -> tuple[int, ...]:
     """The groups of namespaces that the account is a member of: its session host gets them."""
     memberships = set(os.getgrouplist(account.name, account.gid)) - {0}
     found = set()
-    for namespace in parts.namespace_rules.public:
+    for namespace in parts.store.namespace_rules.public:
         try:
             found.add(os.stat(_shared_root(parts, namespace)).st_gid)
         except (OSError, StoreFailure, ValueError):
@@ -78,9 +78,9 @@ def groups_for(parts: Parts, account: Account) -> tuple[int, ...]:
 def reachable(parts: Parts, accounts_directory: str) -> Sequence[PublicNamespace]:
     """Those that this process may read and write."""
     found = []
-    for namespace in parts.namespace_rules.public:
+    for namespace in parts.store.namespace_rules.public:
         account = namespace.account()
-        places = parts.layout_for(account).root, os.path.join(accounts_directory, state_name(account))
+        places = parts.store.layout_for(account).root, os.path.join(accounts_directory, state_name(account))
         if all(os.access(place, _REACHES) for place in places):
             found.append(namespace)
     return found

@@ -34,10 +34,10 @@ def local_agents(parts: Parts, rules: LockRules | None = None) -> LocalAgents:
         forward_file_mode=None if mode == "any" else int(mode, 8),
         mboxrd=config.string("mbox_quoting") == "mboxrd",
         full_is_temporary=config.boolean("quota_full_tempfail"),
-        quota_warnings=parts.quota_warnings,
-        quota_grace=parts.quota_grace,
+        quota_warnings=parts.store.quota_warnings,
+        quota_grace=parts.store.quota_grace,
         accounts_directory=os.path.join(config.string("state_directory"), "accounts"),
-        rules=rules or parts.lock_rules,
+        rules=rules or parts.store.lock_rules,
         requires_home=config.boolean("require_home_directory"),
         strict_ownership=config.boolean("strict_mailbox_ownership"),
         command_shell=config.words("local_command_shell"),
@@ -95,7 +95,7 @@ def make_runner(
 
 def direct_delivery(parts: Parts, services: Services, reactor: Any) -> DirectDelivery:
     """Whoever delivers before the reply, where this process may write to all mailboxes."""
-    rules = replace(parts.lock_rules, patience=min(parts.lock_rules.patience, LOCK_PATIENCE))
+    rules = replace(parts.store.lock_rules, patience=min(parts.store.lock_rules.patience, LOCK_PATIENCE))
     return DirectDelivery(services, local_agents(parts, rules), reactor)
 
 

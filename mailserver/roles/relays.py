@@ -99,7 +99,7 @@ def relay_settings(
     is_lmtp = client == LMTP
     return RelaySettings(
         helo_name=config.string("lmtp_lhlo_name" if is_lmtp else "smtp_helo_name"),
-        client_tls=parts.client_contexts(config, client, trust),
+        client_tls=parts.tls.client(config, client, trust),
         tls_policy=_tls_policy(parts, config, client),
         tls_wrappermode=config.boolean(f"{client}_tls_wrappermode"),
         login=_login(parts, config, client),

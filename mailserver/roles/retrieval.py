@@ -102,10 +102,10 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
     mboxrd = config.string("mbox_quoting") == "mboxrd"
 
     def make_mbox(path: str, journals: str) -> MailboxFormat:
-        return MboxFormat(path, journals, mboxrd=mboxrd, rules=parts.lock_rules)
+        return MboxFormat(path, journals, mboxrd=mboxrd, rules=parts.store.lock_rules)
 
     registry = FileStoreRegistry(
-        parts.layout_for,
+        parts.store.layout_for,
         _accounts_directory(config),
         config.string("myhostname"),
         notices,
@@ -113,7 +113,7 @@ def make_registry(parts: Parts, threads: Threads, reactor: Any) -> tuple[FileSto
         make_mbox,
         expunge_grace=config.seconds("expunge_grace"),
         quota_rules=config.string("quota_rule"),
-        quota_warnings=parts.quota_warnings,
+        quota_warnings=parts.store.quota_warnings,
     )
     notices.chores.append(registry.sweep)
     return registry, notices
@@ -130,20 +130,20 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
     is one account's, and reaches those public namespaces that its groups let it reach.
     """
     config = parts.config
-    _ = parts.personal_namespace
+    _ = parts.store.personal_namespace
     if not config.string("acl"):
         return files
-    rules = parts.namespace_rules
+    rules = parts.store.namespace_rules
     if not may_share:
         rules = NamespaceRules("", reachable(parts, _accounts_directory(config)))
     return SharingRegistry(
         files,
-        AclFiles(partial(layout_of, layout_for=parts.layout_for), parts.warn("imap")),
+        AclFiles(partial(layout_of, layout_for=parts.store.layout_for), parts.warn("imap")),
         SharedBoxes(config.string("acl_shared_dict").removeprefix("file:")),
         parts.accounts.lookup,
         groups_of,
         rules,
-        parts.global_acls,
+        parts.store.global_acls,
         partial(_limit, parts, files) if may_share else None,
     )
 
@@ -209,4 +209,4 @@ class RetrievalListeners:
         return self._tls(service, config), handover, self._parts.logged_in, self._rawlog
 
     def _tls(self, service: str, config: Config) -> Any:
-        return self._parts.tls(service, config) if config.string("ssl") != "no" else None
+        return self._parts.tls.server(service, config) if config.string("ssl") != "no" else None

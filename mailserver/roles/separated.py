@@ -289,7 +289,7 @@ class _Server:
         parts = Parts(self.config, self.log)
         views = [listener.config for listener, _ in self.bound]
         named = [table for view in views for table in parts.tables_of(view, "tls_server_sni_maps")]
-        served = (pair for view in views for pair in parts.key_pair_files(view))
+        served = (pair for view in views for pair in parts.tls.key_pair_files(view))
         pairs = [*served, *client_key_pairs(self.config)]
         secrets = SecretFiles(pairs, named, password_files(self.config))
         to_host = partial(attach, self._path("zygote"))
@@ -336,7 +336,7 @@ class _Server:
     def _host_groups(self, account: Message) -> tuple[int, ...]:
         """The spool's group, where the account's INBOX lies there; those of public namespaces it is in."""
         parts, whose = Parts(self.config, self.log), account_from(account)
-        inbox = parts.layout_for(whose).inbox
+        inbox = parts.store.layout_for(whose).inbox
         return tuple({*self._spool_group(os.path.dirname(inbox)), *groups_for(parts, whose)})
 
     def _job_groups(self, request: Message) -> tuple[int, ...]:

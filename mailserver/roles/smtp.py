@@ -316,7 +316,7 @@ class SmtpListeners:
         level = config.string("smtpd_tls_security_level")
         wanted = level not in ("", "none") or config.boolean("smtpd_tls_wrappermode")
         wanted = wanted or config.boolean("smtpd_use_tls") or config.boolean("smtpd_enforce_tls")
-        return self._parts.tls("smtp", config) if wanted else None
+        return self._parts.tls.server("smtp", config) if wanted else None
 
 
 def _local_clients(parts: Parts, config: Config) -> LocalClients:

@@ -12,7 +12,8 @@ from typing import Final
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.pipe_attributes import BadAttribute, Pipe, parse_attributes
-from mailserver.roles.parts import key_pair_files, secret_sources
+from mailserver.roles.parts import secret_sources
+from mailserver.roles.tls_parts import key_pair_files
 from mailserver.tls import KeyPairFiles
 
 SMTP: Final = "smtp"

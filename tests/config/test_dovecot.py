@@ -355,7 +355,7 @@ def test_a_separator_and_a_prefix(tmp_path: Path) -> None:
         config = written(tmp_path / str(number), MAIN, "", text)
         assert config.string("namespace_separator") == "."
         assert config.string("namespace_prefix") == "INBOX."
-        layout = Parts(config, ListLog()).layout_for(Account("alice", 1, 1, "/home/alice"))
+        layout = Parts(config, ListLog()).store.layout_for(Account("alice", 1, 1, "/home/alice"))
         assert (layout.separator, layout.prefix) == (".", "INBOX/")
         assert config.warnings == ()
     (tmp_path / "alone").mkdir()
@@ -365,11 +365,11 @@ def test_a_separator_and_a_prefix(tmp_path: Path) -> None:
 def test_the_prefix_says_the_separator(tmp_path: Path) -> None:
     """Where Dovecot's configuration leaves that out; a contradiction is refused, with the place."""
     found = "namespace inbox {\n inbox = yes\n prefix = INBOX.\n}\n"
-    assert Parts(written(tmp_path, MAIN, "", found), ListLog()).personal_namespace == (".", "INBOX/")
+    assert Parts(written(tmp_path, MAIN, "", found), ListLog()).store.personal_namespace == (".", "INBOX/")
     (tmp_path / "wrong").mkdir()
     wrong = found.replace("}", " separator = /\n}")
     with pytest.raises(ConfigError, match=r"dovecot.conf:1.*namespace_separator"):
-        _ = Parts(written(tmp_path / "wrong", MAIN, "", wrong), ListLog()).personal_namespace
+        _ = Parts(written(tmp_path / "wrong", MAIN, "", wrong), ListLog()).store.personal_namespace
 
 
 def test_another_prefix_is_refused(tmp_path: Path) -> None:
