@@ -113,6 +113,7 @@ def _smtpd_settings(config: Config) -> SmtpdSettings:
         mechanisms_under_tls=_mechanisms(config, "smtpd_sasl_tls_security_options"),
         tls_required=level == "encrypt" or config.boolean("smtpd_enforce_tls"),
         sasl_authenticated_header=config.boolean("smtpd_sasl_authenticated_header"),
+        tls_received_header=config.boolean("smtpd_tls_received_header"),
         soft_bounce=config.boolean("soft_bounce"),
         always_add_missing_headers=config.boolean("always_add_missing_headers")
         or bool(config.string("remote_header_rewrite_domain")),

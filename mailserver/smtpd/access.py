@@ -51,12 +51,32 @@ def _login(request: Request, delimiters: str) -> tuple[tuple[str, ...], ...]:
     return ((request.login,),) if request.login else ()
 
 
-def _certificate(request: Request, delimiters: str) -> tuple[tuple[str, ...], ...]:
-    found = request.certificate
-    return ((found.fingerprint, found.public_key_fingerprint),) if found is not None else ()
-
-
 KeysOf = Callable[[Request, str], tuple[tuple[str, ...], ...]]
+
+PRINTS: Final = ("cert_fingerprint", "pubkey_fingerprint")
+NAMES: Final = ("subject_cn", "issuer_cn")
+
+
+def certificate_keys(search_order: tuple[str, ...] = PRINTS) -> KeysOf:
+    """What is asked about a client's certificate, in that order; of NAMES nothing unless it is trusted.
+
+    Raises ValueError for an unknown word.
+    """
+    for word in search_order:
+        if word not in PRINTS + NAMES:
+            raise ValueError(f"unknown search_order {word}: write some of {', '.join(PRINTS + NAMES)}")
+
+    def keys(request: Request, delimiters: str) -> tuple[tuple[str, ...], ...]:
+        found = request.certificate
+        if found is None:
+            return ()
+        known = {"cert_fingerprint": found.fingerprint, "pubkey_fingerprint": found.public_key_fingerprint}
+        if request.certificate_is_trusted:  # anybody can write any name into a certificate
+            known |= {"subject_cn": found.subject, "issuer_cn": found.issuer}
+        return (tuple(known[word] for word in search_order if known.get(word)),)
+
+    return keys
+
 
 CHECKS: Final[dict[str, tuple[Subject, KeysOf]]] = {
     "check_client_access": (Subject.CLIENT, _client),
@@ -65,15 +85,24 @@ CHECKS: Final[dict[str, tuple[Subject, KeysOf]]] = {
     "check_sender_access": (Subject.SENDER, _sender),
     "check_recipient_access": (Subject.RECIPIENT, _recipient),
     "check_sasl_access": (Subject.CLIENT, _login),
-    "check_ccert_access": (Subject.CLIENT, _certificate),
+    "check_ccert_access": (Subject.CLIENT, certificate_keys()),
 }
 
 
 class AccessCheck:
-    """One `check_*_access type:table`: a restriction."""
+    """One `check_*_access type:table`: a restriction. `keys_of`: what is asked, where not the usual keys."""
 
-    def __init__(self, kind: str, table: Table, threads: Threads, actions: Actions, delimiters: str) -> None:
-        self._subject, self._keys_of = CHECKS[kind]
+    def __init__(
+        self,
+        kind: str,
+        table: Table,
+        threads: Threads,
+        actions: Actions,
+        delimiters: str,
+        keys_of: KeysOf | None = None,
+    ) -> None:
+        self._subject, usual = CHECKS[kind]
+        self._keys_of = keys_of or usual
         self._table = table
         self._threads = threads
         self._actions = actions

@@ -26,6 +26,11 @@ class CertificateRules:
     is_required: bool = False
 
 
+def _in_comment(text: str) -> str:
+    """The text as it may stand between quotes in a comment. RFC 5322 §3.2.2."""
+    return "".join(each if each.isprintable() and each not in '()\\"' else "?" for each in text)
+
+
 class PeerCertificate:
     """What one session's client showed; nothing before TLS, and where nobody asked."""
 
@@ -64,6 +69,17 @@ class PeerCertificate:
             return ""
         is_there = self.described is not None
         return "Client certificate not trusted" if is_there else "No client certificate presented"
+
+    @property
+    def comment(self) -> str:
+        """What Received: says of it under TLS, in Postfix's words."""
+        found = self.described
+        if found is None:
+            return (
+                "Client did not present a certificate" if self._rules else "No client certificate requested"
+            )
+        verdict = "verified OK" if self.is_trusted else "not verified"
+        return f'Client CN "{_in_comment(found.subject)}", Issuer "{_in_comment(found.issuer)}" ({verdict})'
 
     def facts(self) -> Mapping[str, str]:
         """Under the names of SMTPD_POLICY_README."""

@@ -13,19 +13,27 @@ _UNSAFE_IN_COMMENT = re.compile(r"[^ -'*-\[\]-~\u00a0-\U0010ffff]")
 
 
 def received_field(
-    envelope: Envelope, queue_id: str, host: str, mail_name: str, arrival: float, show_login: bool = False
+    envelope: Envelope,
+    queue_id: str,
+    host: str,
+    mail_name: str,
+    arrival: float,
+    show_login: bool = False,
+    certificate: str | None = "",
 ) -> bytes:
     """`Received: from HELO (NAME [IP]) … by HOST (MAIL_NAME) with PROTOCOL id ID for <rcpt>; date`.
 
     Folded as Postfix folds it, LF line ends. The recipient is named only where there is one:
     another's address is nobody's business. `arrival` is wall-clock seconds. What came with SMTPUTF8
-    says UTF8SMTP (RFC 6531 §4.3).
+    says UTF8SMTP (RFC 6531 §4.3). What came under TLS says which, and `certificate` is a comment on the
+    client's; with None neither (smtpd_tls_received_header).
     """
     client = envelope.client
     origin = f"{_safe(client.name)} [{_literal(client.address)}]"
     lines = [f"Received: from {_safe(client.helo or client.name)} ({origin})"]
-    if client.tls:
+    if client.tls and certificate is not None:
         lines.append(f"(using {client.tls})")
+        lines += [f"({certificate})"] if certificate else []
     if show_login and client.login:
         lines.append(f"(Authenticated sender: {_safe(client.login)})")
     protocol = f"UTF8{client.protocol.removeprefix('E')}" if envelope.smtputf8 else client.protocol

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from mailserver.smtpd.access import CHECKS, AccessCheck, Actions
+from mailserver.smtpd.access import CHECKS, AccessCheck, Actions, KeysOf, certificate_keys
 from mailserver.smtpd.address_restrictions import LoginChecks, RecipientDirectory, RelayChecks
 from mailserver.smtpd.basic_restrictions import BASIC, Restriction
 from mailserver.smtpd.dns_restrictions import (
@@ -179,10 +179,11 @@ class Compiler:
         if name not in CHECKS:
             return reject_rbl_client(tools.resolver, argument)
         try:
-            table = tools.open_table(argument)
+            table_name, keys_of = _with_search_order(name, argument)
+            table = tools.open_table(table_name)
         except (TableError, ValueError) as error:
             raise RestrictionError(f"{parameter}: {name} {argument}: {error}") from error
-        return AccessCheck(name, table, tools.threads, self._actions, tools.delimiters)
+        return AccessCheck(name, table, tools.threads, self._actions, tools.delimiters, keys_of)
 
     def _verification_check(self, name: str) -> Restriction:
         if self._tools.verification is None:
@@ -232,6 +233,20 @@ def stops_relaying(items: RestrictionList) -> bool:
         if item.text == "permit" and not item.only_warns:
             return False
     return False
+
+
+def _with_search_order(name: str, argument: str) -> tuple[str, KeysOf | None]:
+    """The table of `{ type:table, { search_order = ... } }`, and what it is asked. Raises ValueError."""
+    if not argument.startswith("{"):
+        return argument, None
+    table, *attributes = split_words(unbrace(argument))
+    keys_of: KeysOf | None = None
+    for attribute in attributes:
+        key, _, value = unbrace(attribute).partition("=")
+        if key.strip() != "search_order" or name != "check_ccert_access":
+            raise ValueError(f"unknown map attribute: {key.strip()}")
+        keys_of = certificate_keys(split_words(value))
+    return table, keys_of
 
 
 def _bare_table_check(parameter: str) -> str:

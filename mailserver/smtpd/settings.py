@@ -44,6 +44,7 @@ class SmtpdSettings:
     mechanisms_under_tls: tuple[str, ...] = PASSWORD_MECHANISMS  # the same, smtpd_sasl_tls_security_options
     tls_required: bool = False  # smtpd_tls_security_level = encrypt
     sasl_authenticated_header: bool = False
+    tls_received_header: bool = True
     always_add_missing_headers: bool = False
     soft_bounce: bool = False  # every 5xx is said as 4xx
     discard_ehlo_keywords: frozenset[str] = frozenset()  # lower case

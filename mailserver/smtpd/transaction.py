@@ -313,6 +313,7 @@ class MailTransactions:
             session.settings.mail_name,
             arrival,
             session.settings.sasl_authenticated_header,
+            session.certificate.comment if session.settings.tls_received_header else None,
         )
         fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
         adds_fields = is_local or session.settings.always_add_missing_headers

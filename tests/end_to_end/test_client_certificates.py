@@ -14,7 +14,7 @@ import pytest
 from mailserver.client_certificates import der, describe
 from tests.client_authority import Authority, showing
 from tests.end_to_end.root_server import RootServer
-from tests.end_to_end.server import Server
+from tests.end_to_end.server import Server, wait_for
 
 SETTINGS = (
     "ssl_verify_client_cert = yes",
@@ -47,6 +47,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
         f"relay_clientcerts = texthash:{started.directory}/prints",
         f"smtpd_client_restrictions = check_ccert_access texthash:{started.directory}/access",
         "smtpd_relay_restrictions = permit_tls_clientcerts, reject_unauth_destination",
+        "smtpd_sender_restrictions = check_ccert_access {",
+        "  inline:{ named=REJECT }, { search_order = cert_fingerprint, subject_cn } }",
     )
     started.start()
     try:
@@ -167,6 +169,26 @@ def test_prints_let_relay(server: Server, authority: Authority) -> None:
     assert relay(server, None)[0] == 554
     code, text = relay(server, prints / "refused.pem")
     assert (code, b"not you" in text) == (554, True)
+
+
+def test_names_count_where_they_are_asked_for(server: Server, authority: Authority, tmp_path: Path) -> None:
+    """search_order: the name of a trusted certificate is a key, a stranger's is not."""
+    assert relay(server, authority.issue("named")[1])[1].endswith(b"Access denied")
+    code, text = relay(server, Authority(tmp_path / "stranger").issue("named")[1])
+    assert (code, b"Relay access denied" in text) == (554, True)
+
+
+def test_received_names_the_certificate(server: Server, authority: Authority, tmp_path: Path) -> None:
+    """smtpd_tls_received_header, in Postfix's words."""
+    stranger = Authority(tmp_path / "stranger", 'A "(B)').issue("c")[1]
+    for certificate, subject in ((authority.issue("ann")[1], "1"), (stranger, "2"), (None, "3")):
+        with smtp(server.ports["smtp"], certificate) as client:
+            client.sendmail("a@elsewhere.test", ["bob@example.org"], f"Subject: {subject}\n\n")
+    wait_for(lambda: server.inbox("bob").read_bytes().count(b"Subject: ") == 3, "three messages")
+    one, two, three = server.inbox("bob").read_text().split("Subject: ")[:3]
+    assert '\n\t(Client CN "ann", Issuer "Test Authority" (verified OK))\n\tby ' in one
+    assert '\n\t(Client CN "c", Issuer "A ??B?" (not verified))\n\tby ' in two
+    assert "bits))\n\t(Client did not present a certificate)\n\tby " in three
 
 
 def test_required(tmp_path: Path, authority: Authority) -> None:

@@ -119,6 +119,9 @@ def test_an_open_relay_does_not_start(tmp_path: Path, relay: str, recipient: str
         "reject_what",
         "check_client_access",
         "check_client_access nosuchtype:x",
+        "check_client_access { static:x, { search_order = subject_cn } }",
+        "check_ccert_access { static:x, { search_order = name } }",
+        "check_ccert_access { static:x, { order = name } }",
         "a, b",
     ],
 )

@@ -23,6 +23,10 @@ from mailserver.tls import ServerTls, self_signed
 from tests.smtpd.harness import House, read_content
 
 TLS = ServerTls("smtp", lambda: 0, lambda: [self_signed(["mx.example.org"], time.time())])
+_USING = (
+    rb"\n\t\(using TLSv1\.3 with cipher [A-Z0-9_]+ \(\d+/\d+ bits\)\)"
+    rb"\n\t\(No client certificate requested\)\n\tby "
+)
 ENVELOPE = "MAIL FROM:<s@example.com>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n"
 
 
@@ -115,7 +119,7 @@ class StartTls(TestCase):
         await self.run_client(script)
         content = read_content(self.house.accepted[0])
         self.assertIn(b" with ESMTPS id ", content)
-        self.assertRegex(content, rb"\n\t\(using TLSv1\.3 with cipher [A-Z0-9_]+ \(\d+/\d+ bits\)\)\n")
+        self.assertRegex(content, _USING)
 
     async def test_what_follows_starttls_in_clear_is_not_obeyed(self) -> None:
         """CVE-2011-0411, in one segment: no reply, the connection ends."""
