@@ -76,7 +76,7 @@ class Resolver:
 
         One family is enough: the failure of the other is only raised where neither answered.
         """
-        written = tuple(address for address, names in self._hosts if name.lower() in names)
+        written = self.written(name)
         if written:
             return written
         results: Any = await defer.DeferredList(
@@ -91,6 +91,10 @@ class Resolver:
             if not good and not found:
                 result.raiseException()
         return found
+
+    def written(self, name: str) -> tuple[str, ...]:
+        """The addresses of a name that hosts(5) has."""
+        return tuple(address for address, names in self._hosts if name.lower() in names)
 
     async def _addresses(self, lookup: Any, name: str, kind: int) -> tuple[str, ...]:
         try:

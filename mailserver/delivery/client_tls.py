@@ -1,33 +1,29 @@
 """TLS towards other hosts: encryption for everybody, identity where the policy asks for it.
 
 A `ClientTls` is made for one connection. Without names any certificate will do (RFC 7435); with names the
-chain must lead to a trusted authority and the certificate must have one of them, before anything but the
-handshake is sent: a name `.example.org` stands for every host below that domain. RFC 6125 §6.4:
-subjectAltName alone counts, `*` is a whole leftmost label.
+chain must lead to a trusted authority and the certificate must have one of them; with TLSA records these
+decide alone. All that is looked at before anything but the handshake is sent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.delivery.certificate_names import CertificateMismatch, is_address, matches, names_in
+from mailserver.delivery.dane import Dane, authenticate
 from mailserver.tls import RELEASE_BUFFERS, VERSIONS, CertificateError, KeyPair, use_key_pair
 
-_expected: Final[WeakKeyDictionary[SSL.Connection, tuple[str, ...]]] = WeakKeyDictionary()
-
-
-class CertificateMismatch(Exception):
-    """The peer's certificate is not one for the names that were asked for."""
+_asked_of: Final[WeakKeyDictionary[SSL.Connection, Callable[[SSL.Connection], None]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +71,28 @@ class ClientContexts:
         self._own = own or OwnCertificates()
         self._stamp: object = None
         self._pairs: Sequence[KeyPair] = ()
-        self._contexts: dict[tuple[str, bool], SSL.Context] = {}
+        self._contexts: dict[tuple[str, bool, bool], SSL.Context] = {}
         with contextlib.suppress(OSError):
             self._stamp = self._own.stamp()
         self._take(self._own.read())
 
-    def __call__(self, host: str, names: Sequence[str] = (), minimum: str = "TLSv1.2") -> ClientTls:
-        """TLS towards `host`, whose certificate must have one of `names`; () verifies nothing."""
+    def __call__(
+        self, host: str, names: Sequence[str] = (), minimum: str = "TLSv1.2", dane: Dane | None = None
+    ) -> ClientTls:
+        """TLS towards `host`, whose certificate must have one of `names`, or be as `dane` has it.
+
+        Without either nothing is verified.
+        """
         self._renew()
-        kind = (minimum, bool(names))
+        kind = (minimum, bool(names) and dane is None, dane is not None)
         if kind not in self._contexts:
             self._contexts[kind] = self._make(*kind)
-        return ClientTls(self._contexts[kind], host, names)
+        check: Callable[[SSL.Connection], None] | None = None
+        if dane is not None:
+            check = partial(_check_dane, dane)
+        elif names:
+            check = partial(_check_names, tuple(names))
+        return ClientTls(self._contexts[kind], host, check)
 
     def _renew(self) -> None:
         try:
@@ -104,14 +110,15 @@ class ClientContexts:
         self._pairs = pairs
         self._contexts.clear()
 
-    def _make(self, minimum: str, verifies: bool) -> SSL.Context:
+    def _make(self, minimum: str, has_names: bool, has_dane: bool) -> SSL.Context:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(VERSIONS[minimum])
         context.set_mode(RELEASE_BUFFERS)
         _show(context, self._pairs)
-        if verifies:
+        if has_names:
             self._trust.load_into(context)
             context.set_verify(SSL.VERIFY_PEER)
+        if has_names or has_dane:
             context.set_info_callback(_check)
         return context
 
@@ -129,22 +136,25 @@ def _show(context: SSL.Context, pairs: Sequence[KeyPair]) -> None:
 class ClientTls:
     """What Twisted needs to start TLS as a client, for one connection."""
 
-    def __init__(self, context: SSL.Context, host: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, context: SSL.Context, host: str, check: Callable[[SSL.Connection], None] | None
+    ) -> None:
         self._context = context
         self._host = host.rstrip(".").encode("idna").decode() if not host.isascii() else host.rstrip(".")
-        self._names = tuple(names)
+        self._check = check
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """A connection with the server's name in its hello, that fails unless the certificate fits."""
         connection = SSL.Connection(self._context, None)
-        _expected[connection] = self._names
-        if not _is_address(self._host):
+        if self._check is not None:
+            _asked_of[connection] = self._check
+        if not is_address(self._host):
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         return connection
 
 
 def _check(connection: SSL.Connection, where: int, result: int) -> None:
-    """The names are looked at when the handshake is done, before anything is sent under it.
+    """The certificate is looked at when the handshake is done, before anything is sent under it.
 
     pyOpenSSL swallows what a callback raises, so nothing may escape that does not fail the connection.
     Twisted has put its TLS protocol into the connection's app data.
@@ -153,38 +163,26 @@ def _check(connection: SSL.Connection, where: int, result: int) -> None:
         return
     protocol = connection.get_app_data()
     try:
-        patterns = _expected[connection]
-        certificate = connection.get_peer_certificate()
-        found = tuple(names_in(certificate.to_cryptography())) if certificate is not None else ()
-        if not any(matches(pattern, name) for pattern in patterns for name in found):
-            raise CertificateMismatch(f"certificate is for {', '.join(found) or 'nobody'}")
-    except Exception:  # whatever it is, this certificate proves nothing
+        _asked_of[connection](connection)
+    except CertificateMismatch:
         protocol.failVerification(Failure())
+    except Exception as error:  # whatever it is, this certificate proves nothing
+        protocol.failVerification(Failure(CertificateMismatch(f"certificate cannot be read: {error}")))
 
 
-def names_in(certificate: x509.Certificate) -> Iterator[str]:
-    """The host names and IP addresses of a certificate's subjectAltName, in lower case."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return
-    yield from (name.lower() for name in names.get_values_for_type(x509.DNSName))
-    yield from map(str, names.get_values_for_type(x509.IPAddress))
+def _check_names(patterns: Sequence[str], connection: SSL.Connection) -> None:
+    certificate = connection.get_peer_certificate(as_cryptography=True)
+    found = tuple(names_in(certificate)) if certificate is not None else ()
+    if not any(matches(pattern, name) for pattern in patterns for name in found):
+        raise CertificateMismatch(f"certificate is for {', '.join(found) or 'nobody'}", is_trusted=True)
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Whether a certificate's name is what the policy's pattern asks for. RFC 6125 §6.4.3."""
-    pattern = pattern.lower().rstrip(".")
-    if pattern.startswith("."):
-        return name.endswith(pattern) and len(name) > len(pattern)
-    if name.startswith("*."):
-        return name[1:] == pattern[pattern.find(".") :] and "." in name[2:] and not _is_address(pattern)
-    return name == pattern
+def _check_dane(dane: Dane, connection: SSL.Connection) -> None:
+    authenticate(dane, connection.get_peer_cert_chain(as_cryptography=True) or ())
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def describe(connection: SSL.Connection) -> str:
+    """What the log says of a session: `TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)`."""
+    bits = connection.get_cipher_bits()
+    version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name()
+    return f"{version} with cipher {cipher} ({bits}/{bits} bits)"

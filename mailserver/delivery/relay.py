@@ -26,6 +26,9 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IReactorTCP
 
+from mailserver.delivery.certificate_names import CertificateMismatch
+from mailserver.delivery.client_tls import describe
+from mailserver.delivery.dane import Dane
 from mailserver.delivery.hosts import Host, HostFinder, HostRules, Unresolved
 from mailserver.delivery.next_hop import (
     SMTP_PORT,
@@ -45,34 +48,14 @@ from mailserver.delivery.smtp_client import (
     SmtpClient,
     TimeLimits,
 )
+from mailserver.delivery.tls_policy import MAY, DaneRules, PolicyFailed, TlsPolicy, settle
 from mailserver.dns import Resolver
 from mailserver.envelope import Outcome
 
 MOST_SESSIONS: Final = 2  # smtp_mx_session_limit: sessions that got as far as a greeting
 MOST_MESSAGES: Final = 100  # of one session
 LINGER: Final = 2.0  # seconds that an idle session waits
-MAY: Final = "may"
 _LOOP: Final = "5.4.6"
-
-
-@dataclass(frozen=True, slots=True)
-class TlsPolicy:
-    """What TLS must give for a next hop. `level` is none, may, encrypt, verify or secure.
-
-    At the last two the certificate must have a name that `match` has: `hostname` is the host's,
-    `nexthop` that of the next hop, `dot-nexthop` any name below it; other words are names themselves.
-    """
-
-    level: str = MAY
-    match: tuple[str, ...] = ()
-    minimum: str = "TLSv1.2"
-
-    def names(self, nexthop: str, host: str) -> tuple[str, ...]:
-        """The names that the certificate must have one of; () where nothing is verified."""
-        if self.level not in ("verify", "secure"):
-            return ()
-        meant = {"hostname": host, "nexthop": nexthop, "dot-nexthop": f".{nexthop}"}
-        return tuple(meant.get(word, word) for word in self.match)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +64,17 @@ class RelaySettings:
 
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
     None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
-    verify, lowest version). `bind_addresses` has one address of a family at most. `rules` are for content and
+    verify, lowest version, TLSA records). `log` gets a line for each session under TLS, `warn` what is wrong.
+    `bind_addresses` has one address of a family at most. `rules` are for content and
     addresses that go out. With `is_lmtp`
     LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`. Where it
     `sends_xforward`, servers that know XFORWARD are told whose mail it is.
     """
 
     helo_name: str
-    client_tls: Callable[[str, Sequence[str], str], Any]
+    client_tls: Callable[[str, Sequence[str], str, Dane | None], Any]
     tls_policy: Callable[[str], TlsPolicy] = lambda nexthop: TlsPolicy()
+    dane: DaneRules = field(default_factory=DaneRules)
     tls_wrappermode: bool = False
     login: Callable[[str, str, str], Login | None] = lambda nexthop, host, sender: None
     login_depends_on_sender: bool = False
@@ -104,6 +89,8 @@ class RelaySettings:
     is_lmtp: bool = False
     socket_directory: str = ""
     sends_xforward: bool = False
+    log: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = lambda text: None
 
 
 @dataclass(slots=True)
@@ -118,7 +105,7 @@ class Relay:
 
     def __init__(self, reactor: IReactorTCP | Any, resolver: Resolver, settings: RelaySettings) -> None:
         self._reactor = reactor
-        self._finder = HostFinder(resolver, settings.hosts)
+        self._finder = HostFinder(resolver, settings.hosts, settings.dane.resolver)
         self._settings = settings
         self._idle: dict[str, list[_Idle]] = {}
 
@@ -257,8 +244,8 @@ class Relay:
 
     async def _open(self, hop: NextHop, host: Host, sender: str) -> SmtpClient:
         written = str(hop)
-        policy = self._policy(hop, host)
-        context = self._settings.client_tls(host.name, policy.names(hop.name, host.name), policy.minimum)
+        policy = await self._policy(hop, host)
+        context = self._context(policy, hop, host)
         client = await self._connect(host)
         try:
             if self._settings.tls_wrappermode:
@@ -266,26 +253,46 @@ class Relay:
             await client.open()
             if policy.level != "none" and not self._settings.tls_wrappermode:
                 await self._secure(client, context, policy.level)
-        except SessionFailed:
+        except SessionFailed as failure:
+            if isinstance(failure.__cause__, CertificateMismatch):
+                text = f"server certificate verification failed for {client.relay}: {failure.__cause__}"
+                self._settings.warn(text)
             if policy.level != MAY or not client.session.tls_was_tried:
                 raise
             # Opportunistic: what cannot be encrypted goes in clear, to the same host (RFC 7435).
             client.close()
             client = await self._connect(host)
             await client.open()
+        self._tell(client, policy)
         login = self._settings.login(written, host.name, sender)
         if login is not None:
             await client.login(login)
         return client
 
-    def _policy(self, hop: NextHop, host: Host) -> TlsPolicy:
+    async def _policy(self, hop: NextHop, host: Host) -> TlsPolicy:
         """What TLS must give there. Within this host it gives nothing. Raises SessionFailed."""
         policy = self._settings.tls_policy(str(hop))
         if not hop.is_unix:
-            return policy
+            try:
+                return await settle(policy, self._settings.dane, host)
+            except PolicyFailed as failure:
+                self._settings.warn(f"TLS policy lookup for {hop.name}/{host.name}: {failure}")
+                raise SessionFailed(str(failure), "4.7.5") from failure
         if policy.level not in ("none", MAY):
             raise SessionFailed(f"TLS is required, but there is none over the socket {host.address}", "4.7.4")
         return TlsPolicy("none")
+
+    def _context(self, policy: TlsPolicy, hop: NextHop, host: Host) -> Any:
+        name = policy.dane.base_domain if policy.dane is not None else host.name
+        names = policy.names(hop.name, host.name)
+        return self._settings.client_tls(name, names, policy.minimum, policy.dane)
+
+    def _tell(self, client: SmtpClient, policy: TlsPolicy) -> None:
+        """The log has a line for TLS, in smtp(8)'s form."""
+        session = client.tls_session
+        if session is not None:
+            status = policy.status(session.get_peer_certificate() is not None)
+            self._settings.log(f"{status} TLS connection established to {client.relay}: {describe(session)}")
 
     async def _secure(self, client: SmtpClient, context: Any, level: str) -> None:
         if "STARTTLS" in client.session.extensions:

@@ -20,12 +20,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.mail.smtp import ESMTPClient
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.delivery.certificate_names import CertificateMismatch
 from mailserver.wire.smtp import encode_utf8_address, encode_xtext
 from mailserver.wire.smtp_reply import Reply, ReplyError, ReplyReader, parse_extensions
 from mailserver.wire.smtp_stuffing import Stuffing
@@ -158,6 +160,7 @@ class SmtpClient(ESMTPClient):
         self._dot_is_out = False
         self._room: Deferred[None] | None = None
         self._is_closed = False
+        self._is_shaking_hands = False
 
     # What Twisted calls.
 
@@ -172,6 +175,7 @@ class SmtpClient(ESMTPClient):
 
     def dataReceived(self, data: bytes) -> None:
         """Replies, handed to whoever waits."""
+        self._is_shaking_hands = False
         self._reader.feed(data)
         self._hand_over()
 
@@ -198,7 +202,10 @@ class SmtpClient(ESMTPClient):
         """The peer, or we, closed; whoever waits is told at which stage."""
         self.setTimeout(None)
         self._is_closed = True
-        self._fail(SessionFailed(f"lost connection with {self.peer} while {self._stage}"))
+        why = SessionFailed(f"lost connection with {self.peer} while {self._stage}")
+        if reason is not None and self._is_shaking_hands:
+            why = _handshake_failed(reason.value) or why
+        self._fail(why)
 
     def pauseProducing(self) -> None:
         """The send buffer is full."""
@@ -299,7 +306,14 @@ class SmtpClient(ESMTPClient):
     def wrap(self, context: Any) -> None:
         """The connection is under TLS from here on, as it is from the start on port 465. RFC 8314 §3.3."""
         self.session.is_tls = True
+        self._is_shaking_hands = True
         self.transport.startTLS(context)
+
+    @property
+    def tls_session(self) -> SSL.Connection | None:
+        """The connection's TLS, None where there is none."""
+        handle = self.transport.getHandle() if ISSLTransport.providedBy(self.transport) else None
+        return handle if isinstance(handle, SSL.Connection) else None
 
     async def login(self, login: Login) -> None:
         """Logged in. Raises SessionFailed, temporary: a relay's password may be mended. RFC 4954."""
@@ -483,6 +497,22 @@ class SmtpClient(ESMTPClient):
         self._send("QUIT")
         self.transport.loseConnection()
         self._is_closed = True
+
+
+def _handshake_failed(cause: BaseException | None) -> SessionFailed | None:
+    """What ended a handshake, in Postfix's words; None where it was not TLS that failed."""
+    failed = None
+    if isinstance(cause, CertificateMismatch):
+        failed = SessionFailed(
+            f"Server certificate not {'verified' if cause.is_trusted else 'trusted'}", "4.7.5"
+        )
+    elif isinstance(cause, SSL.Error):
+        is_about_trust = "certificate verify failed" in str(cause)
+        text = "Server certificate not trusted" if is_about_trust else "Cannot start TLS: handshake failure"
+        failed = SessionFailed(text, "4.7.5")
+    if failed is not None:
+        failed.__cause__ = cause
+    return failed
 
 
 def _base64(text: str) -> str:

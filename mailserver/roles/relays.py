@@ -19,9 +19,11 @@ from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.hosts import HostRules
 from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
 from mailserver.delivery.outgoing_content import OutgoingRules
-from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
+from mailserver.delivery.relay import Relay, RelaySettings
 from mailserver.delivery.smtp_client import Login, TimeLimits
+from mailserver.delivery.tls_policy import DANE, DANE_ONLY, ENCRYPT, LEVELS, MAY, DaneRules, TlsPolicy
 from mailserver.dns import Resolver, TemporaryLookupFailure
+from mailserver.dnssec import SecureResolver
 from mailserver.roles.parts import Parts
 from mailserver.roles.transports import LMTP, SMTP, transports
 from mailserver.tables.access import first_entry
@@ -30,9 +32,9 @@ from mailserver.threads import Threads
 from mailserver.tls import lowest_version
 
 _STAGES: Final = ("connect", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done", "xforward")
-_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 _FAMILIES: Final = {"all": {4, 6}, "ipv4": {4}, "ipv6": {6}}
 # Attributes of smtp_tls_policy_maps that this program has no choice in: its ciphers are the strong ones.
+_DIGESTS: Final = {"sha256": "1", "sha512": "2"}  # tls_dane_digests, and their numbers
 _NO_CHOICE: Final = frozenset({"ciphers", "exclude", "connection_reuse", "enable_rpk", "servername"})
 
 
@@ -44,8 +46,9 @@ class Relays:
     ) -> None:
         """`own_ports` are the ports that we listen on for SMTP. Raises ConfigError."""
         native, views = _native(threads), transports(parts.config)
+        secure = SecureResolver(reactor)
         settings = {
-            name: relay_settings(parts, view.config, own_ports, native, view.client)
+            name: relay_settings(parts, view.config, own_ports, native, view.client, secure)
             for name, view in views.items()
         }
         self._relays = {name: Relay(reactor, resolver, each) for name, each in settings.items()}
@@ -84,6 +87,7 @@ def relay_settings(
     own_ports: frozenset[int],
     native: Callable[[str], Awaitable[Sequence[str]]] | None = None,
     client: str = SMTP,
+    secure: SecureResolver | None = None,
 ) -> RelaySettings:
     """How mail goes to other hosts by one transport. Raises ConfigError."""
     trust = Trust(
@@ -101,6 +105,7 @@ def relay_settings(
         helo_name=config.string("lmtp_lhlo_name" if is_lmtp else "smtp_helo_name"),
         client_tls=parts.tls.client(config, client, trust),
         tls_policy=_tls_policy(parts, config, client),
+        dane=_dane_rules(parts, config, client, secure),
         tls_wrappermode=config.boolean(f"{client}_tls_wrappermode"),
         login=_login(parts, config, client),
         login_depends_on_sender=config.boolean(f"{client}_sender_dependent_authentication"),
@@ -115,6 +120,10 @@ def relay_settings(
         is_lmtp=is_lmtp,
         sends_xforward=config.boolean(f"{client}_send_xforward_command"),
         socket_directory=config.string("queue_directory"),
+        log=partial(parts.log.write, client)
+        if config.integer(f"{client}_tls_loglevel")
+        else lambda text: None,
+        warn=parts.warn(client),
     )
 
 
@@ -188,6 +197,44 @@ def _tls_policy(parts: Parts, config: Config, client: str) -> Callable[[str], Tl
     return find
 
 
+def _dane_rules(parts: Parts, config: Config, client: str, secure: SecureResolver | None) -> DaneRules:
+    """How TLSA records are found and judged. A warning where they would be asked for in vain."""
+    policy = config.string(f"{client}_tls_dane_insecure_mx_policy")
+    if policy not in (DANE, ENCRYPT, MAY):
+        raise config.error(f"{client}_tls_dane_insecure_mx_policy", "is none of dane, encrypt, may")
+    digests = tuple(_digests(config))
+    why = ""
+    if config.string(f"{client}_dns_support_level") != "dnssec" or "dns" not in config.words(
+        f"{client}_host_lookup"
+    ):
+        why = "dnssec lookups disabled"
+    elif client == SMTP and config.boolean("ignore_mx_lookup_error"):
+        why = "MX lookup errors ignored"
+    level = config.string(f"{client}_tls_security_level")
+    if why and level in (DANE, DANE_ONLY):
+        parts.warn(client)(f"{level} configured with {why}: set {client}_dns_support_level = dnssec")
+    elif level in (DANE, DANE_ONLY) and secure and not any(each.is_trusted for each in secure.name_servers()):
+        parts.warn(client)(
+            "DNSSEC validation may be unavailable: no server of /etc/resolv.conf is on the loopback "
+            "interface, nor does `options trust-ad` stand there"
+        )
+    return DaneRules(
+        resolver=None if why else secure,
+        insecure_mx_policy=policy,
+        digests=digests,
+        force=config.boolean(f"{client}_tls_force_insecure_host_tlsa_lookup"),
+    )
+
+
+def _digests(config: Config) -> Iterator[str]:
+    """tls_dane_digests, best first, without the numbers that may stand behind them. Raises ConfigError."""
+    for word in config.words("tls_dane_digests"):
+        name, equals, number = word.lower().partition("=")
+        if name not in _DIGESTS or (equals and number != _DIGESTS[name]):
+            raise config.error("tls_dane_digests", f"{word} is neither sha512 nor sha256")
+        yield name
+
+
 def _policy(config: Config, level: str, client: str) -> TlsPolicy:
     is_demanded = level not in ("none", "may")
     protocols = f"{client}_tls_mandatory_protocols" if is_demanded else f"{client}_tls_protocols"
@@ -198,8 +245,8 @@ def _policy(config: Config, level: str, client: str) -> TlsPolicy:
 def _from_entry(config: Config, entry: Entry, client: str) -> TlsPolicy:
     """`level attribute=value …`. Raises TableError for what would promise more than is done."""
     level, *attributes = entry.value.split()
-    if level not in _LEVELS:
-        raise TableError(f"{entry.source}: TLS level {level} is not supported: write {', '.join(_LEVELS)}")
+    if level not in LEVELS:
+        raise TableError(f"{entry.source}: TLS level {level} is not supported: write {', '.join(LEVELS)}")
     policy = _policy(config, level, client)
     match, minimum = policy.match, policy.minimum
     for attribute in attributes:

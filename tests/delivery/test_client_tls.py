@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.delivery.client_tls import matches
+from mailserver.delivery.certificate_names import matches
 from mailserver.tls import lowest_version
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from twisted.internet import reactor
 
 from mailserver.delivery.next_hop import NextHop, NoRoute, parse_lmtp_next_hop
-from mailserver.delivery.relay import Relay, TlsPolicy
+from mailserver.delivery.relay import Relay
 from mailserver.delivery.smtp_client import TimeLimits
+from mailserver.delivery.tls_policy import TlsPolicy
 from mailserver.envelope import Status
 from tests.delivery.test_relay import CONTENT, SHORT, OurContext, RelayTestCase, mail
 from tests.mx_server import ExchangerFactory, MailExchanger, babble, drop, hang

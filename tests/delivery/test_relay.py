@@ -23,9 +23,10 @@ from mailserver.delivery.client_tls import ClientContexts, OwnCertificates, Trus
 from mailserver.delivery.hosts import HostFinder, HostRules
 from mailserver.delivery.next_hop import parse_next_hop
 from mailserver.delivery.outgoing_content import OutgoingRules
-from mailserver.delivery.relay import Relay, RelaySettings, TlsPolicy
+from mailserver.delivery.relay import Relay, RelaySettings
 from mailserver.delivery.remote import RemoteTransport
 from mailserver.delivery.smtp_client import Login, Mail, RemoteRecipient, TimeLimits
+from mailserver.delivery.tls_policy import TlsPolicy
 from mailserver.delivery.transport import Outgoing
 from mailserver.dns import Resolver
 from mailserver.envelope import Address, Envelope, Recipient, Status
@@ -82,9 +83,9 @@ class RelayTestCase(TestCase):
 
     def setUp(self) -> None:
         self.zone = Zone([])
-        server = NameServer(reactor, self.zone)
-        self.addCleanup(server.stop)
-        self.resolver = Resolver(reactor, [server.address])
+        self.server = NameServer(reactor, self.zone)
+        self.addCleanup(self.server.stop)
+        self.resolver = Resolver(reactor, [self.server.address])
         self.relay = self.make()
 
     def make(self, limits: TimeLimits | None = None, **settings: Any) -> Relay:

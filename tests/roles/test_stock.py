@@ -12,6 +12,7 @@ from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
 from mailserver.config.read import read_config
 from mailserver.config.syntax import ConfigError, Setting
+from mailserver.dnssec import NameServer, SecureResolver
 from mailserver.maillog import ListLog
 from mailserver.roles.parts import Parts
 from mailserver.roles.queueing import local_agents, reporter
@@ -69,13 +70,37 @@ def test_what_cannot_be_used_is_named(name: str, value: str, problem: str) -> No
         make_all(parts_of(str(DATA / "seed"), **{name: value}))
 
 
+def test_dane_wants_dnssec_lookups(tmp_path: Path) -> None:
+    """postconf(5): without them dane is not done, and a warning says so."""
+    secure = SecureResolver(None, [NameServer("127.0.0.1", is_trusted=True)])
+    values = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
+    parts = parts_of(str(DATA / "seed"), **values, tls_dane_digests="sha512=2, sha256")
+    rules = relay_settings(parts, parts.config, frozenset(), secure=secure).dane
+    assert (rules.resolver, rules.insecure_mx_policy, rules.digests) == (secure, "dane", ("sha512", "sha256"))
+    parts = parts_of(str(DATA / "seed"), smtp_dns_support_level="dnssec")
+    assert relay_settings(parts, parts.config, frozenset(), secure=secure).dane.insecure_mx_policy == "may"
+    for name, value in (
+        ("smtp_dns_support_level", "enabled"),
+        ("smtp_host_lookup", "native"),
+        ("ignore_mx_lookup_error", "yes"),
+    ):
+        parts = parts_of(str(DATA / "seed"), **{**values, name: value})
+        assert relay_settings(parts, parts.config, frozenset(), secure=secure).dane.resolver is None
+        assert "dane configured with" in str(parts.log.lines)
+    for name, value in (("tls_dane_digests", "md5"), ("smtp_tls_dane_insecure_mx_policy", "secure")):
+        parts = parts_of(str(DATA / "seed"), **{name: value})
+        with pytest.raises(ConfigError, match=name):
+            relay_settings(parts, parts.config, frozenset(), secure=secure)
+
+
 def test_policies_and_passwords_by_next_hop(tmp_path: Path) -> None:
     """smtp_tls_policy_maps and smtp_sasl_password_maps: the next hop in every spelling, parents, hosts."""
     parts = parts_of(
         str(DATA / "seed"),
         smtp_tls_security_level="may",
         smtp_tls_policy_maps="inline:{ { [mx.test]:587 = verify match=mx.test:.mx.test protocols=>=TLSv1.3 } "
-        "{ .secret.test = secure } { broken.test = dane } }",
+        "{ .secret.test = secure } { signed.test = dane-only } "
+        "{ broken.test = fingerprint } }",
         smtp_sasl_auth_enable="yes",
         smtp_sasl_password_maps="inline:{ { [mx.test]:submission = me:one:two } { host.test = other:x } "
         "{ alice@example.org = alice:y } }",
@@ -88,7 +113,8 @@ def test_policies_and_passwords_by_next_hop(tmp_path: Path) -> None:
     inner = settings.tls_policy("a.secret.test")
     assert inner.names("a.secret.test", "h.test") == ("a.secret.test", ".a.secret.test")
     assert settings.tls_policy("else.test").level == "may"
-    with pytest.raises(TableError, match="dane is not supported"):
+    assert settings.tls_policy("signed.test").level == "dane-only"
+    with pytest.raises(TableError, match="fingerprint is not supported"):
         settings.tls_policy("broken.test")
 
     def name(nexthop: str, host: str, sender: str = "") -> tuple[str, str]:

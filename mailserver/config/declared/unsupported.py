@@ -92,7 +92,6 @@ PARAMETERS: Final = (
         smtpd_tls_exclude_ciphers =
         smtpd_tls_mandatory_ciphers = medium
         smtpd_tls_mandatory_exclude_ciphers =
-        tls_dane_digests = sha512 sha256
         tls_disable_workarounds =
         tls_eecdh_auto_curves = X25519 X448 prime256v1 secp521r1 secp384r1
         tls_eecdh_strong_curve = prime256v1
@@ -214,8 +213,6 @@ PARAMETERS: Final = (
         smtp_sasl_tls_verified_security_options = $smtp_sasl_tls_security_options
         smtp_send_dummy_mail_auth = no
         smtp_tls_connection_reuse = no
-        smtp_tls_dane_insecure_mx_policy = ${{$smtp_tls_security_level} == {dane} ? {dane} : {may}}
-        smtp_tls_force_insecure_host_tlsa_lookup = no
         smtp_tlsrpt_enable = no
         smtp_tlsrpt_skip_reused_handshakes = yes
         smtp_tlsrpt_socket_name =
