@@ -10,10 +10,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from twisted.internet.task import Clock
 
@@ -268,13 +268,14 @@ def _relaying(checks: Checks) -> Iterator[Problem]:
 def _parts(checks: Checks) -> Iterator[Problem]:
     """What the server makes at its start."""
     parts = checks.parts
-    wanted: list[Any] = [
-        "routing", "local_rules", "retry_times", "cleanup_rules", "mail_owner", "namespace_rules",
-        "personal_namespace",
+    wanted: list[Callable[[], object]] = [
+        lambda: parts.routing, lambda: parts.local_rules, lambda: parts.retry_times,
+        lambda: parts.cleanup_rules, lambda: parts.mail_owner, lambda: parts.store.namespace_rules,
+        lambda: parts.store.personal_namespace,
     ]  # fmt: skip
-    for name in wanted:
+    for make in wanted:
         try:
-            getattr(parts, name)
+            make()
         except ConfigError as error:
             yield Problem(str(error), is_fatal=True)
 
