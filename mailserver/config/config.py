@@ -56,6 +56,10 @@ class Config:
             self._expanded[name] = self._expand(name)
         return self._expanded[name]
 
+    def expanded(self, text: str) -> str:
+        """The text with `$name` expanded. Raises ExpansionError."""
+        return Expander(self._lookup).expand(text)
+
     def raw(self, name: str) -> str:
         """The text as it is written, `$` and all. Raises ConfigError for a name that nobody defines."""
         text = self._lookup(name)

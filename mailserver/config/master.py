@@ -12,7 +12,8 @@ cleanup, unix transports …) are rows like all others; who listens is decided b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,8 @@ from mailserver.tables.words import WHITE_SPACE, BraceError, logical_lines, spli
 
 TYPES: Final = frozenset({"inet", "unix", "fifo", "pass", "unix-dgram"})
 FIELDS: Final = ("service", "type", "private", "unprivileged", "chroot", "wakeup", "process_limit", "command")
+_WIDTHS: Final = (10, 5, 7, 7, 7, 7, 7)
+_LINE_LIMIT: Final = 80  # columns of a folded row
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +115,40 @@ def _override(text: str, where: str) -> tuple[str, str]:
     return name.strip(WHITE_SPACE), value.strip(WHITE_SPACE)
 
 
-def format_row(row: Row, fold: bool = False) -> str:
-    """The row as `postconf -M` prints it."""
-    columns = [
-        row.service,
-        row.type,
-        row.private,
-        row.unprivileged,
-        row.chroot,
-        row.wakeup,
-        row.process_limit,
-    ]
-    widths = (10, 5, 7, 7, 7, 7, 7)
-    head = " ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True))
-    arguments = list(row.arguments)
-    if not fold:
-        return " ".join([f"{head} {row.command}", *arguments])
-    lines = [f"{head} {row.command}"]
-    while arguments:
-        word = arguments.pop(0)
-        lines.append(f"    {word} {arguments.pop(0)}" if word == "-o" and arguments else f"    {word}")
-    return "\n".join(lines)
+def format_row(row: Row, fold: bool = False, expand: Callable[[str], str] = lambda value: value) -> str:
+    """The row as `postconf -M` prints it; `expand` is for the values of `-o` settings.
+
+    Folded, each option with a value has a line of its own, and what follows fills lines.
+    """
+    fields = [getattr(row, name) for name in FIELDS[:-1]]
+    head = " ".join(column.ljust(width) for column, width in zip(fields, _WIDTHS, strict=True))
+    text = f"{head} {row.command}"
+    length, must_break = len(text), False
+    for group, is_option in _groups(row.arguments, expand):
+        if fold and (must_break or is_option or length + 1 + len(group) >= _LINE_LIMIT):
+            text, length = f"{text}\n    {group}", 4 + len(group)
+        else:
+            text, length = f"{text} {group}", length + 1 + len(group)
+        must_break = is_option
+    return text
+
+
+def command_line(row: Row) -> str:
+    """The command with its arguments, as `postconf -F` prints them."""
+    return " ".join([row.command, *(group for group, _ in _groups(row.arguments, lambda value: value))])
+
+
+def _groups(arguments: tuple[str, ...], expand: Callable[[str], str]) -> Iterator[tuple[str, bool]]:
+    """What stays on one line: `-o` with its value (then True), else one argument."""
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-") or word == "--":
+            yield word, False
+            break
+        if word == "-o":
+            name, value = _override(next(words, ""), "")
+            setting = f"{name}={expand(value)}"
+            yield f"-o {{{setting}}}" if re.search(r"\s", setting) else f"-o {setting}", True
+        else:
+            yield word, False
+    yield from ((word, False) for word in words)

@@ -96,10 +96,18 @@ def test_edit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["-e"], "postconf: fatal: -e requires name=value argument\n"),
         (["-e", "foo"], "postconf: fatal: missing '=' after attribute name: \"foo\"\n"),
         (["-e", "a=b\nc"], "postconf: fatal: -e accepts no multi-line input\n"),
-        (["-X"], "postconf: fatal: -X requires parameter names without value\n"),
-        (["-eX", "a=b"], "postconf: fatal: specify one of -e, -X, or -#"),
+        (["-X"], "postconf: fatal: missing service argument\n"),
+        (["-eX", "a=b"], "postconf: fatal: specify one of -e -X\n"),
+        (["-MFP"], "postconf: fatal: specify one of -F -M -P\n"),
+        (["-mx"], "postconf: fatal: with option -m, do not specify -x\n"),
+        (["-T"], "postconf: option requires an argument -- 'T'\npostconf: fatal: usage: postconf"),
+        (["-T", "x"], "postconf: warning: unknown 'postconf -T' mode: x\n"),
+        (["-C", "x"], 'postconf: fatal: unknown -C option value "x" in "x"\n'),
         (["-Z"], "postconf: invalid option -- 'Z'\npostconf: fatal: usage: postconf"),
-        (["-F", "-e", "a/b/c=d"], "postconf: fatal: -F and -P show only"),
+        (["-F", "-e", "a/b/c=d"], 'postconf: fatal: invalid service attribute name: "c"\n'),
+        (["-F", "smtp/inet/chroot=maybe"], 'postconf: fatal: invalid chroot field "maybe" in "maybe"\n'),
+        (["-P", "smtp/inet/a=b c"], "postconf: fatal: -Pe does not accept whitespace in parameter value\n"),
+        (["-P", "smtp/inet=b"], "postconf: fatal: -Pe or -PX requires service_name/type/parameter_name\n"),
     ],
 )
 def test_fatal(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -107,7 +115,7 @@ def test_fatal(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[s
     status, _, err = run(here, capsys, *arguments)
     assert status == 1
     assert err.startswith(message)
-    assert (here / "main.cf").read_text() == MAIN
+    assert ((here / "main.cf").read_text(), (here / "master.cf").read_text()) == (MAIN, MASTER)
 
 
 def test_a_missing_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +150,43 @@ def test_edit_master(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "# rows\n#smtp inet n - y - - smtpd\nimap       inet  n       -       n       -       -       imapd\n"
     )
     assert run(here, capsys, "-Me", "imap/inet=pop3 inet n - n - - pop3d")[0] == 1
+
+
+def test_edit_fields_and_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-F and -P edit a row's fields and -o settings, -PX removes one; what does not match is warned of."""
+    assert run(here, capsys, "-F", "*/*/chroot=n")[0] == 0
+    assert run(here, capsys, "-P", "smtp/inet/a=b", "relay/unix/syslog_name=c", "smtp/inet/d=$e") == (
+        0,
+        "",
+        "",
+    )
+    assert (here / "master.cf").read_text() == (
+        "# rows\n"
+        "smtp       inet  n       -       n       -       -       smtpd\n    -o a=b\n    -o d=$e\n"
+        "relay      unix  -       -       n       -       -       smtp\n    -o syslog_name=c\n"
+    )
+    assert run(here, capsys, "-PX", "*/*/a", "*/*/syslog_name")[0] == 0
+    assert run(here, capsys, "-F", "relay/unix/command=pipe -v argv=x -o y")[0] == 0
+    assert (here / "master.cf").read_text().splitlines()[1:] == [
+        "smtp       inet  n       -       n       -       -       smtpd",
+        "    -o d=$e",
+        "relay      unix  -       -       n       -       -       pipe -v argv=x -o y",
+    ]
+    warning = 'postconf: warning: unmatched service_name/type: "no/inet/a=b"\n'
+    assert run(here, capsys, "-P", "no/inet/a=b") == (0, "", warning)
+
+
+def test_classes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-C: the program's own, those of the transports in master.cf, the administrator's."""
+    (here / "main.cf").write_text("own = x\nuses = $own\nrelayhost = $uses\n")
+    assert run(here, capsys, "-C", "user")[1] == "own = x\nuses = $own\n"
+    service = run(here, capsys, "-C", "service")[1].splitlines()
+    assert "relay_destination_rate_delay = $default_destination_rate_delay" in service
+    everything = run(here, capsys)[1].splitlines()
+    builtin = run(here, capsys, "-C", "builtin")[1].splitlines()
+    assert set(everything) == {*builtin, *service, "own = x", "uses = $own"}
+    assert run(here, capsys, "-C", "all")[1].splitlines() == everything
+    assert run(here, capsys, "-C", "user", "-n")[1] == "own = x\nuses = $own\n"
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,174 @@
+"""Our commands beside those of Debian's Postfix: the same words, files and exit statuses for the same calls.
+
+Warnings are compared as a set: Postfix gives them in the order of a hash table.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from mailserver.commands import postconf
+
+pytestmark = [pytest.mark.needs("postfix")]
+
+MAIN = """\
+compatibility_level = 3.6
+myhostname = mail.example.org
+mydestination = $myhostname, localhost
+own = bar
+classes = check_client_access hash:/etc/x
+smtpd_restriction_classes = classes
+unused_too = $own and some
+mynetworks = 127.0.0.0/8
+    [::1]/128
+relayhost = $nosuch
+custom = $myhostname x
+virtual_alias_maps = hash:$custom
+"""
+MASTER = """\
+smtp      inet  n       -       y       -       -       smtpd
+submission inet n       -       y       -       -       smtpd
+  -o syslog_name=postfix/submission
+  -o mua_client=permit
+  -o smtpd_client_restrictions=$mua_client
+  -o my_unused=3
+pickup    unix  n       -       y       60      1       pickup
+mine      unix  -       n       n       -       -       pipe
+  flags=R user=nobody argv=/bin/cat ${nexthop} {a b}
+twice inet n - n - - smtpd
+  -o a=b -o c=d
+  -o e={x y}
+  foo=bar
+"""
+POSTCONF = """\
+-n
+-nh
+-nH
+-nx
+own nosuch
+-x relayhost custom
+-h own
+-o own=baz own
+-o new=3 new
+-o new=3 -n
+-d own
+-d relayhost
+-n unused_too
+mine_time_limit
+-M
+-M smtp
+-M smtp/unix
+-M */inet
+-M smtp/inet/x
+-Mf
+-Mx
+-Mfx twice submission
+-F
+-F smtp/inet/nofield
+-F smtp/inet/*
+-F nosuch
+-P submission/inet/nosuch
+-P nosuch
+-P a/b/c/d
+-Px submission/inet
+-PH
+-Ph
+-FH smtp
+-MFP
+-T x
+-C user
+-C nosuch
+-C builtin -n
+-e
+-X
+-#
+-e own
+-X own=1
+-eX own=1
+-n -d
+-dX own
+-dM
+-Hh own
+-am
+-at
+-aX x
+-d -o a=b own
+-F smtp/inet/chroot=n
+-F '*/*/chroot = -'
+-F 'smtp/inet/command=smtpd -o x=y'
+-F smtp/inet/nof=n
+-F smtp/unix/chroot=n
+-F smtp/inet=n
+-F smtp/inet/private=x
+-F smtp/inet/service=other
+-P submission/inet/syslog_name=other
+-P submission/inet/newone=other
+-P 'submission/inet/newone=two words'
+-P twice/inet/c=f
+-Pe submission/inet/x
+-PX submission/inet/syslog_name
+-PX submission/inet/nosuch
+-PX twice/inet/c
+-P# submission/inet/syslog_name
+-Me 'twice/inet=twice inet n - y - - smtpd -o x=y'
+-Me 'new/inet=new inet n - y - - smtpd'
+-Me 'new/*=new inet n - y - - smtpd'
+-MX nosuch/inet
+-MX 'twice/*'
+-MX twice
+-M# twice/inet
+-M# ''
+-X nosuch
+-X own custom
+-# own nosuch
+-e own=1 bar=2 own=3
+-e 'own =   a   b  '
+-e 'a b=c'
+-e '=c'
+own=9
+-n own=9
+"""
+
+Run = Callable[[Sequence[str]], tuple[int, str, set[str]]]
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """A configuration."""
+    directory = tmp_path / "there"
+    directory.mkdir()
+    (directory / "main.cf").write_text(MAIN)
+    (directory / "master.cf").write_text(MASTER)
+    return directory
+
+
+def theirs(command: str, arguments: Sequence[str]) -> tuple[int, str, list[str]]:
+    """What Postfix's command says."""
+    done = subprocess.run(
+        [f"/usr/sbin/{command}", *arguments],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
+    )  # fmt: skip
+    lines = [line.removeprefix("/usr/sbin/") for line in done.stderr.splitlines()]
+    return done.returncode, done.stdout, sorted(lines)
+
+
+@pytest.mark.parametrize("line", POSTCONF.splitlines())
+def test_postconf(there: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """What is shown, what is edited, what is refused."""
+    arguments = ["-c", str(there), *shlex.split(line)]
+    wanted = theirs("postconf", arguments)
+    edited = [(there / name).read_text() for name in ("main.cf", "master.cf")]
+    shutil.rmtree(there)
+    there.mkdir()
+    (there / "main.cf").write_text(MAIN)
+    (there / "master.cf").write_text(MASTER)
+    status = postconf.main(arguments)
+    captured = capsys.readouterr()
+    assert (status, captured.out, sorted(captured.err.splitlines())) == wanted
+    assert [(there / name).read_text() for name in ("main.cf", "master.cf")] == edited
