@@ -24,7 +24,7 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud80
 
 def printable(text: str, limit: int = 1000) -> str:
     """The text, at most `limit` characters, with `?` for control characters and those that turn direction."""
-    return _UNSAFE.sub("?", text)[:limit]
+    return (text if text.isprintable() else _UNSAFE.sub("?", text))[:limit]
 
 
 def filled(template: str, values: Mapping[str, object]) -> str:
@@ -70,6 +70,8 @@ class FileLog:
         self._host = host or socket.gethostname().split(".")[0]
         self._descriptor = -1
         self._second = (0, "")
+        self._pid = 0
+        self._idents: dict[str, str] = {}  # of this process's services
         self.reopen()
 
     def reopen(self) -> None:
@@ -105,16 +107,26 @@ class FileLog:
             self._second = (now, time.strftime("%b %e %H:%M:%S", time.localtime(now)))
         return self._second[1]
 
+    def _ident(self, service: str) -> str:
+        """Host and name of the service, as every line of its has them in this process."""
+        self._idents[service] = ident = f"{self._host} {_ident(service, *self._names)}"
+        return ident
+
     def write(self, service: str, text: str) -> None:
         """See `MailLog.write`."""
         self.write_all(((service, text),))
 
     def write_all(self, lines: Iterable[tuple[str, str]]) -> None:
         """See `MailLog.write_all`."""
-        stamp = self._stamp()
+        stamp, pid = self._stamp(), os.getpid()
+        if pid != self._pid:
+            self._pid, self._idents = pid, {}
+        idents = self._idents
         text = "".join(
-            f"{stamp} {self._host} {_ident(service, *self._names)}: {printable(text, LONGEST_LINE)}\n"
-            for service, text in lines
+            [
+                f"{stamp} {idents.get(service) or self._ident(service)}: {printable(text, LONGEST_LINE)}\n"
+                for service, text in lines
+            ]
         )
         try:
             os.write(self._descriptor, text.encode("utf-8", "replace"))

@@ -88,7 +88,7 @@ def _parse(arguments: list[str]) -> tuple[str | None, str, str]:
 def _require_site(access: QueueAccess, site: str) -> None:
     """Raises CommandError where the site is not one that -s is for: a domain of relay_domains."""
     try:
-        if Parts(access.config, ListLog()).domains("relay_domains")(site):
+        if Parts(access.config, ListLog()).domains("relay_domains").has(site):
             return
     except ConfigError as error:
         raise CommandError(str(error)) from error

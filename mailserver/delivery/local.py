@@ -118,7 +118,8 @@ class LocalAgents:
     def deposit(self, mail: Sequence[tuple[Job, bytes]]) -> Outcome | None:
         """All of the messages are durable in the mailbox that each of the jobs names; or none, and None.
 
-        For the owner's own mailbox. Why not is not told: who delivers them one by one will meet it.
+        For the owner's own mailbox; what the jobs say of contents does not count. Why not is not told: who
+        delivers them one by one will meet it.
         """
         with contextlib.suppress(MailboxBusy, UnsafeMailbox, OSError):
             if not any(_rules(job) for job, _ in mail):
@@ -142,7 +143,8 @@ class LocalAgents:
             return self._store(job, content)
         directory = os.path.join(self._accounts_directory, quote(job.owner.name, safe="@+"))
         octets, messages = usage_at_delivery(directory, job.target, rules)
-        after = octets + len(job.prefix) + job.content_length, messages + 1
+        length = len(content) if isinstance(content, bytes) else job.content_length
+        after = octets + len(job.prefix) + length, messages + 1
         if not self._quota_grace.hold(rules.limits_in("INBOX"), (octets, messages), after):
             return self._full(f"{_failure(job)}Quota exceeded (mailbox for user is full)")
         outcome = self._store(job, content)

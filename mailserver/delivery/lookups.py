@@ -52,6 +52,11 @@ class LocalRules:
     virtual_alias_address_length_limit: int = 1000
     duplicate_filter_limit: int = 1000
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Every table among them."""
+        return (*self.mailbox_transport_maps, *self.mailbox_command_maps, *self.fallback_transport_maps)
+
 
 class Lookups(Protocol):
     """Everything that `expand` must know about the world. Each method blocks.

@@ -97,8 +97,8 @@ class Routing:
     interfaces. Domain matchers take a name in lower case. An empty `local_recipient_maps` in
     main.cf is `accept_all_local`. `canonical_maps` and `sender_canonical_maps` are those for envelope
     recipients and senders, the specific tables first. `relay_recipient_maps` None accepts every
-    user of relay_domains. `append_dot_mydomain` is the domain that a host name without a dot gets, ""
-    for none. Transports are `name` or `name:nexthop`.
+    user of relay_domains. `domain_tables` are those that the domain matchers ask. `append_dot_mydomain` is
+    the domain that a host name without a dot gets, "" for none. Transports are `name` or `name:nexthop`.
     """
 
     my_origin: str
@@ -110,6 +110,7 @@ class Routing:
     is_relay_domain: Callable[[str], bool] = _nothing
     is_virtual_alias_domain: Callable[[str], bool] = _nothing
     is_virtual_mailbox_domain: Callable[[str], bool] = _nothing
+    domain_tables: Sequence[Table] = ()
     virtual_alias_maps: Sequence[Table] = ()
     virtual_mailbox_maps: Sequence[Table] = ()
     relay_recipient_maps: Sequence[Table] | None = None
@@ -131,6 +132,23 @@ class Routing:
     srs: Srs | None = None
     luser_relay: str = ""
     accept_all_local: bool = False
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Every table on which the way of mail depends."""
+        return (
+            *self.domain_tables,
+            *self.alias_maps,
+            *self.virtual_alias_maps,
+            *self.virtual_mailbox_maps,
+            *(self.relay_recipient_maps or ()),
+            *self.transport_maps,
+            *self.canonical_maps,
+            *self.sender_canonical_maps,
+            *self.relocated_maps,
+            *self.sender_dependent_relayhost_maps,
+            *self.sender_dependent_default_transport_maps,
+        )
 
     # ------------------------------------------------------------ classes
 

@@ -46,6 +46,11 @@ def read_forward(
 
 def _read_one(owner: Owner, path: str, mode: int | None) -> bytes | None:
     """The text; None where there is no such file."""
+    try:
+        os.lstat(path)  # nearly nobody has one
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
     directory, name = os.path.split(path)
     try:
         place = os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

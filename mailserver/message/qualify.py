@@ -56,6 +56,8 @@ class Completion:
             return content
         found = _HEADER.match(content)
         end = found.end() if found else 0
+        if not any(_lacks(name, value) for name, _, value in _FIELD.findall(content, 0, end)):
+            return content
         return _FIELD.sub(self._field, content[:end]) + content[end:]
 
     def _field(self, field: re.Match[bytes]) -> bytes:
@@ -71,6 +73,11 @@ class Completion:
         for token in _TOKEN.findall(value):
             reader.take(token)
         return reader.finish()
+
+
+def _lacks(name: bytes, value: bytes) -> bool:
+    """Whether the field is of addresses, and may lack something."""
+    return name.lower() in ADDRESS_FIELDS and not _COMPLETE.fullmatch(value)
 
 
 class _Reader:

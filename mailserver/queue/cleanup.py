@@ -199,17 +199,17 @@ class Cleanup:
 
     def _examined(self, header: bytes, hops: int = -1) -> bytes:
         """The header with fields dropped and added; a refusal is noted. `hops` -1: not counted yet."""
+        names = [name.lower() for name in _FIELD.findall(header)]
         if hops < 0:
-            hops = len(_HOP.findall(header)) + bool(self._received)
+            hops = names.count(b"received") + bool(self._received)
         if self._rules.hopcount_limit and hops >= self._rules.hopcount_limit:
             self._refusal = ContentRefused(554, "5.4.0", "Error: too many hops")
-        lowered = header.lower()
-        if any(name in lowered for name in self._rules.drop):
+        if not self._rules.drop.isdisjoint(names):
             header = b"".join(
                 field[0] for field in _FIELD.finditer(header) if field[1].lower() not in self._rules.drop
             )
         if self._missing:
-            header += self._added(header)
+            header += self._added(frozenset(names) - self._rules.drop)
         if self._rewrite is not None:
             header = self._judged(self._rewrite, header)
         message_id = _MESSAGE_ID.search(header)
@@ -217,8 +217,8 @@ class Cleanup:
             self.message_id = message_id[1].strip().decode("utf-8", "replace")
         return header
 
-    def _added(self, header: bytes) -> bytes:
-        names = {field[1].lower() for field in _FIELD.finditer(header)}
+    def _added(self, names: frozenset[bytes]) -> bytes:
+        """The fields that are missing among those of these names."""
         prefix = "Resent-" if any(name.startswith(b"resent-") for name in names) else ""
         return b"".join(
             f"{prefix}{name}: {value}\n".encode("utf-8", "surrogateescape")

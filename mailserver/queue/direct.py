@@ -20,17 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-from mailserver.delivery.expand import expand
 from mailserver.delivery.job import Job
-from mailserver.delivery.plan import LeafKind, Plan
 from mailserver.envelope import Outcome
 from mailserver.queue.batches import Batches
 from mailserver.queue.file import QueueFile
 from mailserver.queue.incoming import IncomingMessage
-from mailserver.queue.jobs import job_for, named
+from mailserver.queue.jobs import named
 from mailserver.queue.local import delivered_to
 from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
-from mailserver.queue.progress import Progress
+from mailserver.queue.mailbox_plans import MailboxPlan, MailboxPlans
 from mailserver.queue.services import Services
 
 MOST_AT_ONCE: Final = 32  # messages for one recipient in one visit to a thread
@@ -61,13 +59,12 @@ class Delivered:
 class _Delivery:
     """A message on its way into a mailbox, or, without an `outcome` in the end, into the queue.
 
-    `progress` and `job` are there where it is for one mailbox. `slot` is the account's that was taken for it.
+    `plan` is there where it is for one mailbox. `slot` is the account's that was taken for it.
     """
 
     message: IncomingMessage
     began: float
-    progress: Progress | None = None
-    job: Job | None = None
+    plan: MailboxPlan | None = None
     slot: str | None = None
     outcome: Outcome | None = None
     end: float = 0.0
@@ -81,6 +78,7 @@ class DirectDelivery:
     def __init__(self, services: Services, writer: MailboxWriter, reactor: Any) -> None:
         self._services = services
         self._writer = writer
+        self._plans = MailboxPlans(services)
         self._batches = Batches(reactor, services.threads, self._deliver, MOST_AT_ONCE, PATIENCE)
 
     async def take(self, message: IncomingMessage) -> QueueFile | Delivered:
@@ -92,8 +90,8 @@ class DirectDelivery:
             if delivery is not None:
                 if delivery.slot is not None:
                     services.account_slots.release(delivery.slot)
-                if delivery.progress is not None and delivery.outcome is not None:
-                    return self._delivered(message, delivery, delivery.progress, delivery.outcome)
+                if delivery.plan is not None and delivery.outcome is not None:
+                    return self._delivered(message, delivery, delivery.plan, delivery.outcome)
                 if delivery.failure is not None:
                     raise delivery.failure
                 if delivery.queued is not None:
@@ -101,12 +99,12 @@ class DirectDelivery:
         return await services.threads.run(message.commit)
 
     def _delivered(
-        self, message: IncomingMessage, delivery: _Delivery, progress: Progress, outcome: Outcome
+        self, message: IncomingMessage, delivery: _Delivery, plan: MailboxPlan, outcome: Outcome
     ) -> Delivered:
-        leaf, root = progress.leaves[0], progress.root(0)
-        queue_id, accepted = message.queue_id, progress.accepted
+        leaf = plan.leaf
+        queue_id, accepted = message.queue_id, message.accepted
         times = Times(accepted.arrival, delivery.began, delivery.began, delivery.end)
-        line = outcome_line(queue_id, leaf.recipient, root.original, outcome, times)
+        line = outcome_line(queue_id, leaf.recipient, plan.original, outcome, times)
         lines = (
             ("qmgr", active_line(queue_id, accepted.envelope, message.octets)),
             (local_service(outcome), line),
@@ -118,66 +116,46 @@ class DirectDelivery:
 
     def _deliver(self, messages: Sequence[IncomingMessage]) -> Sequence[_Delivery]:
         """What could be delivered has an outcome. Never raises but for bugs; *blocking*."""
-        plans: dict[object, Plan] = {}  # what holds for one holds for all that came by now
+        plans: dict[object, MailboxPlan | None] = {}  # what holds for one holds for all that came by now
         deliveries = [self._planned(message, plans) for message in messages]
         for group in _by_mailbox(deliveries):
-            slot = _account_of(group[0])
+            slot = group[0][1].job.owner.name
             if not self._services.account_slots.try_take(slot):
                 continue
-            group[0].slot = slot
+            group[0][0].slot = slot
             self._write(group)
         if len(deliveries) == 1 and deliveries[0].outcome is None:
             _queue(deliveries[0])  # several are better queued by several threads
         return deliveries
 
-    def _planned(self, message: IncomingMessage, plans: dict[object, Plan]) -> _Delivery:
-        """With a job where the message is for one mailbox, and there is nothing to be said about that."""
+    def _planned(self, message: IncomingMessage, plans: dict[object, MailboxPlan | None]) -> _Delivery:
+        """With a plan where the message is for one mailbox, and there is nothing to be said about that."""
         delivery = _Delivery(message, self._services.clock())
         with contextlib.suppress(Exception):  # the queue meets it again, and says so
             message.complete()
-            progress = Progress(message.accepted)
-            if _may_be_direct(message) and self._is_for_a_mailbox(message, progress, plans):
-                delivery.job = job_for(self._services, progress, 0, message.queue_id, 0, message.octets)
-                delivery.progress = progress
+            if _may_be_direct(message) and not self._services.defer_transports:
+                already = delivered_to(message.content())
+                accepted = message.accepted
+                key = accepted.envelope.recipients, accepted.envelope.sender, already
+                if key not in plans:
+                    plans[key] = self._plans.find(accepted, already)
+                delivery.plan = plans[key]
         return delivery
 
-    def _is_for_a_mailbox(
-        self, message: IncomingMessage, progress: Progress, plans: dict[object, Plan]
-    ) -> bool:
-        """Whether the plan is one mailbox, and now the progress's one leaf."""
-        services = self._services
-        if services.defer_transports:
-            return False
-        if progress.sender is not None:
-            progress.sender = services.routing.canonical_sender(progress.sender)
-        already = delivered_to(message.content())
-        key = progress.leaves[0], progress.sender, already
-        plan = plans.get(key)
-        if plan is None:
-            plan = plans[key] = expand(
-                progress.leaves[0],
-                routing=services.routing,
-                rules=services.rules,
-                lookups=services.lookups,
-                already_delivered_to=already,
-                sender=progress.sender,
-            )
-        if len(plan.leaves) != 1 or plan.warnings or plan.leaves[0].kind is not LeafKind.MAILBOX:
-            return False
-        progress.leaves[0] = plan.leaves[0]
-        return True
-
-    def _write(self, group: Sequence[_Delivery]) -> None:
-        mail = [(each.job, each.message.content()) for each in group if each.job is not None]
+    def _write(self, group: _Group) -> None:
+        mail = [(plan.job, each.message.content()) for each, plan in group]
         try:
             outcome = self._writer.deposit(mail)
         except Exception:  # the queue meets it again, and says so
             return
         end = self._services.clock()
-        for each in group:
-            if outcome is not None and each.progress is not None:
-                each.outcome = named(outcome, each.progress.leaves[0])
+        for each, plan in group:
+            if outcome is not None:
+                each.outcome = named(outcome, plan.leaf)
             each.end = end
+
+
+_Group = Sequence[tuple[_Delivery, MailboxPlan]]
 
 
 def _queue(delivery: _Delivery) -> None:
@@ -199,16 +177,12 @@ def _may_be_direct(message: IncomingMessage) -> bool:
     )
 
 
-def _by_mailbox(deliveries: Iterable[_Delivery]) -> Iterable[Sequence[_Delivery]]:
-    """The deliveries that have a job, those to one mailbox together; a quota is judged for each by itself."""
-    groups: dict[object, list[_Delivery]] = defaultdict(list)
+def _by_mailbox(deliveries: Sequence[_Delivery]) -> Iterable[_Group]:
+    """Those that have a plan, for each mailbox together; a quota is judged for each by itself."""
+    groups: dict[object, list[tuple[_Delivery, MailboxPlan]]] = defaultdict(list)
     for each in deliveries:
-        if each.job is not None:
-            own = each.message.queue_id if each.job.quota else ""
-            groups[each.job.target, each.job.owner, own].append(each)
+        if each.plan is not None:
+            job = each.plan.job
+            own = each.message.queue_id if job.quota else ""
+            groups[job.target, job.owner, own].append((each, each.plan))
     return groups.values()
-
-
-def _account_of(delivery: _Delivery) -> str:
-    assert delivery.job is not None
-    return delivery.job.owner.name

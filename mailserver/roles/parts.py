@@ -143,16 +143,15 @@ class Parts:
         except TableError as error:
             raise self.config.error(parameter, str(error)) from error
 
-    def domains(self, name: str) -> Callable[[str], bool]:
-        """Whether a domain is on the list that a parameter gives."""
+    def domains(self, name: str) -> DomainList:
+        """The domains that a parameter lists."""
         words = self.config.words(name)
         parents = name in self.config.words("parent_domain_matches_subdomains")
         try:
             items = read_items(words, self.opener.table, self.config.where(name), self.config.directory)
         except TableError as error:
             raise self.config.error(name, str(error)) from error
-        found = DomainList(items, parents)
-        return lambda domain: found.find(domain) is not None
+        return DomainList(items, parents)
 
     def networks(self, name: str) -> NetworkList:
         """The client networks that a parameter lists."""
@@ -239,16 +238,19 @@ class Parts:
         """Which addresses are ours, who exists, and which way mail leaves."""
         config = self.config
         relay_recipients = self.tables("relay_recipient_maps")
+        local, relay = self.domains("mydestination"), self.domains("relay_domains")
+        aliases, mailboxes = self.domains("virtual_alias_domains"), self.domains("virtual_mailbox_domains")
         return Routing(
             my_origin=config.string("myorigin"),
-            is_my_destination=self.domains("mydestination"),
+            is_my_destination=local.has,
             accounts=self.accounts,
             alias_maps=self.alias_tables(),
             recipient_delimiter=config.string("recipient_delimiter"),
             is_own_literal=lambda literal: literal.lower().removeprefix("ipv6:") in self.own_addresses,
-            is_relay_domain=self.domains("relay_domains"),
-            is_virtual_alias_domain=self.domains("virtual_alias_domains"),
-            is_virtual_mailbox_domain=self.domains("virtual_mailbox_domains"),
+            is_relay_domain=relay.has,
+            is_virtual_alias_domain=aliases.has,
+            is_virtual_mailbox_domain=mailboxes.has,
+            domain_tables=(*local.tables, *relay.tables, *aliases.tables, *mailboxes.tables),
             virtual_alias_maps=self.tables("virtual_alias_maps"),
             virtual_mailbox_maps=self.tables("virtual_mailbox_maps"),
             relay_recipient_maps=relay_recipients or None,
@@ -277,7 +279,7 @@ class Parts:
     def _srs(self) -> Srs | None:
         """How mail that is forwarded gets a sender of ours; None where bounces would not come back to us."""
         domain = self.config.string("srs_domain")
-        if not domain or not self.domains("mydestination")(domain.lower()):
+        if not domain or not self.domains("mydestination").has(domain.lower()):
             return None
         path = os.path.join(self.config.string("queue_directory"), "srs-secret")
         owner = (self.mail_owner.uid, self.mail_owner.gid) if os.geteuid() == 0 else None

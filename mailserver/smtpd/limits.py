@@ -32,23 +32,21 @@ class ClientLimits:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._connected: Counter[str] = Counter()
+        self.connections = 0  # open now, of all clients
         self._events: dict[float, _Events] = {}
-
-    @property
-    def connections(self) -> int:
-        """Connections open now, of all clients."""
-        return self._connected.total()
 
     def connected(self, address: str) -> int:
         """One more connection is open; how many this client has now."""
         key = _network(address)
         self._connected[key] += 1
+        self.connections += 1
         return self._connected[key]
 
     def disconnected(self, address: str) -> None:
         """One connection less is open."""
         key = _network(address)
         self._connected[key] -= 1
+        self.connections -= 1
         if self._connected[key] <= 0:
             del self._connected[key]
 

@@ -16,6 +16,7 @@ arrives afterwards is looked at, TLS or not (RELIABILITY B3).
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
@@ -50,6 +51,7 @@ class SmtpServer(ESMTP):
         self._consumer: Command | None = None
         self._is_busy = False
         self._is_advancing = False
+        self._has_begun = False  # a command, since `_advance` was called
         self._is_closing = False
         self._is_lost = False
         self._is_reading = True
@@ -194,6 +196,7 @@ class SmtpServer(ESMTP):
         if self._is_advancing:
             return
         self._is_advancing = True
+        self._has_begun = False
         try:
             while not self._is_busy and not self._is_closing and self._may_write:
                 if self._is_stopping:
@@ -205,6 +208,8 @@ class SmtpServer(ESMTP):
                     break
         finally:
             self._is_advancing = False
+            if self._has_begun:
+                self._restart_deadline()
             self._flush()
             self._regulate()
 
@@ -226,14 +231,14 @@ class SmtpServer(ESMTP):
         try:
             line = self._lines.next_line()
         except LineTooLong:
-            self._restart_deadline()
+            self._has_begun = True
             self._start(self.session.overlong_line())
             return True
         if line is None:
             if self._lines.discarded > _LONGEST_OVERLONG:
                 self._start(self.session.endless_line())
             return False
-        self._restart_deadline()
+        self._has_begun = True
         self._start(self.session.line(line))
         return True
 
@@ -242,14 +247,33 @@ class SmtpServer(ESMTP):
         if work is None:
             return
         self._is_busy = True
-        Deferred.fromCoroutine(work).addErrback(self._unexpected).addCallback(self._finished)
+        self._go_on(None, work)
+
+    def _go_on(self, result: object, work: Coroutine[Any, Any, None]) -> None:
+        """The work, whose Deferred has fired, is carried on until it waits for another one, or is done.
+
+        Most work never waits: `Deferred.fromCoroutine` costs more than all of it.
+        """
+        awaited: Deferred[Any]
+        try:
+            if isinstance(result, Failure):
+                awaited = result.throwExceptionIntoGenerator(work)
+            else:
+                awaited = work.send(result)
+        except StopIteration:
+            self._finished()
+        except Exception:
+            self._unexpected(Failure())
+            self._finished()
+        else:
+            awaited.addBoth(self._go_on, work)
 
     def _unexpected(self, failure: Failure) -> None:
         """A fault of ours never is a permanent answer, nor silence. RELIABILITY P5."""
         self._log.failure("in an SMTP session", failure)
         self.session.failed_unexpectedly()
 
-    def _finished(self, ignored: object) -> None:
+    def _finished(self) -> None:
         self._is_busy = False
         if not self._is_advancing:
             self._restart_deadline()

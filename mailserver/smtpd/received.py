@@ -57,11 +57,16 @@ def _date(second: int) -> str:
     return f"{formatdate(second, localtime=True)} ({time.localtime(second).tm_zone})"
 
 
+@lru_cache(maxsize=16)
+def _digits(second: int) -> str:
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(second))
+
+
 def missing_fields(envelope: Envelope, queue_id: str, host: str, arrival: float) -> dict[str, str]:
     """The fields that a message of a local client gets where it lacks them."""
     sender = envelope.sender
     address = f"MAILER-DAEMON@{host}" if sender is None else str(sender)
-    stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(arrival))
+    stamp = _digits(int(arrival))
     return {
         "Date": arrival_date(arrival),
         "From": address if "@" in address else f"{address}@{host}",
@@ -69,6 +74,7 @@ def missing_fields(envelope: Envelope, queue_id: str, host: str, arrival: float)
     }
 
 
+@lru_cache(maxsize=64)
 def _safe(text: str) -> str:
     return _UNSAFE_IN_COMMENT.sub("?", text)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from mailserver.tables.index import SUFFIX, LmdbTable
 from mailserver.tables.source import Grammar, map_lines
-from mailserver.tables.table import Entry, Table
+from mailserver.tables.table import Entry, Table, version_of
 from mailserver.tables.text import TextTable
 from mailserver.tables.watch import SETTLED
 
@@ -44,6 +44,11 @@ class IndexedTable:
     def find(self, key: str) -> Entry | None:
         """See `Table.find`."""
         return self._table().find(key)
+
+    def version(self) -> object:
+        """See `table.version_of`."""
+        table = self._table()
+        return table is self._text, version_of((table,))
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """See `Table.entries`."""

@@ -21,6 +21,7 @@ import lmdb
 
 from mailserver.tables.source import SourceLine
 from mailserver.tables.table import Entry, TableError
+from mailserver.tables.watch import signature
 
 SUFFIX: Final = ".lmdb"
 LONGEST_KEY: Final = 511  # octets, LMDB's own limit, the NUL included
@@ -70,6 +71,14 @@ class LmdbTable:
         except lmdb.Error as error:
             raise TableError(f"{self.path}: {error}: make it again with postmap") from error
         return None if stored is None else self._entry(stored)
+
+    def version(self) -> object:
+        """See `table.version_of`: the file, and the last transaction in it."""
+        try:
+            transaction = _environment(self.path).info()["last_txnid"]
+            return signature(os.stat(self.path)), transaction
+        except (lmdb.Error, OSError) as error:
+            raise TableError(f"{self.path}: {error}: make it again with postmap") from error
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """See `Table.entries`; in the order of the keys' octets."""

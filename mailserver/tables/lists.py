@@ -116,6 +116,15 @@ class DomainList:
         """The item that includes the domain (value: the item), or None. Raises TableError."""
         return self._answer(domain)
 
+    def has(self, domain: str) -> bool:
+        """Whether an item includes the domain. Raises TableError."""
+        return self._answer(domain) is not None
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that are asked."""
+        return tuple(item.table for item in self.items if item.table is not None)
+
     def _look_up(self, domain: str) -> Entry | None:
         keys = tuple(domain_keys(domain, self._parents)) if self._parents else _own_and_dotted(domain)
         for item in self.items:

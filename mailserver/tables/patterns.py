@@ -122,6 +122,10 @@ class PatternTable:
                 index += 1
         return None
 
+    def version(self) -> object:
+        """See `table.version_of`."""
+        return self._file.version()
+
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Patterns are no keys, so a pattern table cannot be listed."""
         raise TableError(f"table {self.name}: sequence operation is not supported")

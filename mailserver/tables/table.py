@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class TableError(Exception):
@@ -32,3 +32,17 @@ class Table(Protocol):
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """All entries, where the type can list them (`postmap -s`). Raises TableError."""
+
+
+def version_of(tables: Iterable[Table]) -> tuple[object, ...] | None:
+    """Equal to what it was as long as no answer of the tables can have changed. *Blocking.*
+
+    None where one of them cannot tell: it has no method `version`, or gives None. Raises TableError.
+    """
+    versions = tuple(_version(table) for table in tables)
+    return None if None in versions else versions
+
+
+def _version(table: Any) -> object:
+    tell = getattr(table, "version", None)
+    return tell() if tell is not None else None

@@ -38,6 +38,10 @@ class TextTable:
         self._fail_if_malformed(source, key.lower())
         return None
 
+    def version(self) -> object:
+        """See `table.version_of`."""
+        return self._file.version()
+
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """See `Table.entries`; in the order of the file."""
         for line in self._file.current().lines.values():
@@ -69,6 +73,10 @@ class InlineTable:
         value = self._values.get(key.lower())
         return None if value is None else Entry(value, self.name)
 
+    def version(self) -> object:
+        """See `table.version_of`: it never changes."""
+        return self.name
+
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """See `Table.entries`; in the order of writing."""
         for key, value in reversed(self._values.items()):
@@ -87,6 +95,10 @@ class StaticTable:
     def find(self, key: str) -> Entry | None:
         """See `Table.find`."""
         return self._entry
+
+    def version(self) -> object:
+        """See `table.version_of`: it never changes."""
+        return self.name
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """A static table has every key, so it cannot be listed."""

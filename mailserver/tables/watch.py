@@ -80,6 +80,12 @@ class WatchedFile(Generic[T]):
             self._loaded = signature(status), content
         return content
 
+    def version(self) -> object:
+        """Which content `current` gives now. Raises TableError."""
+        self.current()
+        assert self._loaded is not None
+        return self._loaded[0]
+
     def _is_being_written(self, status: os.stat_result, known: Signature) -> bool:
         """Whether the same file grew or shrank just now; a file renamed into place is whole."""
         same_file = known[:2] == (status.st_dev, status.st_ino)

@@ -39,8 +39,16 @@ class DictTable:
     def __init__(self, entries: dict[str, str] | None, name: str = "inline:test") -> None:
         self.name = name
         self.values = entries
+        self.questions = 0
+
+    def version(self) -> object:
+        """See `table.version_of`."""
+        if self.values is None:
+            raise TableError(f"{self.name}: cannot be read")
+        return tuple(self.values.items())
 
     def find(self, key: str) -> Entry | None:
+        self.questions += 1
         if self.values is None:
             raise TableError(f"{self.name}: cannot be read")
         lines = list(self.values)

@@ -13,7 +13,7 @@ import pytest
 from mailserver.tables.index import LmdbTable, write_index
 from mailserver.tables.open import TableOpener, open_alias_table, open_table
 from mailserver.tables.source import SourceLine, read_source
-from mailserver.tables.table import Entry, TableError
+from mailserver.tables.table import Entry, TableError, version_of
 
 
 class Now:
@@ -267,3 +267,47 @@ def test_a_failed_write_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest
         write_index(f"{path}.lmdb", [SourceLine("a", "2", 1)])
     assert value(f"lmdb:{path}", "a") == "1"
     assert sorted(os.listdir(tmp_path)) == ["m", "m.lmdb"]
+
+
+def _changed(path: Path, text: str) -> None:
+    put(path, text, age=50.0)
+
+
+@pytest.mark.parametrize("kind", ["hash", "texthash", "regexp", "cidr", "lmdb"])
+def test_a_version_changes_with_the_answers(tmp_path: Path, kind: str) -> None:
+    """It stays as long as the file does, and is another one when the file is, be it one of several."""
+    texts = {"regexp": ("/a/ 1\n", "/a/ 2\n"), "cidr": ("10.0.0.0/8 1\n", "10.0.0.0/8 2\n")}
+    before, after = texts.get(kind, ("a 1\n", "a 2\n"))
+    path = put(tmp_path / "m", before)
+    tables = open_table("static:x"), open_table("inline:{a=b}"), open_table(f"{kind}:{path}")
+    if kind == "lmdb":
+        index(path)
+    version = version_of(tables)
+    assert version is not None and version == version_of(tables)
+    _changed(path, after)
+    if kind == "lmdb":
+        index(path)
+    assert version_of(tables) != version
+
+
+def test_a_version_changes_when_an_index_comes_and_grows(tmp_path: Path) -> None:
+    """hash: looks at NAME.lmdb from the moment on that it is there, and at each transaction in it."""
+    path = put(tmp_path / "m", "a 1\n")
+    table = open_table(f"hash:{path}")
+    versions = [version_of((table,))]
+    index(path)
+    versions.append(version_of((table,)))
+    program = f"import lmdb; e = lmdb.open({str(path)!r} + '.lmdb', subdir=False, lock=False); "
+    program += "t = e.begin(write=True); t.put(b'a' + bytes(1), b'3' + bytes(1)); t.commit()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert table.find("a") == Entry("3", f"{path}.lmdb")
+    versions.append(version_of((table,)))
+    assert None not in versions and len(set(versions)) == 3
+
+
+def test_tables_without_a_version(tmp_path: Path) -> None:
+    """One that cannot tell makes the answer None; one that cannot be read raises."""
+    assert version_of((open_table("static:x"), open_table("unix:passwd.byname"))) is None
+    assert version_of(()) == ()
+    with pytest.raises(TableError):
+        version_of((open_table(f"texthash:{tmp_path}/none"),))
