@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailserver.prompt import PromptServer, make_prompt
+from mailserver.prompt import PromptServer, hasten, make_prompt
 
 MEGABYTES = 8
 
@@ -102,3 +105,56 @@ class Prompt(TestCase):
         server.transport.write(b"x")
         server.transport.write(b"y")
         await self.factory.lost  # type: ignore[attr-defined]
+
+
+class Clumsy(Protocol):
+    """Fails at the second thing that it hears; answers the first."""
+
+    def connectionMade(self) -> None:
+        self.factory.met.append(self)  # type: ignore[union-attr]
+        self.heard = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.heard:
+            raise RuntimeError("clumsy")
+        self.heard = data
+        self.transport.write(data)  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.factory.met.remove(self)  # type: ignore[union-attr]
+
+
+class Hastened(TestCase):
+    """A reactor of its own, hastened and turned by hand."""
+
+    def test_a_fault_ends_its_connection_alone(self) -> None:
+        """It is logged, and whoever else is connected is served as before."""
+        factory = Factory.forProtocol(Clumsy)
+        factory.met = met = []  # type: ignore[attr-defined]
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        make_prompt(port)
+        clients = [socket.create_connection(("127.0.0.1", port.getHost().port), 30) for _ in range(2)]
+        self.turn_until(lambda: len(met) == 2)
+        clients[0].sendall(b"one")
+        self.turn_until(lambda: any(each.heard for each in met))
+        clients[0].sendall(b"two")
+        self.turn_until(lambda: len(met) == 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        clients[1].sendall(b"three")
+        self.turn_until(lambda: bool(met[0].heard))
+        self.assertEqual(clients[1].recv(100), b"three")
+        for client in clients:
+            client.close()
+        self.turn_until(lambda: not met)
+        port.stopListening()
+
+    def setUp(self) -> None:
+        self.reactor = EPollReactor()
+        hasten(self.reactor)
+
+    def turn_until(self, is_so: Callable[[], bool]) -> None:
+        """The reactor has turned until it is so."""
+        end = time.monotonic() + 30
+        while not is_so() and time.monotonic() < end:
+            self.reactor.iterate(0.1)
+        self.assertTrue(is_so())

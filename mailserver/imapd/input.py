@@ -39,6 +39,11 @@ class Input:
         """Octets that no event has taken yet, compressed ones as they are."""
         return self._reader.pending + (self._inflater.pending if self._inflater is not None else 0)
 
+    @property
+    def is_at_command(self) -> bool:
+        """Whether a command begins next, as the client wrote it, and nobody else hears what it says."""
+        return self._reader.is_at_command and self._inflater is None and self._tap is None
+
     def feed(self, data: bytes) -> None:
         """The octets are kept until events take them."""
         if self._inflater is not None:

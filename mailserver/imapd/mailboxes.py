@@ -43,6 +43,10 @@ _FIGURES: Final[Mapping[str, Callable[[MailboxStatus], object]]] = {
 }
 
 
+# What `AccountStore.stamp_at_once` answers for: a size may be found out later.
+_STAMPED: Final = frozenset(_FIGURES.keys() - {"SIZE"})
+
+
 async def list_mailboxes(session: Session, command: List) -> Reply:
     """The matching names are told, with what was asked of each. RFC 5258 §3."""
     if command.patterns == ("",) and not command.is_extended:
@@ -204,7 +208,12 @@ async def status(session: Session, command: Status) -> Reply:
     """The figures are told. RFC 3501 §6.3.10."""
     if "HIGHESTMODSEQ" in command.items:
         session.enable_condstore()
-    await tell_status(session, command.mailbox, command.items)
+    words, stamp, stamp_of = session.current_words, None, session.store.stamp_at_once
+    if _STAMPED.issuperset(command.items) and session.recall.is_worth_keeping(words):
+        stamp = stamp_of(command.mailbox)
+    line = await tell_status(session, command.mailbox, command.items)
+    if stamp is not None and stamp == stamp_of(command.mailbox):
+        session.recall.keep(words, command.mailbox, stamp, line)
     await session.sync()
     return ok("Status completed.")
 
@@ -232,18 +241,18 @@ def _figures(store: AccountStore, names: Sequence[str], with_size: bool) -> dict
     return figures
 
 
-async def tell_status(session: Session, name: str, items: Sequence[str]) -> None:
-    """The STATUS response is said. Raises StoreError."""
+async def tell_status(session: Session, name: str, items: Sequence[str]) -> bytes:
+    """The STATUS response is said; the line. Raises StoreError."""
     with_size = "SIZE" in items
     figures = session.store.status_at_once(name, with_size)
     if figures is None:
         figures = await session.run(session.store.status, name, with_size)
-    await _tell_status(session, name, items, figures)
+    return await _tell_status(session, name, items, figures)
 
 
-async def _tell_status(session: Session, name: str, items: Sequence[str], figures: MailboxStatus) -> None:
+async def _tell_status(session: Session, name: str, items: Sequence[str], figures: MailboxStatus) -> bytes:
     octets = await session.run(_deleted_octets, session, name) if "DELETED-STORAGE" in items else 0
-    _say_status(session, name, items, figures, octets)
+    return _say_status(session, name, items, figures, octets)
 
 
 def _deleted_octets(session: Session, name: str) -> int:
@@ -273,10 +282,12 @@ async def _tell_metadata(session: Session, name: str, entries: Sequence[str]) ->
 
 def _say_status(
     session: Session, name: str, items: Sequence[str], figures: MailboxStatus, deleted: int
-) -> None:
+) -> bytes:
     more = {"DELETED-STORAGE": deleted, "APPENDLIMIT": session.settings.largest_message}
     said = [f"{item} {_FIGURES[item](figures) if item in _FIGURES else more[item]}" for item in items]
-    session.output.line(b"* STATUS %b (%b)" % (session.name(name), " ".join(said).encode("ascii")))
+    line = b"* STATUS %b (%b)\r\n" % (session.name(name), " ".join(said).encode("ascii"))
+    session.output.write(line)
+    return line
 
 
 async def namespace(session: Session, command: Nothing) -> Reply:

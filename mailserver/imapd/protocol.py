@@ -216,8 +216,22 @@ class ImapServer(IMAP4Server):
             return
         self.resetTimeout()
         self._journal.octets_in += len(data)
-        self._input.feed(data)
-        self._advance()
+        answer = self._recalled(data)
+        if answer is None:
+            self._input.feed(data)
+            self._advance()
+        else:
+            self._bad_commands = 0
+            self._output.write(answer)
+            self._output.flush()
+
+    def _recalled(self, data: bytes) -> bytes | None:
+        """The answer to a command that came alone, where it is known; see `recall`."""
+        session = self._session
+        if session is None or self._is_busy or self._is_turn_wanted or self._output.is_paused:
+            return None
+        is_free = self._input.is_at_command and session.is_told_all
+        return session.recall.answer(data) if is_free else None
 
     def _advance(self) -> None:
         """As much of the input is acted on as may be now."""
@@ -347,6 +361,8 @@ class ImapServer(IMAP4Server):
         except BadCommand as fault:
             self._finish(fault.tag, self._bad(fault))
             return
+        if self._session is not None:
+            self._session.current_words = b"" if text.literals else text.text[len(command.tag) + 1 :]
         reply = await self._reply(command)
         if reply is not None:
             self._finish(command.tag, reply)

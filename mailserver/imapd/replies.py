@@ -7,6 +7,7 @@ tagged line. Response codes are RFC 5530's and those of the extensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailserver.store.contract import (
     AccessDenied,
@@ -37,6 +38,7 @@ class Reply:
         return b"%b %b %b%b" % (tag, self.status, code, self.text)
 
 
+@lru_cache(maxsize=256)
 def ok(text: str, code: bytes = b"") -> Reply:
     """The command did what it should."""
     return Reply(b"OK", public_text(text), code)

@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from operator import itemgetter
 from typing import Final, Protocol, cast
@@ -214,6 +215,11 @@ class Selected:
             return changes.changed
         return ()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is what `sync` may tell."""
+        return self.mailbox.highest_modseq > self.modseq or bool(self._gone)
+
     def forget_recent(self) -> None:
         r"""No message is \Recent from now on, and no RECENT is told. RFC 9051 Appendix E."""
         self._has_recent = False
@@ -284,12 +290,14 @@ class Selected:
                 output.write(tell(number, message))
 
 
-def permanent_flags(keywords: Sequence[bytes], rights: Rights) -> bytes:
+@lru_cache(maxsize=128)
+def permanent_flags(keywords: tuple[bytes, ...], rights: Rights) -> bytes:
     """The flags that somebody with these rights can change. RFC 4314 §5.1.1."""
     flags = [flag for flag in (*SYSTEM_FLAGS, *keywords) if right_of(flag) in rights]
     return b"(" + b" ".join([*flags, b"\\*"] if "w" in rights else flags) + b")"
 
 
-def applicable_flags(keywords: Sequence[bytes]) -> bytes:
+@lru_cache(maxsize=128)
+def applicable_flags(keywords: tuple[bytes, ...]) -> bytes:
     """The FLAGS response's list. RFC 3501 §7.2.6."""
     return b"(" + b" ".join((*SYSTEM_FLAGS, *keywords)) + b")"

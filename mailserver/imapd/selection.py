@@ -23,6 +23,8 @@ _EXTENSIONS: Final = {
     "IMAP4REV2": b"IMAP4rev2",
 }  # fmt: skip
 _CHANGING: Final = frozenset("ieswt")  # RFC 4314 §5.2: one of these makes a mailbox READ-WRITE
+_Figures = tuple[int, int, int, Uid, Modseq]  # messages, \\Recent ones, UIDVALIDITY, UIDNEXT, modseq
+_descriptions: WeakKeyDictionary[Mailbox, tuple[_Figures, bytes]] = WeakKeyDictionary()  # as last told
 _first_unseen: WeakKeyDictionary[Mailbox, tuple[Modseq, int]] = WeakKeyDictionary()
 
 
@@ -86,25 +88,34 @@ def _opened(store: AccountStore, name: str, is_read_only: bool, is_rev2: bool) -
 
 
 def _describe(session: Session, selected: Selected) -> None:
-    mailbox, say = selected.mailbox, session.output.line
     session.tell_keywords()
-    say(b"* %d EXISTS" % selected.exists)
+    mailbox = selected.mailbox
+    figures = selected.exists, selected.recent_count, mailbox.uidvalidity, mailbox.uidnext, selected.modseq
     if session.is_rev2:
-        say(b"* LIST () %b %b" % (session.separator, session.name(mailbox.name)))  # RFC 9051 §6.3.2
-    else:
-        _describe_unseen(session, selected)
-    say(b"* OK [UIDVALIDITY %d] UIDs valid" % mailbox.uidvalidity)
-    say(b"* OK [UIDNEXT %d] Predicted next UID" % mailbox.uidnext)
-    say(b"* OK [HIGHESTMODSEQ %d] Highest" % selected.modseq)
-    say(b"* OK [MAILBOXID (%b)] Ok" % mailbox.mailbox_id.encode("ascii"))
+        name = session.separator, session.name(mailbox.name)
+        middle = b"* LIST () %b %b\r\n" % name  # RFC 9051 §6.3.2
+        session.output.write(_description(selected, figures, middle))
+        return
+    known = _descriptions.get(mailbox)
+    if known is None or known[0] != figures:
+        known = figures, _description(selected, figures, _unseen(selected))
+        _descriptions[mailbox] = known
+    session.output.write(known[1])
 
 
-def _describe_unseen(session: Session, selected: Selected) -> None:
+def _description(selected: Selected, figures: _Figures, middle: bytes) -> bytes:
+    return (
+        b"* %d EXISTS\r\n%b* OK [UIDVALIDITY %d] UIDs valid\r\n* OK [UIDNEXT %d] Predicted next UID\r\n"
+        b"* OK [HIGHESTMODSEQ %d] Highest\r\n* OK [MAILBOXID (%b)] Ok\r\n"
+        % (figures[0], middle, *figures[2:], selected.mailbox.mailbox_id.encode("ascii"))
+    )
+
+
+def _unseen(selected: Selected) -> bytes:
     """What IMAP4rev2 left out."""
-    session.output.line(b"* %d RECENT" % selected.recent_count)
     unseen = first_unseen(selected)
-    if unseen:
-        session.output.line(b"* OK [UNSEEN %d] First unseen." % unseen)
+    code = b"* OK [UNSEEN %d] First unseen.\r\n" % unseen if unseen else b""
+    return b"* %d RECENT\r\n%b" % (selected.recent_count, code)
 
 
 def first_unseen(selected: Selected) -> int:
@@ -198,5 +209,6 @@ async def enable(session: Session, command: Enable) -> Reply:
         session.enabled |= {name}
     if session.is_rev2 and session.selected is not None:
         session.selected.forget_recent()
+    session.recall.forget()
     session.output.line(b" ".join((b"* ENABLED", *(_EXTENSIONS[name] for name in dict.fromkeys(fresh)))))
     return ok("Enabled.")

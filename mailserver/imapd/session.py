@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.accounts.account import Account
 from mailserver.imapd.output import Output
+from mailserver.imapd.recall import Recall
 from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags, permanent_flags
 from mailserver.imapd.settings import ImapSettings
@@ -93,6 +94,8 @@ class Session:
         self.counts = Counts()
         self.enabled: frozenset[str] = frozenset()
         self.current_tag = b""  # of the command at work, for ESEARCH
+        self.current_words = b""  # the rest of it, b"" where it has literals
+        self.recall = Recall(store)
         self.selected: Selected | None = None
         self.watch: Watching | None = None  # NOTIFY's
         self.wants_turn: Callable[[], None] = lambda: None  # asks for `tell_between`, between commands
@@ -237,6 +240,12 @@ class Session:
         """This session itself put the messages into the mailbox of that name."""
         if self.watch is not None and self.selected is not None and self.selected.mailbox.name == name:
             self.selected.own |= set(uids)
+
+    @property
+    def is_told_all(self) -> bool:
+        """Whether `sync` would say nothing, and there are no rights to be looked at before that."""
+        selected = self.selected
+        return selected is None or not (selected.mailbox.is_guarded or selected.has_news)
 
     async def check_rights(self) -> None:
         """A command begins: what others changed about the user's rights is known."""

@@ -12,7 +12,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
 from mailserver.descriptors import Sparing
-from mailserver.prompt import make_prompt
+from mailserver.prompt import hasten, make_prompt
 from mailserver.rights.listeners import CannotListen, listen_tcp
 from mailserver.roles.certificates import ExpiryWatch
 from mailserver.roles.parts import Parts
@@ -86,6 +86,7 @@ class Ports:
     def __init__(self, parts: Parts, reactor: Any) -> None:
         self._parts = parts
         self._reactor = reactor
+        hasten(reactor)
         self._found: Sequence[Listener] = ()
         self._served: list[Any] = []
         self._ports: list[Any] = []

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
@@ -273,6 +273,10 @@ class FileAccountStore(AccountStore):
     def status_at_once(self, name: str, with_size: bool = False) -> MailboxStatus | None:
         """See `AccountStore.status_at_once`."""
         return self._open.figures_at_once(name, with_size)
+
+    def stamp_at_once(self, name: str) -> Hashable | None:
+        """See `AccountStore.stamp_at_once`."""
+        return self._open.stamp_at_once(name)
 
     def _remembered(self, name: str, with_size: bool) -> MailboxStatus | None:
         """The figures that state.db keeps, where nobody touched the mailbox since."""

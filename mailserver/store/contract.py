@@ -499,6 +499,13 @@ class AccountStore(abc.ABC):
         """As `status`, where the mailbox is in memory and current; else None. Blocks for nothing."""
         return None
 
+    def stamp_at_once(self, name: str) -> Hashable | None:
+        """What is equal to an earlier answer only where `status` would say the same, `size` aside.
+
+        None where that cannot be told at once. Blocks for nothing.
+        """
+        return None
+
     @abc.abstractmethod
     def annotations(self, name: str) -> Mapping[str, bytes]:
         """Values by entry, of a mailbox, or for "" of the account. Raises NoSuchMailbox. RFC 5464."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -176,6 +176,9 @@ class OpenMailboxes:
 
     def _excess(self, leaving: IndexedMailbox | None = None) -> Sequence[IndexedMailbox]:
         """Those that must leave memory, once `leaving` has no user any more."""
+        held = sum([box.held for box in self._boxes.values()])
+        if held <= LINGERING_MESSAGES and len(self._boxes) <= LINGERING_MAILBOXES:
+            return ()
         idle = [box for box in self._boxes.values() if box.users == 0 or box is leaving]
         messages = sum(box.held for box in idle[:-1])
         excess = len(idle) - LINGERING_MAILBOXES
@@ -232,6 +235,19 @@ class OpenMailboxes:
             self._watcher.watch(box)
 
     # Figures.
+
+    def stamp_at_once(self, name: str) -> Hashable | None:
+        """What is the same only while the mailbox's figures are, but for its size. As `figures_at_once`."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            box = self._boxes.get(name)
+            if box is None or not box.is_current():
+                return None
+            self._boxes.move_to_end(name)
+            return box.mailbox_id, box.uidvalidity, box.uidnext, box.highest_modseq, box.peek_recent()
+        finally:
+            self._lock.release()
 
     def figures_at_once(self, name: str, with_size: bool) -> MailboxStatus | None:
         """The mailbox's figures, without blocking; None where that cannot be."""

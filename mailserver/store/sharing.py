@@ -296,6 +296,10 @@ class SharingStore(AccountStore):
         """See `AccountStore.status_at_once`: of an own mailbox without an ACL."""
         return self.own.status_at_once(name, with_size) if self._is_free(name) else None
 
+    def stamp_at_once(self, name: str) -> Hashable | None:
+        """See `AccountStore.stamp_at_once`: of an own mailbox without an ACL."""
+        return self.own.stamp_at_once(name) if self._is_free(name) else None
+
     def _is_free(self, name: str) -> bool:
         """Whether the name is an own mailbox's and has no ACL; access(2), for the reactor's thread."""
         if name.startswith(self._rules.roots) or self._global.of(self.namespace.told(name)):

@@ -29,7 +29,8 @@ from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_sequence import SequenceSet, read_known_set, read_sequence_set
 
 LONGEST_TAG: Final = 200
-_TAG: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG)
+TAG: Final = rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG  # a regular expression
+_TAG: Final = re.compile(TAG)
 _SHORT: Final = 300  # octets of a command that is worth being kept
 _MOST_KNOWN: Final = 500
 _REPEATED: Final = frozenset(

@@ -97,6 +97,11 @@ class CommandReader:
         """Octets that no event has taken yet."""
         return len(self._buffer)
 
+    @property
+    def is_at_command(self) -> bool:
+        """Whether the next octet is a command's first."""
+        return not (self._buffer or self._text or self._dropping is not None or self._wanted >= 0)
+
     def take_pending(self) -> bytes:
         """The octets that no event has taken yet, now the caller's (STARTTLS, a session handed over)."""
         pending = bytes(self._buffer)
