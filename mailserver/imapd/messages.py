@@ -37,6 +37,7 @@ async def store(session: Session, command: Store) -> Reply:
         session.enable_condstore()
     uids = selected.chosen(command.messages, command.by_uid)
     limit = None if command.unchanged_since is None else Modseq(command.unchanged_since)
+    untold = selected.untold if command.is_silent else frozenset[Uid]()  # RFC 9051 §6.4.6: told all the same
     done = await session.run(
         selected.mailbox.change_flags, uids, command.flags, StoreMode(command.sign), limit
     )
@@ -45,6 +46,8 @@ async def store(session: Session, command: Store) -> Reply:
         session.counts.deleted += len(done.changed)
     modified = set(done.modified)
     there = [uid for uid in uids if uid not in modified] if modified else uids
+    known = [uid for uid in there if uid not in untold] if untold else there
+    selected.told(filter(None, map(selected.mailbox.messages.get, known)))
     await _tell_stored(session, command, there, done.changed)
     is_short = not selected.mailbox.messages.keys() >= set(uids)
     await session.sync(may_expunge=command.by_uid)
@@ -59,7 +62,6 @@ async def store(session: Session, command: Store) -> Reply:
 async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], changed: Sequence[Uid]) -> None:
     selected = session.mailbox_in_use
     known = selected.mailbox.messages
-    selected.told(filter(None, map(known.get, uids)))
     items = []
     if command.by_uid or "CONDSTORE" in session.enabled:
         items.append(Attribute("UID"))

@@ -195,6 +195,13 @@ class Selected:
 
     # Changes.
 
+    @property
+    def untold(self) -> frozenset[Uid]:
+        """The messages that came or changed since the last `sync`."""
+        if self.mailbox.highest_modseq == self.modseq:
+            return frozenset()
+        return frozenset(self.mailbox.changes_since(self.modseq).changed)
+
     def told(self, messages: Iterable[Message]) -> None:
         """The client knows these messages' flags: `sync` need not say them again."""
         self._told.update(map(_uid_and_modseq, messages))
