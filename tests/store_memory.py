@@ -33,6 +33,7 @@ from mailserver.store.contract import (
     NewMessage,
     NoSuchMailbox,
     OverQuota,
+    Reader,
     StoreError,
     StoreMode,
     StoreRegistry,
@@ -406,7 +407,7 @@ class MemoryAccountStore(AccountStore):
         for entry in [entry for entry, value in values.items() if value is None]:
             known.pop(entry, None)
 
-    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
+    def status(self, name: str, with_size: bool = False, reader: Reader | None = None) -> MailboxStatus:
         self._check()
         mailbox = self._find(name)
         mailbox.refresh()

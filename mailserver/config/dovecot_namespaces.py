@@ -1,4 +1,4 @@
-"""Namespaces of a dovecot.conf: other users' as `shared_namespace`, public ones as `public_namespaces`.
+r"""Namespaces of a dovecot.conf: other users' as `shared_namespace`, public ones as `public_namespaces`.
 
     namespace {                               namespace Team {
       type = shared                             type = public
@@ -6,8 +6,9 @@
       location = maildir:%%h/Maildir            location = maildir:/var/mail/public
     }                                         }
 
-Where another user's mail lies is known already. Of a private namespace the separator is used, and the
-prefix of the one with INBOX.
+Where another user's mail lies is known already. INDEXPVT= in the location (2.4: mail_index_private_path)
+makes \Seen each user's own (`private_seen`). Of a private namespace the separator is used, and the prefix
+of the one with INBOX.
 """
 
 from __future__ import annotations
@@ -33,17 +34,30 @@ def namespace(section: Section, settings: dict[str, Setting], warnings: list[str
     if separator:
         prefix = prefix.replace(separator, "/")
     if kind == "shared":
-        value = prefix.replace("%%", "%").replace("$", "$$")
-        settings["shared_namespace"] = Setting("shared_namespace", value, section.where)
-        return
-    location = _location(values)
-    if not location or not prefix:
-        warnings.append(f"{section.where}: namespace {section.name}: no prefix, or no location: ignored")
-        return
-    before = settings.get("public_namespaces")
-    item = f"{{ {prefix}={location} }}".replace("$", "$$")
-    value = f"{before.value}, {item}" if before is not None else item
-    settings["public_namespaces"] = Setting("public_namespaces", value, section.where)
+        prefix = prefix.replace("%%", "%")
+        settings["shared_namespace"] = Setting("shared_namespace", prefix.replace("$", "$$"), section.where)
+    else:
+        location = _location(values)
+        if not location or not prefix:
+            warnings.append(f"{section.where}: namespace {section.name}: no prefix, or no location: ignored")
+            return
+        _add("public_namespaces", f"{prefix}={location}", section, settings)
+    if _has_private_index(values):
+        _add("private_seen", prefix, section, settings)
+
+
+def _add(name: str, item: str, section: Section, settings: dict[str, Setting]) -> None:
+    """The list has one item more."""
+    before = settings.get(name)
+    item = f"{{ {item} }}".replace("$", "$$")
+    settings[name] = Setting(name, f"{before.value}, {item}" if before is not None else item, section.where)
+
+
+def _has_private_index(values: dict[str, str]) -> bool:
+    options = _full_location(values).split(":")[2:]
+    return bool(values.get("mail_index_private_path")) or any(
+        each.startswith("INDEXPVT=") for each in options
+    )
 
 
 def _private(
@@ -63,10 +77,15 @@ def _private(
         )
 
 
-def _location(values: dict[str, str]) -> str:
-    """2.3's location, or 2.4's mail_driver and mail_path; without what says where Dovecot's own files lie."""
+def _full_location(values: dict[str, str]) -> str:
+    """2.3's location, or 2.4's mail_driver and mail_path."""
     location = values.get("location", values.get("mail_location", ""))
     if not location and values.get("mail_driver") and values.get("mail_path"):
         location = f"{values['mail_driver']}:{values['mail_path']}"
-    kind, *rest = location.strip().split(":")
+    return location.strip()
+
+
+def _location(values: dict[str, str]) -> str:
+    """Without what says where Dovecot's own files lie."""
+    kind, *rest = _full_location(values).split(":")
     return ":".join([kind, *(each for each in rest if not each.startswith(_USELESS))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -28,7 +29,6 @@ from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import AccessDenied, StoreFailure, StoreRegistry
 from mailserver.store.format import MailboxFormat
 from mailserver.store.mbox import MboxFormat
-from mailserver.store.namespaces import NamespaceRules
 from mailserver.store.notices import Notices
 from mailserver.store.quota_rules import Limits, relimited
 from mailserver.store.registry import FileStoreRegistry, layout_of
@@ -135,7 +135,7 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
         return files
     rules = parts.store.namespace_rules
     if not may_share:
-        rules = NamespaceRules("", reachable(parts, _accounts_directory(config)))
+        rules = replace(rules, shared_prefix="", public=reachable(parts, _accounts_directory(config)))
     return SharingRegistry(
         files,
         AclFiles(partial(layout_of, layout_for=parts.store.layout_for), parts.warn("imap")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -117,10 +117,23 @@ class StoreParts:
         prefixes = [shared.removesuffix("%u/"), *(each.prefix for each in public)]
         if len(set(prefixes)) < len(prefixes):
             raise config.error("public_namespaces", "two namespaces have one prefix: name one otherwise")
-        return NamespaceRules(shared, public)
+        return NamespaceRules(shared, public, self._private_seen(shared, public))
+
+    def _private_seen(self, shared: str, public: Sequence[PublicNamespace]) -> frozenset[str]:
+        r"""The prefixes of namespaces where each user has a \Seen of his own. Raises ConfigError."""
+        known = {each for each in (shared, *(namespace.prefix for namespace in public)) if each}
+        named = {_bare(word).replace("%%", "%") for word in self._config.words("private_seen")}
+        if "all" in named or self._config.string("mail_index_private_path"):
+            return frozenset(known)
+        if not named <= known:
+            wrong = sorted(named - known)[0]
+            raise self._config.error(
+                "private_seen", f"{wrong} is no namespace's prefix: write {', '.join(sorted(known))} or all"
+            )
+        return frozenset(named | {each.prefix for each in public if each.has_private_index})
 
     def _public_namespace(self, word: str) -> PublicNamespace:
-        prefix, _, location = word.removeprefix("{").removesuffix("}").strip().partition("=")
+        prefix, _, location = _bare(word).partition("=")
         try:
             found = PublicNamespace(checked_prefix(prefix.strip()), location.strip())
             parse_location(found.location, found.account())
@@ -136,3 +149,8 @@ class StoreParts:
         config = self._config
         patience = config.integer("deliver_lock_attempts") * config.seconds("deliver_lock_delay")
         return LockRules(patience=patience, stale_after=config.seconds("stale_lock_time"))
+
+
+def _bare(word: str) -> str:
+    """An item of a list without the braces around it."""
+    return word.removeprefix("{").removesuffix("}").strip()

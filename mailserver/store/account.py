@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -33,6 +34,7 @@ from mailserver.store.contract import (
     NoSuchMailbox,
     OverQuota,
     Quota,
+    Reader,
     StoreError,
     StoreFailure,
     Uid,
@@ -250,9 +252,16 @@ class FileAccountStore(AccountStore):
 
     # Figures.
 
-    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
+    def status(self, name: str, with_size: bool = False, reader: Reader | None = None) -> MailboxStatus:
         """See `AccountStore.status`. A mailbox that is as it was when it left memory is not read again."""
         name = checked_name(name)
+        status = self._status(name, with_size)
+        row = self._state.mailbox(name) if reader is not None else None
+        if reader is None or row is None:
+            return status
+        return replace(status, unseen=self._state.unseen_by(row.id, reader))
+
+    def _status(self, name: str, with_size: bool) -> MailboxStatus:
         with self._lock:
             box = self._open.boxes.get(name)
             remembered = self._remembered(name, with_size) if box is None else None

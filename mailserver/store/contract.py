@@ -140,6 +140,16 @@ class NewMessage:
     internal_date: int | None = None
 
 
+class Reader(NamedTuple):
+    r"""A user whose \Seen in a mailbox is his own, by name.
+
+    A message of which he never said so is \Seen for him where it is for all and he `starts_with_common`.
+    """
+
+    name: str
+    starts_with_common: bool
+
+
 @dataclass(eq=False, slots=True)
 class Sleeping:
     """What is known of a mailbox whose messages are not in memory; none of them is \\Recent.
@@ -184,9 +194,16 @@ class Mailbox(abc.ABC):
     def check_rights(self) -> None:  # noqa: B027  (nothing to be done where nobody has an ACL)
         """`rights` is what the ACL says now. *Blocking.*"""
 
-    def as_target(self) -> tuple[Mailbox, Callable[[Flags], Flags]]:
-        """Where copies really go, and which of their flags go with them. Raises AccessDenied. *Blocking.*"""
-        return self, _all_flags
+    def as_target(self) -> Target:
+        """Where copies really go. Raises AccessDenied. *Blocking.*"""
+        return Target(self)
+
+    def seen_by(self, reader: Reader) -> Mailbox:
+        r"""The mailbox as that user sees it, with a \Seen of his own; itself in a store that keeps none.
+
+        Until it was told to `wake`, it is good for `append` and as a target alone.
+        """
+        return self
 
     @abc.abstractmethod
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -337,6 +354,15 @@ class Mailbox(abc.ABC):
 
 def _all_flags(flags: Flags) -> Flags:
     return flags
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    r"""Where copies really go: the mailbox, which flags go with them, and whose alone \Seen then is."""
+
+    mailbox: Mailbox
+    keep: Callable[[Flags], Flags] = _all_flags
+    reader: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,8 +518,8 @@ class AccountStore(abc.ABC):
         """Subscribed names, existing or not, sorted."""
 
     @abc.abstractmethod
-    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
-        """The figures, refreshed, without opening the mailbox to a client."""
+    def status(self, name: str, with_size: bool = False, reader: Reader | None = None) -> MailboxStatus:
+        """The figures, refreshed, without opening the mailbox to a client; UNSEEN as that reader has it."""
 
     def status_at_once(self, name: str, with_size: bool = False) -> MailboxStatus | None:
         """As `status`, where the mailbox is in memory and current; else None. Blocks for nothing."""

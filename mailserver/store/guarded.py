@@ -27,8 +27,10 @@ from mailserver.store.contract import (
     Message,
     Modseq,
     NewMessage,
+    Reader,
     Sleeping,
     StoreMode,
+    Target,
     Uid,
 )
 
@@ -65,7 +67,7 @@ class GuardedMailbox(Mailbox):
         local_name: Callable[[str], str],
         look: Callable[[], Rights],
         generation: Callable[[], int],
-        leave: Callable[[Mailbox], None],
+        leave: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._local_name = local_name
@@ -74,7 +76,7 @@ class GuardedMailbox(Mailbox):
         self._known_at = generation()
         self._rights = look()
         self._was_readable = "r" in self._rights
-        self.leave = lambda: leave(inner)
+        self.leave = leave
 
     # Rights.
 
@@ -109,11 +111,15 @@ class GuardedMailbox(Mailbox):
         self.check_rights()
         return self._readable()
 
-    def as_target(self) -> tuple[Mailbox, Callable[[Flags], Flags]]:
+    def as_target(self) -> Target:
         """See `Mailbox.as_target`."""
-        target, keep = self._allowed("i").as_target()
+        target = self._allowed("i").as_target()
         rights = self._rights
-        return target, lambda flags: permitted(keep(flags), rights)
+        return replace(target, keep=lambda flags: permitted(target.keep(flags), rights))
+
+    def seen_by(self, reader: Reader) -> Mailbox:
+        """See `Mailbox.seen_by`: it is its user's already."""
+        return self
 
     # What may be read at any time.
 

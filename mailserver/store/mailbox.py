@@ -17,10 +17,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Final
 
 from mailserver.store.contract import (
     DELETED,
+    SEEN,
     Flags,
     FlagsChanged,
     Mailbox,
@@ -28,21 +30,28 @@ from mailserver.store.contract import (
     MessageGone,
     Modseq,
     NewMessage,
+    Reader,
     StoreMode,
+    Target,
     Uid,
 )
 from mailserver.store.format import Delta, Found
 from mailserver.store.mailbox_index import Change, MailboxIndex
+from mailserver.store.own_seen import SeenChange
+from mailserver.store.private_seen import Messages, PrivateSeenMailbox, SharedMailbox, with_seen, without_seen
 from mailserver.store.text_builder import index_batch, missing_batches
 
 _BATCH: Final = 500  # messages that are read, or whose sizes are learnt, before that is written down
 _BATCH_OCTETS: Final = 1 << 20
 _RECENT: Final = b"\\recent"
-Keep = Callable[[Flags], Flags]
 
 
-class IndexedMailbox(MailboxIndex):
+class IndexedMailbox(MailboxIndex, SharedMailbox):
     """See `Mailbox`."""
+
+    def seen_by(self, reader: Reader) -> Mailbox:
+        """See `Mailbox.seen_by`."""
+        return PrivateSeenMailbox(self, reader)
 
     # Reading.
 
@@ -178,21 +187,38 @@ class IndexedMailbox(MailboxIndex):
         self._check_room(sum(len(message.content) for message in messages), len(messages))
         return self._append(messages)
 
+    def append_for(self, reader: str, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        """See `SharedMailbox.append_for`."""
+        self._check_room(sum(len(message.content) for message in messages), len(messages))
+        return self._append(messages, reader)
+
     def _check_room(self, octets: int, messages: int) -> None:
         """Asked before any lock is taken: to answer, other mailboxes may have to be read."""
         if self._quota is not None and messages:
             self._quota.check(octets, messages, self.name)
 
-    def _append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+    def _append(self, messages: Sequence[NewMessage], reader: str | None = None) -> Sequence[Uid]:
         if not messages:
             return []
+        kept = [_without_recent(message) for message in messages]
+        if reader is not None:
+            kept = [replace(message, flags=without_seen(message.flags)) for message in kept]
         with self._working():
-            found, delta = self._format.append([_without_recent(message) for message in messages])
-            return self._number(found, delta)
+            found, delta = self._format.append(kept)
+            return self._number(found, delta, reader, [message.flags for message in messages])
 
-    def _number(self, found: Sequence[Found], delta: Delta | None) -> Sequence[Uid]:
-        """The messages that the format just stored have UIDs, after those of others."""
-        self._absorb(delta, added=found)
+    def _number(
+        self, found: Sequence[Found], delta: Delta | None, reader: str | None, flags: Sequence[Flags]
+    ) -> Sequence[Uid]:
+        r"""The messages that the format just stored have UIDs, after those of others.
+
+        Of their flags \Seen is the reader's, where one is named.
+        """
+        own = None
+        if reader is not None:
+            keys = [each.key for each, its in zip(found, flags, strict=True) if SEEN in its]
+            own = SeenChange(reader, keys=frozenset(keys))
+        self._absorb(delta, added=found, own=own)
         return [self._uid_of[each.key] for each in found]
 
     def change_flags(
@@ -203,43 +229,57 @@ class IndexedMailbox(MailboxIndex):
         unchanged_since: Modseq | None = None,
     ) -> FlagsChanged:
         """See `Mailbox.change_flags`."""
+        return self._change_flags(None, uids, flags, mode, unchanged_since)
+
+    def change_flags_for(
+        self,
+        view: PrivateSeenMailbox,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None,
+    ) -> FlagsChanged:
+        """See `SharedMailbox.change_flags_for`."""
+        return self._change_flags(view, uids, flags, mode, unchanged_since)
+
+    def _change_flags(
+        self,
+        view: PrivateSeenMailbox | None,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None,
+    ) -> FlagsChanged:
         modified: list[Uid] = []
+        changed: list[Uid] = []
 
         def plan() -> Change:
             named = self._spell([flag for flag in flags if flag.lower() != _RECENT])
-            return Change(flags=self._changed_flags(uids, named, mode, unchanged_since, modified))
+            known = self.messages if view is None else view.messages
+            wanted = _changed_flags(known, uids, named, mode, unchanged_since, modified)
+            changed.extend(sorted(wanted))
+            return Change(flags=wanted) if view is None else self._apart(view, known, wanted)
 
         with self._working():
+            if view is not None:
+                view.wake()
             change = self._change(plan)
             keys = self._keys
             self._write_flags({keys[uid]: new for uid, new in change.flags.items()})
-        return FlagsChanged(sorted(change.flags), sorted(modified))
+        return FlagsChanged(changed, sorted(modified))
 
-    def _changed_flags(
-        self,
-        uids: Sequence[Uid],
-        named: Flags,
-        mode: StoreMode,
-        unchanged_since: Modseq | None,
-        modified: list[Uid],
-    ) -> dict[Uid, Flags]:
-        wanted: dict[Flags, Flags] = {}
-        changed: dict[Uid, Flags] = {}
-        messages = self.messages
-        for uid in uids:
-            message = messages.get(uid)
-            if message is None:
-                continue
-            if unchanged_since is not None and message.modseq > unchanged_since:
-                modified.append(uid)
-                continue
-            old = message.flags
-            new = wanted.get(old)
-            if new is None:
-                new = wanted[old] = _combine(old, named, mode)
-            if new != old:
-                changed[uid] = new
-        return changed
+    def _apart(self, view: PrivateSeenMailbox, known: Messages, wanted: Mapping[Uid, Flags]) -> Change:
+        r"""The change that gives the messages the flags that are `wanted` for the reader."""
+        change = Change(own=SeenChange(view.reader.name))
+        assert change.own is not None
+        for uid, new in wanted.items():
+            if (SEEN in new) != (SEEN in known[uid].flags):
+                change.own.seen[uid] = SEEN in new
+            old = self.messages[uid].flags
+            common = with_seen(new) if SEEN in old else without_seen(new)
+            if common != old:
+                change.flags[uid] = common
+        return change
 
     def _write_flags(self, flags: Mapping[str, Flags]) -> None:
         """The format has the flags too, or will get them: they are durable already."""
@@ -280,50 +320,67 @@ class IndexedMailbox(MailboxIndex):
 
     def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.copy`."""
-        target, keep = target.as_target()
-        if isinstance(target, IndexedMailbox) and target._quota is not None:
-            target._check_room(sum(self.sizes(uids).values()), len(uids))
-        return self._copy(uids, target, keep)
-
-    def _copy(self, uids: Sequence[Uid], target: Mailbox, keep: Keep) -> Sequence[tuple[Uid, Uid]]:
-        if not isinstance(target, IndexedMailbox):
-            return self._copy_elsewhere(uids, target, keep)
-        with self._both(target):
-            sources = [uid for uid in uids if uid in self.messages]
-            if not sources:
-                return []
-            found = self._linked(sources, target, keep)
-            if found is None:
-                return self._copy_elsewhere(sources, target, keep)
-            return list(zip(sources, target._number(found, None), strict=True))
-
-    def _linked(self, sources: Sequence[Uid], target: IndexedMailbox, keep: Keep) -> Sequence[Found] | None:
-        flags = {self._keys[uid]: keep(self.messages[uid].flags) for uid in sources}
-        if len(flags) != len(sources):
-            return None
-        with target._faults():
-            return target._format.link(self._format, flags)
-
-    def _copy_elsewhere(self, uids: Sequence[Uid], target: Mailbox, keep: Keep) -> Sequence[tuple[Uid, Uid]]:
-        with self.lock:
-            copied = [uid for uid in uids if uid in self.messages]
-            _, contents = self.read_batch(copied, sys.maxsize)
-            if len(contents) < len(copied):
-                raise MessageGone("One of the messages is gone")  # all or none
-            known = self.messages
-            messages = [
-                NewMessage(contents[uid], keep(known[uid].flags), known[uid].internal_date) for uid in copied
-            ]
-        append = target._append if isinstance(target, IndexedMailbox) else target.append
-        return list(zip(copied, append(messages), strict=True))
+        return self.transfer(uids, target, lambda: self.messages, moves=False)
 
     def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.move`."""
-        target, keep = target.as_target()
+        return self.transfer(uids, target, lambda: self.messages, moves=True)
+
+    def transfer(
+        self, uids: Sequence[Uid], target: Mailbox, known: Callable[[], Messages], moves: bool
+    ) -> Sequence[tuple[Uid, Uid]]:
+        """See `SharedMailbox.transfer`."""
+        goal = target.as_target()
+        if moves:
+            with self._both(goal.mailbox):
+                pairs = self._copy(uids, goal, known())
+                self._remove([source for source, _ in pairs], keeps=False)
+                return pairs
+        if isinstance(goal.mailbox, IndexedMailbox) and goal.mailbox._quota is not None:
+            goal.mailbox._check_room(sum(self.sizes(uids).values()), len(uids))
+        return self._copy(uids, goal, known())
+
+    def _copy(self, uids: Sequence[Uid], goal: Target, known: Messages) -> Sequence[tuple[Uid, Uid]]:
+        target = goal.mailbox
+        if not isinstance(target, IndexedMailbox):
+            return self._copy_elsewhere(uids, goal, known)
         with self._both(target):
-            pairs = self._copy(uids, target, keep)
-            self._remove([source for source, _ in pairs], keeps=False)
-            return pairs
+            sources = [uid for uid in uids if uid in known]
+            if not sources:
+                return []
+            flags = [goal.keep(known[uid].flags) for uid in sources]
+            found = self._linked(
+                sources, target, flags if goal.reader is None else [*map(without_seen, flags)]
+            )
+            if found is None:
+                return self._copy_elsewhere(sources, goal, known)
+            return list(zip(sources, target._number(found, None, goal.reader, flags), strict=True))
+
+    def _linked(
+        self, sources: Sequence[Uid], target: IndexedMailbox, flags: Sequence[Flags]
+    ) -> Sequence[Found] | None:
+        wanted = {self._keys[uid]: each for uid, each in zip(sources, flags, strict=True)}
+        if len(wanted) != len(sources):
+            return None
+        with target._faults():
+            return target._format.link(self._format, wanted)
+
+    def _copy_elsewhere(
+        self, uids: Sequence[Uid], goal: Target, known: Messages
+    ) -> Sequence[tuple[Uid, Uid]]:
+        with self.lock:
+            copied = [uid for uid in uids if uid in known]
+            _, contents = self.read_batch(copied, sys.maxsize)
+            if len(contents) < len(copied):
+                raise MessageGone("One of the messages is gone")  # all or none
+            messages = [
+                NewMessage(contents[uid], goal.keep(known[uid].flags), known[uid].internal_date)
+                for uid in copied
+            ]
+        target = goal.mailbox
+        if isinstance(target, IndexedMailbox):
+            return list(zip(copied, target._append(messages, goal.reader), strict=True))
+        return list(zip(copied, target.append(messages), strict=True))
 
     @contextmanager
     def _both(self, target: Mailbox) -> Iterator[None]:
@@ -424,6 +481,33 @@ class IndexedMailbox(MailboxIndex):
     def watched_paths(self) -> Sequence[str]:
         """Files and directories whose change means that `refresh` has news."""
         return self._format.watched_paths()
+
+
+def _changed_flags(
+    known: Messages,
+    uids: Sequence[Uid],
+    named: Flags,
+    mode: StoreMode,
+    unchanged_since: Modseq | None,
+    modified: list[Uid],
+) -> dict[Uid, Flags]:
+    """The flags of those messages that get others; who fails UNCHANGEDSINCE is in `modified`."""
+    wanted: dict[Flags, Flags] = {}
+    changed: dict[Uid, Flags] = {}
+    for uid in uids:
+        message = known.get(uid)
+        if message is None:
+            continue
+        if unchanged_since is not None and message.modseq > unchanged_since:
+            modified.append(uid)
+            continue
+        old = message.flags
+        new = wanted.get(old)
+        if new is None:
+            new = wanted[old] = _combine(old, named, mode)
+        if new != old:
+            changed[uid] = new
+    return changed
 
 
 def _combine(old: Flags, named: Flags, mode: StoreMode) -> Flags:

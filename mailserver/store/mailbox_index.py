@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NoReturn
+from weakref import WeakValueDictionary
 from zlib import crc32
 
 from mailserver.store.cache import Cache
@@ -37,6 +38,7 @@ from mailserver.store.contract import (
 )
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.mailbox_memory import MailboxMemory
+from mailserver.store.own_seen import OwnSeen, SeenChange
 from mailserver.store.quota import QuotaKeeper
 from mailserver.store.sleep import may_sleep, sleeping, with_checksum
 from mailserver.store.state import (
@@ -51,6 +53,7 @@ from mailserver.store.state import (
 from mailserver.store.text_builder import TextBuilder
 
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
+_FEW_SAID: Final = 1000  # messages that are gone, of which it may be known who has seen them
 
 
 # As `Known(*…)`, at the price of a plain tuple.
@@ -66,9 +69,10 @@ class Change:
     expunged: list[Uid] = field(default_factory=list)
     uids: list[Uid] = field(default_factory=list)  # of `added`, filled in
     token: str | None = None
+    own: SeenChange | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.flags or self.expunged)
+        return bool(self.added or self.flags or self.expunged or self.own)
 
 
 class MailboxIndex(MailboxMemory):
@@ -106,6 +110,7 @@ class MailboxIndex(MailboxMemory):
         self._token: str | None = None
         self._kept_token = ""
         self._kept_figures: tuple[Modseq, int | None] | None = None  # modseq and size of those in state.db
+        self._own_seen: WeakValueDictionary[str, OwnSeen] = WeakValueDictionary()  # of readers who look at it
         with self.lock, self._faults():
             self._open()
 
@@ -384,11 +389,19 @@ class MailboxIndex(MailboxMemory):
             self._state.set_flags(self._id, modseq, self._grouped(change.flags))
         if change.expunged:
             self._state.expunge(self._id, modseq, change.expunged)
+        if change.own:
+            self._write_own_seen(change.own, change, modseq)
         if change.token is not None:
             self._state.set_places(self._id, self._moved)
         token = None if change.token is None else self._counted_token(change)
         uid_sum = self._uid_sum + sum(change.uids) - sum(change.expunged)
         self._write_row(uidnext, modseq, uid_sum, token)
+
+    def _write_own_seen(self, own: SeenChange, change: Change, modseq: Modseq) -> None:
+        """Messages that the change adds, or another process saw before us, are in `own` by their UIDs."""
+        new = {found.key: uid for uid, (found, _) in zip(change.uids, change.added, strict=True)}
+        own.seen.update((new.get(key) or self._uid_of[key], True) for key in own.keys)
+        self._state.set_seen(self._id, own.reader, modseq, own.seen)
 
     def _write_row(self, uidnext: int, modseq: int, uid_sum: int, token: str | None = None) -> None:
         """The mailbox's figures are written, and sealed. In a transaction."""
@@ -427,9 +440,42 @@ class MailboxIndex(MailboxMemory):
         self._hide(change.expunged)
         if change.uids:
             self.uidnext = Uid(max(self.uidnext, change.uids[-1] + 1))
-        self._log_change(modseq, (*change.flags, *change.uids), tuple(change.expunged))
+        own = self._own_seen.get(change.own.reader) if change.own else None
+        with self._telling_readers([(own, modseq, change.own.seen)] if change.own and own else []):
+            self._log_change(modseq, (*change.flags, *change.uids), tuple(change.expunged))
         if change.uids:
             self._keep_up_texts()
+
+    def _news_of_seen(self, since: Modseq, modseq: Modseq) -> list[tuple[OwnSeen, Modseq, dict[Uid, bool]]]:
+        """What readers who look at the mailbox have seen in other processes, up to `modseq`."""
+        news = []
+        for reader, own in [*self._own_seen.items()]:
+            rows = self._state.own_seen(self._id, reader, since)
+            if rows:
+                news.append((own, modseq, {uid: is_seen for uid, is_seen, _ in rows}))
+        return news
+
+    @contextmanager
+    def _telling_readers(self, news: Sequence[tuple[OwnSeen, Modseq, Mapping[Uid, bool]]]) -> Iterator[None]:
+        """What these have now seen is in memory before the modseq is, and told, to them alone, behind it."""
+        for own, modseq, seen in news:
+            own.take(modseq, seen)
+            if len(own.said) > 2 * len(self._uids) + _FEW_SAID:
+                own.forget(self._messages.__contains__)
+        yield
+        for own, *_ in news:
+            own.tell()
+
+    def own_seen(self, reader: str) -> OwnSeen:
+        """See `SharedMailbox.own_seen`."""
+        with self._working():
+            found = self._own_seen.get(reader)
+            if found is None:
+                with self._state.transaction():  # other processes wait
+                    self._catch_up()
+                    rows = self._state.own_seen(self._id, reader)
+                    found = self._own_seen[reader] = OwnSeen(rows, self.highest_modseq)
+            return found
 
     def _keep_up_texts(self) -> None:
         """Where the mailbox has been searched, its new messages will be found fast too."""
@@ -463,6 +509,7 @@ class MailboxIndex(MailboxMemory):
         if self.sleeping is not None:
             self._wake(self.sleeping)  # and all of it is known
             return
+        before = self.highest_modseq
         self._spell_from(self._state.keywords(self._id))
         expunged = [
             uid for uid in self._state.expunged(self._id, self.highest_modseq) if uid in self.messages
@@ -476,7 +523,8 @@ class MailboxIndex(MailboxMemory):
             self._change_shown({uid: decode_flags(flags)}, number)
         self._hide(expunged)
         self.uidnext = row.uidnext
-        self._log_change(row.modseq, [message[0] for message in changed], expunged)
+        with self._telling_readers(self._news_of_seen(before, row.modseq)):
+            self._log_change(row.modseq, [message[0] for message in changed], expunged)
 
     def _absorb(
         self,
@@ -484,18 +532,25 @@ class MailboxIndex(MailboxMemory):
         added: Sequence[Found] = (),
         expunged: Sequence[Uid] = (),
         uids: Sequence[Uid] = (),
+        own: SeenChange | None = None,
     ) -> None:
         """What the format noticed, and what we did ourselves, is durable and visible.
 
         One transaction: a token must not be durable before all that it stands for. `uids` are wishes
-        for `added`, granted unless other programs added messages before them.
+        for `added`, granted unless other programs added messages before them. `own`: see `SeenChange`.
         """
         noticed = delta or Delta()
         self._note_places(noticed)
         if not (noticed.added or noticed.removed or noticed.flags or added or expunged):
             return
+
+        def plan() -> Change:
+            change = self._absorbing(noticed, added, expunged, uids)
+            change.own = own
+            return change
+
         try:
-            self._change(lambda: self._absorbing(noticed, added, expunged, uids))
+            self._change(plan)
         except BaseException:
             self._reload_format()  # it believes that we know
             raise

@@ -145,10 +145,11 @@ class MailboxMemory(Mailbox):
     # Changes.
 
     def _log_change(self, modseq: Modseq, changed: Sequence[Uid], expunged: Sequence[Uid]) -> None:
-        """The change is remembered for `changes_since`, and told."""
+        """The change is remembered for `changes_since`, and told, unless it is nothing to most."""
         self._log.append((modseq, changed, expunged))
         self.highest_modseq = modseq  # last: whoever sees it finds what it stands for in the log
-        self._tell()
+        if changed or expunged:
+            self._tell()
 
     def _recent_changes(self, modseq: Modseq) -> Changes | None:
         """As `changes_since`; None where that is longer ago than is remembered."""

@@ -29,6 +29,11 @@ class PublicNamespace:
     prefix: str
     location: str
 
+    @property
+    def has_private_index(self) -> bool:
+        r"""Whether the location says, as Dovecot's does, that each user has a \Seen of his own."""
+        return any(each.upper().startswith("INDEXPVT=") for each in self.location.split(":")[2:])
+
     def account(self) -> Account:
         """The account that stands for it."""
         return Account(
@@ -62,10 +67,14 @@ def checked_shared_prefix(prefix: str) -> str:
 
 @dataclass(frozen=True)
 class NamespaceRules:
-    """What is shared here. `shared_prefix` is "" where accounts cannot share with each other."""
+    r"""What is shared here. `shared_prefix` is "" where accounts cannot share with each other.
+
+    `private_seen` has the prefixes of those namespaces where \Seen is each user's own.
+    """
 
     shared_prefix: str = ""
     public: Sequence[PublicNamespace] = field(default=())
+    private_seen: frozenset[str] = frozenset()
 
     @cached_property
     def roots(self) -> tuple[str, ...]:
@@ -77,6 +86,10 @@ class NamespaceRules:
     def shared_root(self) -> str:
         """What the names of other users' mailboxes begin with, before the user."""
         return self.shared_prefix.removesuffix(f"{USER}/")
+
+    def has_private_seen(self, public_prefix: str | None) -> bool:
+        r"""Whether \Seen is each user's own in that public namespace, with None in others' mailboxes."""
+        return (self.shared_prefix if public_prefix is None else public_prefix) in self.private_seen
 
     def prefix_of(self, user: str) -> str:
         """What the names of that user's mailboxes begin with, for others."""

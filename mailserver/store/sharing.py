@@ -31,6 +31,7 @@ from mailserver.store.contract import (
     Namespaces,
     NoSuchMailbox,
     Quota,
+    Reader,
     StoreError,
     StoreFailure,
     StoreRegistry,
@@ -276,13 +277,20 @@ class SharingStore(AccountStore):
             self._give_back(place, store)
             raise
 
-        def leave(inner: Mailbox) -> None:
+        def leave() -> None:
             try:
-                store.close(inner)
+                store.close(mailbox)
             finally:
                 self._give_back(place, store)
 
-        return self._guarded(place, mailbox, leave)
+        try:
+            guarded = self._guarded(place, mailbox, leave)
+            if self._reader(place) is not None:
+                guarded.wake()
+        except BaseException:
+            leave()
+            raise
+        return guarded
 
     def open_at_once(self, name: str) -> Mailbox | None:
         """See `AccountStore.open_at_once`: an own mailbox without an ACL."""
@@ -314,15 +322,21 @@ class SharingStore(AccountStore):
         if not place.is_own:
             self._registry.files.close(store)
 
-    def _guarded(self, place: _Place, mailbox: Mailbox, leave: Callable[[Mailbox], None]) -> GuardedMailbox:
+    def _reader(self, place: _Place) -> Reader | None:
+        r"""The user, where \Seen is each reader's own there. A public namespace's starts as it is for all."""
+        if place.is_own or not self._rules.has_private_seen(place.account.extra.get(PUBLIC)):
+            return None
+        return Reader(self._person.name, starts_with_common=place.is_public)
+
+    def _guarded(self, place: _Place, mailbox: Mailbox, leave: Callable[[], None]) -> GuardedMailbox:
         prefix = self._prefix(place.account) or ""
+        reader = self._reader(place)
+        seen = mailbox if reader is None else mailbox.seen_by(reader)
 
         def look() -> Rights:
             return self._rights(replace(place, name=mailbox.name))
 
-        return GuardedMailbox(
-            mailbox, lambda inner: prefix + inner, look, lambda: self._acls.generation, leave
-        )
+        return GuardedMailbox(seen, lambda inner: prefix + inner, look, lambda: self._acls.generation, leave)
 
     def close(self, mailbox: Mailbox) -> None:
         """See `AccountStore.close`."""
@@ -342,14 +356,14 @@ class SharingStore(AccountStore):
         if not self._rights(place) & {"r", "i"}:
             self._require(place, "i")
         with self._store(place) as store, store.borrow(place.name) as mailbox:
-            yield self._guarded(place, mailbox, lambda inner: None)
+            yield self._guarded(place, mailbox, lambda: None)
 
-    def status(self, name: str, with_size: bool = False) -> MailboxStatus:
+    def status(self, name: str, with_size: bool = False, reader: Reader | None = None) -> MailboxStatus:
         """See `AccountStore.status`; `r` is needed."""
         place = self._place(name)
         self._require(place, "r")
         with self._store(place) as store:
-            return store.status(place.name, with_size)
+            return store.status(place.name, with_size, reader or self._reader(place))
 
     # Names.
 

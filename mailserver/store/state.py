@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from mailserver.store.contract import Flags, Modseq, Uid
-from mailserver.store.state_database import StateDatabase
+from mailserver.store.state_readers import ReadersState
 
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
 _FEW: Final = 20  # messages that are cheaper one by one
@@ -79,7 +79,7 @@ def _restored(value: str | bytes) -> str:
     return value if isinstance(value, str) else os.fsdecode(value)
 
 
-class State(StateDatabase):
+class State(ReadersState):
     """The open state.db of one account. Methods block; those that write need `transaction`."""
 
     # Mailboxes.
@@ -133,6 +133,7 @@ class State(StateDatabase):
             return
         for table in ("message", "keyword", "expunged"):
             self._db.execute(f"DELETE FROM {table} WHERE mailbox=?", (row.id,))
+        self.forget_seen(row.id)
         self._db.execute("DELETE FROM foreign_mark WHERE mailbox=?", (row.id,))
         self.forget_figures(row.id)
         self._db.execute("DELETE FROM seal WHERE mailbox=?", (row.id,))
@@ -315,6 +316,7 @@ class State(StateDatabase):
         self._db.executemany(
             "INSERT OR IGNORE INTO expunged VALUES (?, ?, ?)", [(identity, modseq, uid) for uid in uids]
         )
+        self.forget_seen(identity, uids)
         (kept,) = self._db.execute("SELECT count(*) FROM expunged WHERE mailbox=?", (identity,)).fetchone()
         if kept > 2 * EXPUNGES_KEPT:
             self._forget(identity)

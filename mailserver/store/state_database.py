@@ -21,6 +21,8 @@ then writes would meet `database is locked` by the thousand.
     summary       more of the same, and a checksum over both (see `store.sleep`)
     seal          of a mailbox: a checksum of its figures and its UIDs, by which silent damage is found
     annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
+    reader, own_seen
+                  what single users have seen of mailboxes that they share (see `state_readers`)
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
 state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
@@ -88,6 +90,14 @@ _SEAL: Final = "CREATE TABLE IF NOT EXISTS seal (mailbox INTEGER PRIMARY KEY, ch
 _ANNOTATION: Final = (
     "CREATE TABLE IF NOT EXISTS annotation (mailbox INTEGER NOT NULL, entry TEXT NOT NULL,"
     " value BLOB NOT NULL, PRIMARY KEY (mailbox, entry)) WITHOUT ROWID"
+)
+_READER: Final = (
+    "CREATE TABLE IF NOT EXISTS reader (id INTEGER PRIMARY KEY, mailbox_id TEXT NOT NULL,"
+    " name TEXT NOT NULL, UNIQUE (mailbox_id, name))"
+)
+_OWN_SEEN: Final = (
+    "CREATE TABLE IF NOT EXISTS own_seen (reader INTEGER NOT NULL, uid INTEGER NOT NULL,"
+    " seen INTEGER NOT NULL, modseq INTEGER NOT NULL, PRIMARY KEY (reader, uid)) WITHOUT ROWID"
 )
 
 
@@ -197,6 +207,8 @@ class StateDatabase:
         db.execute(_SUMMARY)
         db.execute(_SEAL)
         db.execute(_ANNOTATION)
+        db.execute(_READER)
+        db.execute(_OWN_SEEN)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
             raise _Damaged("no account row")

@@ -4,8 +4,9 @@
     seal, figures, summary
                   tables that an older release does not keep up; ours would take its changes for damage
 
-All else is the same in every version: UIDs, flags, modseqs and keywords stay. The next open by this
-release raises the schema again (`store.state_database`). RELIABILITY F59.
+All else is the same in every version: UIDs, flags, modseqs and keywords stay. What single users have seen
+(`state_readers`) waits for this release: an older one does not look at it, and cannot make it wrong. The
+next open by this release raises the schema again (`store.state_database`). RELIABILITY F59.
 """
 
 from __future__ import annotations

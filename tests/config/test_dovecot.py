@@ -166,7 +166,7 @@ def test_namespaces(tmp_path: Path) -> None:
         "namespace Team {\n  type = public\n  separator = /\n  prefix = Team mail/\n"
         "  location = maildir:/srv/team:LAYOUT=fs:INDEXPVT=~/team\n  subscriptions = no\n}\n"
         "namespace Public {\n  type = public\n  separator = .\n  prefix = Public.\n"
-        "  mail_driver = maildir\n  mail_path = /var/mail/public\n}\n"
+        "  mail_driver = maildir\n  mail_path = /var/mail/public\n  mail_index_private_path = ~/pvt\n}\n"
         "plugin {\n  acl = vfile\n  acl_anyone = allow\n"
         "  acl_shared_dict = file:/var/lib/x\n  quota = none\n}\n",
     )
@@ -175,9 +175,19 @@ def test_namespaces(tmp_path: Path) -> None:
         "{ Team mail/=maildir:/srv/team:LAYOUT=fs }",
         "{ Public/=maildir:/var/mail/public }",
     )
+    assert config.words("private_seen") == ("{ Team mail/ }", "{ Public/ }")
     assert config.string("acl_anyone") == "allow"
     assert config.string("acl_shared_dict") == "file:/var/lib/x"
     assert config.warnings == ()
+
+
+def test_private_indexes_of_a_shared_namespace(tmp_path: Path) -> None:
+    """INDEXPVT= in the location of other users' mail, as Dovecot's own example has it."""
+    shared = "namespace {\n  type = shared\n  prefix = shared/%%u/\n  location = maildir:%%h/Maildir"
+    config = written(tmp_path, MAIN, "", shared + ":INDEXPVT=~/Maildir/shared/%%u\n}\n")
+    assert config.words("private_seen") == ("{ shared/%u/ }",)
+    config = written(tmp_path, MAIN, "", shared + ":INDEX=~/Maildir/shared/%%u\n}\n")
+    assert config.words("private_seen") == ()
 
 
 def test_a_public_namespace_without_a_place(tmp_path: Path) -> None:

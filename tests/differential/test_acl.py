@@ -129,12 +129,19 @@ class DovecotSession:
 class Both:
     """Two sites, or one, with the same accounts."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, private_seen: bool = False) -> None:
         self.root = root
-        self.ours = SharingServer(root)
+        self.ours = SharingServer(root, private_seen=private_seen)
         self._uid = os.geteuid() or _MAIL_USER
         (root / "run").mkdir()
-        (root / "dovecot.conf").write_text(_CONFIGURATION.format(root=root, uid=self._uid))
+        configuration = _CONFIGURATION.format(root=root, uid=self._uid)
+        if private_seen:
+            for location in (f"{root}/home/%%u/Maildir\n  sub", f"{root}/public\n  sub"):
+                place, _, rest = location.partition("\n")
+                kind = place.rpartition("/")[2]
+                private = f"{place}:INDEXPVT={root}/home/%u/private/{kind}/%%u"
+                configuration = configuration.replace(location, f"{private}\n{rest}")
+        (root / "dovecot.conf").write_text(configuration)
 
     def dovecot(self, name: str) -> DovecotSession:
         """A session of Dovecot's, after our process has let go of everything."""

@@ -41,7 +41,10 @@ def accounts(directory: Path) -> Mapping[str, Account]:
 
 
 class SharingServer(Server):
-    """See the module. `location` is where mail lies, the public namespace's in the same format."""
+    r"""See the module. `location` is where mail lies, the public namespace's in the same format.
+
+    With `private_seen` \Seen is each user's own in all that is shared.
+    """
 
     def __init__(
         self,
@@ -49,13 +52,15 @@ class SharingServer(Server):
         location: str = LOCATIONS[0],
         acl_anyone: bool = True,
         change: Callable[[Layout], Layout] = lambda layout: layout,
+        private_seen: bool = False,
     ) -> None:
         self.people = accounts(directory)
         self.public_root = directory / "public"
         kind, _, rest = location.partition(":")
         layout = ":LAYOUT=fs" if "LAYOUT=fs" in rest else ""
         public = PublicNamespace("Public/", f"{kind}:{self.public_root}{layout}")
-        self.rules = NamespaceRules("shared/%u/", (public,))
+        seen = frozenset({"shared/%u/", "Public/"} if private_seen else ())
+        self.rules = NamespaceRules("shared/%u/", (public,), seen)
         self.warnings: list[str] = []
 
         def place(account: Account) -> Layout:

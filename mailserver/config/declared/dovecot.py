@@ -65,7 +65,6 @@ PARAMETERS: Final = (
         mail_cache_fields = flags
         mail_cache_path =
         mail_index_path =
-        mail_index_private_path =
         mail_list_index_path =
         mail_max_lock_timeout = 0
         mail_never_cache_fields = imap.envelope

@@ -99,6 +99,11 @@ PARAMETERS: Final = (
     honoured("public_namespaces", Type.LIST, "",
              "Mailboxes that are nobody's own: PREFIX/=LOCATION, say Public/=maildir:/var/mail/public.",
              "ours"),
+    honoured("private_seen", Type.LIST, "",
+             "Namespaces where each user has a \\Seen of his own: prefixes as in shared_namespace and "
+             "public_namespaces, or all. INDEXPVT= in a location there says the same.", "ours"),
+    honoured("mail_index_private_path", Type.STRING, "",
+             "Where it is set, as private_seen = all; the path itself is not used.", "dovecot"),
     honoured("namespace_separator", Type.STRING, "",
              "What clients see between the levels of folder names, / or . ; empty: . for Maildir++, else /."
              " The default is /, or with a dovecot.conf empty.", "dovecot", choices=("", "/", ".")),

@@ -1,0 +1,88 @@
+r"""What one user has seen of a mailbox whose \Seen each has for himself, in memory; state.db has it durably.
+
+Of a message that it does not name he never said anything. It may name some that are gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from mailserver.store.contract import Modseq, Uid
+
+_REMEMBERED_CHANGES: Final = 1000
+
+
+class Said(NamedTuple):
+    """Whether the message is seen, and the modseq of that."""
+
+    is_seen: bool
+    modseq: Modseq
+
+
+@dataclass(slots=True)
+class SeenChange:
+    """What a reader has now seen or unseen, `keys` of those that were added with it; see `mailbox_index`."""
+
+    reader: str
+    seen: dict[Uid, bool] = field(default_factory=dict)
+    keys: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.seen or self.keys)
+
+
+class OwnSeen:
+    """See the module. `since` is the modseq up to which all of `rows` are known."""
+
+    def __init__(self, rows: Iterable[tuple[Uid, bool, Modseq]], since: Modseq) -> None:
+        self.said: dict[Uid, Said] = {uid: Said(is_seen, modseq) for uid, is_seen, modseq in rows}
+        self._log: deque[tuple[Modseq, Sequence[Uid]]] = deque(maxlen=_REMEMBERED_CHANGES)
+        self._floor = since
+        self._listening = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def take(self, modseq: Modseq, seen: Mapping[Uid, bool]) -> None:
+        """The committed change is visible. `modseq` is the mailbox's, and not seen there yet."""
+        self.said.update((uid, Said(is_seen, modseq)) for uid, is_seen in seen.items())
+        self._log.append((modseq, [*seen]))
+
+    def forget(self, there: Callable[[Uid], bool]) -> None:
+        """Nothing is known of messages that are not there."""
+        for uid in [uid for uid in self.said if not there(uid)]:
+            del self.said[uid]
+
+    def changed(self, since: Modseq, until: Modseq) -> set[Uid]:
+        """The messages that were seen or unseen with a modseq above `since`, at most `until`."""
+        log = list(self._log)
+        floor = self._floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
+        if since < floor:
+            said = self.said.copy()
+            return {uid for uid, each in said.items() if since < each.modseq <= until}
+        found: set[Uid] = set()
+        for modseq, uids in reversed(log):
+            if modseq <= since:
+                break
+            if modseq <= until:
+                found.update(uids)
+        return found
+
+    # Listeners: a change of this kind is told to no others.
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.subscribe`."""
+        with self._listening:
+            self._listeners = [*self._listeners, listener]
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.unsubscribe`."""
+        with self._listening:
+            self._listeners = [other for other in self._listeners if other != listener]
+
+    def tell(self) -> None:
+        """The listeners are called."""
+        for listener in self._listeners:
+            listener()

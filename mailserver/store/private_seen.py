@@ -1,0 +1,306 @@
+r"""A mailbox that others share, as one of its readers sees it: \Seen is his own, all else is common.
+
+So have it Dovecot's users with INDEXPVT. A change of his has a modseq of the mailbox's own series, so that
+his other sessions find it as they find any; to others a modseq goes by, and nothing changes (RFC 7162
+§3.1.4, Example 14). What he has seen stands in state.db with the mailbox's flags, and is durable with them in
+one transaction (`state_readers`). The format beside the messages (a maildir's `S`, an mbox's `Status:`)
+knows of the common \Seen alone.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
+from functools import cached_property, lru_cache
+from typing import Final, TypeVar, overload
+
+from mailserver.store.contract import (
+    SEEN,
+    Changes,
+    Flags,
+    FlagsChanged,
+    Mailbox,
+    Message,
+    Modseq,
+    NewMessage,
+    Reader,
+    StoreMode,
+    Target,
+    Uid,
+)
+from mailserver.store.own_seen import OwnSeen
+
+_SEEN_ALONE: Final = frozenset({SEEN})
+_T = TypeVar("_T")
+Messages = Mapping[Uid, Message]
+
+
+@lru_cache(maxsize=4096)
+def with_seen(flags: Flags) -> Flags:
+    r"""The flags and \Seen."""
+    return flags | _SEEN_ALONE
+
+
+@lru_cache(maxsize=4096)
+def without_seen(flags: Flags) -> Flags:
+    r"""The flags but for \Seen."""
+    return flags - _SEEN_ALONE
+
+
+class SharedMailbox(Mailbox):
+    """A mailbox that keeps what each of its readers has seen. All methods are *blocking*."""
+
+    @abc.abstractmethod
+    def own_seen(self, reader: str) -> OwnSeen:
+        """What the reader has seen, kept up to date as long as somebody holds it."""
+
+    @abc.abstractmethod
+    def append_for(self, reader: str, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        r"""As `append`; \Seen is the reader's."""
+
+    @abc.abstractmethod
+    def change_flags_for(
+        self,
+        view: PrivateSeenMailbox,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None,
+    ) -> FlagsChanged:
+        r"""As `change_flags`; \Seen is the reader's, and a message unchanged that is so for him."""
+
+    @abc.abstractmethod
+    def transfer(
+        self, uids: Sequence[Uid], target: Mailbox, known: Callable[[], Messages], moves: bool
+    ) -> Sequence[tuple[Uid, Uid]]:
+        """As `copy` or `move`, with the flags of the messages that `known` gives."""
+
+
+class PrivateSeenMailbox(Mailbox):
+    """See the module."""
+
+    def __init__(self, common: SharedMailbox, reader: Reader) -> None:
+        self._common = common
+        self.reader = reader
+
+    @cached_property
+    def own(self) -> OwnSeen:
+        """What the reader has seen. *Blocking* the first time."""
+        return self._common.own_seen(self.reader.name)
+
+    def wake(self) -> None:
+        """See `Mailbox.wake`."""
+        self._common.wake()
+        assert self.own is not None
+
+    def seen_by(self, reader: Reader) -> Mailbox:
+        """See `Mailbox.seen_by`."""
+        return PrivateSeenMailbox(self._common, reader)
+
+    def as_target(self) -> Target:
+        """See `Mailbox.as_target`."""
+        return Target(self._common, reader=self.reader.name)
+
+    # What is the reader's.
+
+    @property
+    def messages(self) -> _AsSeen:  # type: ignore[override]
+        """See `Mailbox`."""
+        return _AsSeen(self._common.messages, self.own, self.reader.starts_with_common)
+
+    def expunged_message(self, uid: Uid) -> Message | None:
+        """See `Mailbox.expunged_message`."""
+        message = self._common.expunged_message(uid)
+        return self.messages.shown(message) if message is not None else None
+
+    def changes_since(self, modseq: Modseq) -> Changes:
+        """See `Mailbox.changes_since`."""
+        changes = self._common.changes_since(modseq)
+        own = self.own.changed(modseq, changes.highest_modseq).difference(changes.expunged)
+        if not own:
+            return changes
+        there = self._common.messages
+        changed = sorted({*changes.changed, *(uid for uid in own if uid in there)})
+        return Changes(changes.highest_modseq, changed, changes.expunged, changes.complete)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.subscribe`."""
+        self._common.subscribe(listener)
+        self.own.subscribe(listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """See `Mailbox.unsubscribe`."""
+        self._common.unsubscribe(listener)
+        self.own.unsubscribe(listener)
+
+    def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
+        """See `Mailbox.append`."""
+        return self._common.append_for(self.reader.name, messages)
+
+    def change_flags(
+        self,
+        uids: Sequence[Uid],
+        flags: Flags,
+        mode: StoreMode,
+        unchanged_since: Modseq | None = None,
+    ) -> FlagsChanged:
+        """See `Mailbox.change_flags`."""
+        return self._common.change_flags_for(self, uids, flags, mode, unchanged_since)
+
+    def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """See `Mailbox.copy`."""
+        return self._common.transfer(uids, target, lambda: self.messages, moves=False)
+
+    def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
+        """See `Mailbox.move`."""
+        return self._common.transfer(uids, target, lambda: self.messages, moves=True)
+
+    # What is common.
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.name
+
+    @property
+    def uidvalidity(self) -> int:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.uidvalidity
+
+    @property
+    def uidnext(self) -> Uid:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.uidnext
+
+    @property
+    def highest_modseq(self) -> Modseq:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.highest_modseq
+
+    @property
+    def uids(self) -> Sequence[Uid]:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.uids
+
+    @property
+    def keywords(self) -> Sequence[bytes]:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.keywords
+
+    @property
+    def mailbox_id(self) -> str:  # type: ignore[override]
+        """See `Mailbox`."""
+        return self._common.mailbox_id
+
+    def refresh(self) -> bool:
+        """See `Mailbox.refresh`."""
+        return self._common.refresh()
+
+    def is_current(self) -> bool:
+        """See `Mailbox.is_current`."""
+        return self._common.is_current()
+
+    def claim_recent(self) -> Uid:
+        """See `Mailbox.claim_recent`."""
+        return self._common.claim_recent()
+
+    def peek_recent(self) -> Uid:
+        """See `Mailbox.peek_recent`."""
+        return self._common.peek_recent()
+
+    def read(self, uid: Uid) -> bytes:
+        """See `Mailbox.read`."""
+        return self._common.read(uid)
+
+    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
+        """See `Mailbox.read_batch`."""
+        return self._common.read_batch(uids, most)
+
+    def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """See `Mailbox.sizes`."""
+        return self._common.sizes(uids)
+
+    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
+        """See `Mailbox.save_dates`."""
+        return self._common.save_dates(uids)
+
+    def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
+        """See `Mailbox.file_names`."""
+        return self._common.file_names(uids)
+
+    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+        """See `Mailbox.facts`."""
+        return self._common.facts(uids, make, kind)
+
+    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
+        """See `Mailbox.known_facts`."""
+        return self._common.known_facts(uids, kind)
+
+    def search_text(
+        self, uids: Sequence[Uid], needle: str, with_header: bool
+    ) -> tuple[Sequence[Uid], Sequence[Uid]]:
+        """See `Mailbox.search_text`."""
+        return self._common.search_text(uids, needle, with_header)
+
+    def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
+        """See `Mailbox.expunge`."""
+        return self._common.expunge(uids)
+
+    def remove(self, uids: Sequence[Uid]) -> Sequence[Uid]:
+        """See `Mailbox.remove`."""
+        return self._common.remove(uids)
+
+
+class _AsSeen(Messages):
+    r"""The messages with the reader's own \Seen, put together as they are asked for."""
+
+    __slots__ = ("_messages", "_said", "_starts_with_common")
+
+    def __init__(self, messages: Messages, own: OwnSeen, starts_with_common: bool) -> None:
+        self._messages = messages
+        self._said = own.said
+        self._starts_with_common = starts_with_common
+
+    def shown(self, message: Message) -> Message:
+        """The message as the reader sees it."""
+        uid, flags, modseq, date = message
+        said = self._said.get(uid)
+        if said is None:
+            if self._starts_with_common or SEEN not in flags:
+                return message
+            return Message(uid, without_seen(flags), modseq, date)
+        is_seen, said_at = said
+        own = with_seen(flags) if is_seen else without_seen(flags)
+        return Message(uid, own, max(modseq, said_at), date)
+
+    def __getitem__(self, uid: Uid) -> Message:
+        return self.shown(self._messages[uid])
+
+    @overload
+    def get(self, uid: Uid, /) -> Message | None: ...
+    @overload
+    def get(self, uid: Uid, default: Message | _T, /) -> Message | _T: ...
+    def get(self, uid: Uid, default: Message | _T | None = None, /) -> Message | _T | None:
+        """As in any mapping."""
+        message = self._messages.get(uid)
+        return default if message is None else self.shown(message)
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self._messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[Uid]:
+        return iter([*self._messages])  # at once: another thread may change them
+
+    def items(self) -> ItemsView[Uid, Message]:
+        """All at once, as they are now."""
+        return self._now().items()
+
+    def values(self) -> ValuesView[Message]:
+        """All at once, as they are now."""
+        return self._now().values()
+
+    def _now(self) -> dict[Uid, Message]:
+        return {uid: self.shown(message) for uid, message in dict(self._messages).items()}
