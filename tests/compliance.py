@@ -45,7 +45,7 @@ TITLES: Final = {
     6522: "multipart/report", 6532: "Internationalised headers", 6533: "Internationalised DSN",
     6851: "IMAP MOVE", 6855: "IMAP UTF8=ACCEPT",
     6856: "POP3 UTF8 and LANG", 6858: "Downgraded headers", 7103: "Malformed messages",
-    7162: "IMAP CONDSTORE and QRESYNC", 7208: "SPF",
+    7162: "IMAP CONDSTORE and QRESYNC", 7208: "SPF", 7377: "IMAP MULTISEARCH",
     7504: "SMTP 521 and 556", 7505: "Null MX", 7677: "SCRAM-SHA-256", 7888: "IMAP LITERAL+",
     7889: "IMAP APPENDLIMIT", 8314: "TLS for mail", 8437: "IMAP UNAUTHENTICATE", 8438: "IMAP STATUS=SIZE",
     8440: "IMAP LIST-MYRIGHTS",

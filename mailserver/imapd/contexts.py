@@ -23,7 +23,7 @@ from mailserver.imapd.sorting import Criteria, in_order
 from mailserver.store.contract import Mailbox, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_commands import CancelUpdate
-from mailserver.wire.imap_responses import string
+from mailserver.wire.imap_responses import public_text, string
 from mailserver.wire.imap_sequence import SequenceSet, render_set, runs
 
 MOST_CONTEXTS: Final = 10
@@ -58,10 +58,9 @@ class Context:
 
     def _tell(self, what: bytes, uids: Sequence[int]) -> None:
         if uids:
-            kind = b" UID" if self._results.by_uid else b""
             numbers = self._results.numbers([Uid(uid) for uid in uids])
-            line = b"* ESEARCH (TAG %b)%b %b (0 %b)" % (string(self.tag), kind, what, render_set(numbers))
-            self._session.output.line(line)
+            heading = self._results.heading(self.tag)
+            self._session.output.line(b"%b %b (0 %b)" % (heading, what, render_set(numbers)))
 
 
 class SortedContext:
@@ -101,10 +100,9 @@ class SortedContext:
 
     def _tell(self, what: bytes, pairs: Sequence[Pair]) -> None:
         if pairs:
-            kind = b" UID" if self._results.by_uid else b""
             words = [b"%d %b" % (at, render_set(self._results.numbers(uids))) for at, uids in pairs]
-            line = b"* ESEARCH (TAG %b)%b %b (%b)" % (string(self.tag), kind, what, b" ".join(words))
-            self._session.output.line(line)
+            heading = self._results.heading(self.tag)
+            self._session.output.line(b"%b %b (%b)" % (heading, what, b" ".join(words)))
 
 
 def inserted(
@@ -144,9 +142,14 @@ def keep(session: Session, context: KeptSearch) -> None:
     """The search is kept up to date from now on, or NOUPDATE is told. RFC 5267 §4.3.1."""
     contexts = session.mailbox_in_use.contexts
     if len(contexts) >= MOST_CONTEXTS:
-        session.output.line(b"* NO [NOUPDATE %b] Too many contexts." % string(session.current_tag))
+        refuse(session, "Too many contexts.")
         return
     contexts.append(context)
+
+
+def refuse(session: Session, reason: str) -> None:
+    """The client knows that the search is not kept up to date. RFC 5267 §4.3.1."""
+    session.output.line(b"* NO [NOUPDATE %b] %b" % (string(session.current_tag), public_text(reason)))
 
 
 async def cancel(session: Session, command: CancelUpdate) -> Reply:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from mailserver.imapd.session import Session
 from mailserver.store.contract import AccountStore, Folder
-from mailserver.wire.imap_namespace import INBOX
+from mailserver.wire.imap_filter import MailboxFilter
+from mailserver.wire.imap_namespace import INBOX, SEPARATOR
 
 
 def folders_of(store: AccountStore) -> list[Folder]:
@@ -29,3 +30,24 @@ def list_line(session: Session, folder: Folder, with_subscribed: bool) -> bytes:
         attributes.append(folder.special_use)
     name = session.shown(session.told(folder.name, folder.is_personal))
     return b"* LIST (%b) %b %b" % (b" ".join(attributes), session.separator, name)
+
+
+def is_in(session: Session, chosen: MailboxFilter, folder: Folder) -> bool:
+    """Whether the filter names the mailbox. RFC 5465 §6, RFC 7377 §2.2."""
+    match chosen.kind:
+        case "PERSONAL" | "INBOXES":
+            return folder.is_personal
+        case "SUBSCRIBED":
+            return folder.subscribed
+        case "SUBTREE" | "SUBTREE-ONE":
+            return folder.name in chosen.mailboxes or _is_below(session, chosen, folder)
+    return folder.name in chosen.mailboxes
+
+
+def _is_below(session: Session, chosen: MailboxFilter, folder: Folder) -> bool:
+    """Whether clients see the mailbox below one of the filter's."""
+    if chosen.kind == "SUBTREE-ONE":
+        parent = session.store.namespace.parent(folder.name, folder.is_personal)
+        return parent in chosen.mailboxes
+    told = session.told(folder.name, folder.is_personal)
+    return any(told.startswith(session.told(name) + SEPARATOR) for name in chosen.mailboxes)

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from mailserver.imapd import fetch
-from mailserver.imapd.listing import folders_of, list_line
+from mailserver.imapd.listing import folders_of, is_in, list_line
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, Folder, Mailbox, StoreError, Uid
@@ -137,7 +137,7 @@ class Watch:
     @property
     def is_delayed(self) -> bool:
         """Whether EXPUNGE waits for a command. RFC 5465 §6.1.2."""
-        return self._selected is None or self._selected.filter == "SELECTED-DELAYED"
+        return self._selected is None or self._selected.filter.kind == "SELECTED-DELAYED"
 
     async def tell_new(self, uids: Sequence[Uid]) -> None:
         """What the client wants to know of new messages of the selected mailbox is told. §5.2."""
@@ -203,7 +203,7 @@ class Watch:
         return [folder for folder in folders if folder.selectable and self._events(folder) & MESSAGE_EVENTS]
 
     def _events(self, folder: Folder) -> frozenset[str]:
-        wanted = [group.events for group in self._groups if self._is_in(group, folder)]
+        wanted = [group.events for group in self._groups if is_in(self.session, group.filter, folder)]
         return frozenset[str]().union(*wanted)
 
     # Messages in other mailboxes.
@@ -331,16 +331,3 @@ class Watch:
                 if event.old_name and (event.old_name in self._seen or self.session.store.is_own(name)):
                     line += b' ("OLDNAME" (%b))' % self.session.name(event.old_name)
                 self.session.output.line(line)
-
-    def _is_in(self, group: EventGroup, folder: Folder) -> bool:
-        """Whether the group's filter names the mailbox. §6."""
-        if group.filter in ("PERSONAL", "INBOXES"):
-            return folder.is_personal
-        if group.filter == "SUBSCRIBED":
-            return folder.subscribed
-        if folder.name in group.mailboxes:
-            return True
-        if group.filter != "SUBTREE":
-            return False
-        told = self.session.told(folder.name, folder.is_personal)
-        return any(told.startswith(self.session.told(name) + SEPARATOR) for name in group.mailboxes)

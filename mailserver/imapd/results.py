@@ -1,6 +1,7 @@
 """The results of SEARCH and SORT as they are told and kept.
 
-RFC 4731 (ESEARCH), RFC 5182 (SEARCHRES), RFC 5267 (ESORT), RFC 7162 §3.1.5, RFC 9394 (PARTIAL).
+RFC 4731 (ESEARCH), RFC 5182 (SEARCHRES), RFC 5267 (ESORT), RFC 7162 §3.1.5, RFC 9394 (PARTIAL),
+RFC 7377 (MULTISEARCH).
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from mailserver.wire.imap_sequence import render_set
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """UIDs in the order that was asked for. `with_modseq`: the highest modseq is told too."""
+    """UIDs in the order that was asked for. `with_modseq`: the highest modseq is told too.
+
+    `mailbox` is the mailbox's name as the client reads it, where the response says it.
+    """
 
     selected: Selected
     uids: Sequence[Uid]
     by_uid: bool
     with_modseq: bool = False
+    mailbox: bytes = b""
 
     def numbers(self, uids: Sequence[Uid]) -> Sequence[int]:
         """UIDs or sequence numbers, as the client asked."""
@@ -36,11 +41,16 @@ class Results:
             words.append(b"(MODSEQ %d)" % self._highest(self.uids))
         return b" ".join(words)
 
+    def heading(self, tag: bytes) -> bytes:
+        """What all ESEARCH responses of the command begin with. RFC 4731 §3.1, RFC 7377 §2.1."""
+        correlators = b"TAG " + string(tag)
+        if self.mailbox:
+            correlators += b" MAILBOX %b UIDVALIDITY %d" % (self.mailbox, self.selected.mailbox.uidvalidity)
+        return b"* ESEARCH (%b)%b" % (correlators, b" UID" if self.by_uid else b"")
+
     def extended(self, returns: Returns, tag: bytes) -> bytes:
         """The ESEARCH response. RFC 4731 §3.1, RFC 5267 §3."""
-        words = [b"* ESEARCH (TAG %b)" % string(tag)]
-        if self.by_uid:
-            words.append(b"UID")
+        words = [self.heading(tag)]
         if self.uids and "MIN" in returns:
             words.append(b"MIN %d" % self.numbers(self.uids[:1])[0])
         if self.uids and "MAX" in returns:

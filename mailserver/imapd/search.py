@@ -8,18 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailserver.imapd import contexts
-from mailserver.imapd.progress import reporting
+from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
 from mailserver.imapd.session import Session
 from mailserver.wire.imap_results import RETURN_ALL
-from mailserver.wire.imap_search import Search
+from mailserver.wire.imap_search import Key, Search
 
 
 async def search(session: Session, command: Search) -> Reply:
     """What was found is told; with SAVE it is kept as `$`, with UPDATE its changes are told later."""
-    selected = session.mailbox_in_use
     if command.returns is None and session.is_rev2:
         command = replace(command, returns=RETURN_ALL)  # RFC 9051 §6.4.4: no SEARCH response
     returns = command.returns
@@ -27,14 +26,8 @@ async def search(session: Session, command: Search) -> Reply:
         contexts.check_tag(session)
     if command.uses_modseq:
         session.enable_condstore()
-    program = command.program
-    if returns is not None and returns.options & {"SAVE", "UPDATE"}:
-        program = contexts.frozen(program, selected)
-    if returns is not None and "SAVE" in returns:
-        selected.saved = []  # RFC 5182 §2.1: also when the search fails
     with reporting(session) as progress:
-        uids = await Searcher(session, selected, session.service.now(), progress).found(program)
-    results = Results(selected, uids, command.by_uid, command.uses_modseq)
+        program, results = await search_selected(session, command, progress)
     if returns is None:
         session.output.line(results.plain(b"SEARCH"))
     else:
@@ -43,3 +36,20 @@ async def search(session: Session, command: Search) -> Reply:
             contexts.keep(session, contexts.Context(session, program, results))
     await session.sync(may_expunge=command.by_uid)
     return ok("Search completed.")
+
+
+async def search_selected(
+    session: Session, command: Search, progress: Progress, mailbox: bytes = b""
+) -> tuple[Key, Results]:
+    """What was found in the selected mailbox, and the program that keeps its meaning with SAVE and UPDATE.
+
+    `mailbox` is the name that the results are told with, if any.
+    """
+    selected, returns = session.mailbox_in_use, command.returns
+    program = command.program
+    if returns is not None and returns.options & {"SAVE", "UPDATE"}:
+        program = contexts.frozen(program, selected)
+    if returns is not None and "SAVE" in returns:
+        selected.saved = []  # RFC 5182 §2.1: also when the search fails
+    uids = await Searcher(session, selected, session.service.now(), progress).found(program)
+    return program, Results(selected, uids, command.by_uid, command.uses_modseq, mailbox)

@@ -23,6 +23,7 @@ from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
 from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
 from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
+from mailserver.wire.imap_multisearch import read_multisearch
 from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
@@ -501,6 +502,7 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "APPEND": read_append,
     "EXPUNGE": _expunge,
     "SEARCH": read_search,
+    "ESEARCH": read_multisearch,
     "FETCH": read_fetch,
     "STORE": _store,
     "COPY": _copy,

@@ -7,10 +7,9 @@ from typing import Final
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_fetch import Item, read_items
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_filter import NAMED, UNNAMED, MailboxFilter, read_filter
 
 MOST_GROUPS: Final = 50
-MOST_NAMES: Final = 200
 MESSAGE_EVENTS: Final = frozenset({"MESSAGENEW", "MESSAGEEXPUNGE", "FLAGCHANGE"})
 EVENTS: Final = (
     b"MessageNew", b"MessageExpunge", b"FlagChange", b"MailboxName", b"SubscriptionChange",
@@ -18,23 +17,20 @@ EVENTS: Final = (
 )  # fmt: skip
 _KNOWN: Final = frozenset(name.decode("ascii").upper() for name in EVENTS)
 _SELECTED: Final = frozenset({"SELECTED", "SELECTED-DELAYED"})
-_UNNAMED: Final = frozenset({"INBOXES", "PERSONAL", "SUBSCRIBED"})
-_NAMED: Final = frozenset({"SUBTREE", "MAILBOXES"})
 
 
 @dataclass(frozen=True, slots=True)
 class EventGroup:
     """A filter and its events; none: NONE. `items` are to be fetched of new messages."""
 
-    filter: str
-    mailboxes: tuple[str, ...] = ()
+    filter: MailboxFilter
     events: frozenset[str] = frozenset()
     items: tuple[Item, ...] = ()
 
     @property
     def is_of_selected(self) -> bool:
         """Whether the group is about the selected mailbox, whichever that is."""
-        return self.filter in _SELECTED
+        return self.filter.kind in _SELECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +67,13 @@ def read_notify(reader: ArgumentReader) -> Notify:
 
 def _group(reader: ArgumentReader) -> EventGroup:
     reader.open()
-    kind = reader.word()
-    names: tuple[str, ...] = ()
-    if kind in _NAMED:
-        reader.space()
-        names = _names(reader)
-    elif kind not in _SELECTED | _UNNAMED:
-        raise ImapSyntaxError("Unknown mailbox filter")
+    chosen = read_filter(reader, _SELECTED | UNNAMED, NAMED)
     reader.space()
     events, items = _events(reader)
     reader.close()
-    group = EventGroup(kind, names, events, items)
+    group = EventGroup(chosen, events, items)
     _check(group)
     return group
-
-
-def _names(reader: ArgumentReader) -> tuple[str, ...]:
-    def name() -> str:
-        return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
-
-    names = reader.list_of(name) if reader.peek() == b"(" else [name()]
-    if len(names) > MOST_NAMES:
-        raise ImapSyntaxError("Too many mailboxes")
-    return tuple(names)
 
 
 def _events(reader: ArgumentReader) -> tuple[frozenset[str], tuple[Item, ...]]:

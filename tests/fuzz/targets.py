@@ -370,6 +370,7 @@ _COMMANDS: Final = (
     b'a SETMETADATA INBOX (/private/comment "x" /shared/comment NIL)',
     b"a SORT RETURN (COUNT) (REVERSE DATE SUBJECT) UTF-8 ALL",
     b"a THREAD REFERENCES US-ASCII ALL",
+    b'a ESEARCH IN (mailboxes (a "b") subtree-one c personal) RETURN (MIN) NOT TEXT x',
     b"a SETACL x bob +lrs",
     b"a DELETEACL x -bob",
 )

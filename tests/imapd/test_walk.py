@@ -42,6 +42,11 @@ BY_NAME: dict[str, list[bytes]] = {
     "SETMETADATA": [b'SETMETADATA B (/shared/comment "x")', b'SETMETADATA B (/private/comment "x")'],
     "NOTIFY": [b"NOTIFY SET STATUS (mailboxes B (MessageNew MessageExpunge)) (subtree B (MessageNew"
                b" MessageExpunge FlagChange MailboxName SubscriptionChange))"],
+    "ESEARCH": [
+        b"ESEARCH IN (mailboxes B) ALL",
+        b"ESEARCH IN (subtree B personal) RETURN (COUNT) TEXT conf",
+        b"ESEARCH IN (subtree-one B subscribed inboxes) RETURN (UPDATE MIN) SUBJECT conf",
+    ],
     "GETQUOTAROOT": [b"GETQUOTAROOT B"],
     "GETQUOTA": [b"GETQUOTA alice"],
     "SETQUOTA": [b"SETQUOTA alice (STORAGE 1)", b"SETQUOTA \"User quota\" (STORAGE 1)"],

@@ -10,10 +10,12 @@ from mailserver.wire import imap_commands as commands
 from mailserver.wire import imap_search as search
 from mailserver.wire.imap_append import Append, AppendedMessage
 from mailserver.wire.imap_fetch import Attribute, Fetch, Section
+from mailserver.wire.imap_filter import MailboxFilter
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import List
+from mailserver.wire.imap_multisearch import MultiSearch
 from mailserver.wire.imap_namespace import PersonalNamespace
-from mailserver.wire.imap_results import RETURN_ALL
+from mailserver.wire.imap_results import RETURN_ALL, Returns
 from mailserver.wire.imap_sequence import SequenceSet
 
 ONE = SequenceSet(((1, 1),))
@@ -103,6 +105,17 @@ def parsed(text: bytes, *literals: bytes) -> object:
                 )
             ),
         ),
+        (
+            b"ESEARCH ALL",
+            MultiSearch((MailboxFilter("SELECTED"),), search.Search(search.Every(), True, RETURN_ALL)),
+        ),
+        (
+            b"ESEARCH in (mailboxes (a inbox) Subtree-One b) RETURN (COUNT) CHARSET UTF-8 TEXT x",
+            MultiSearch(
+                (MailboxFilter("MAILBOXES", ("a", "INBOX")), MailboxFilter("SUBTREE-ONE", ("b",))),
+                search.Search(search.InText("TEXT", "x"), True, Returns(frozenset({"COUNT"}))),
+            ),
+        ),
         (b"SORT (REVERSE DATE) UTF-8 ALL", search.Order(search.Every(), (("DATE", True),))),
         (
             b"UID THREAD REFERENCES UTF-8 ALL",
@@ -134,7 +147,9 @@ def test_append() -> None:
      b"FETCH 1 BODY[]<0.>", b"FETCH 1 FOO", b"FETCH 1 (FLAGS", b"FETCH 1 FLAGS (VANISHED)", b"STATUS x ()",
      b"STATUS x (FOO)", b"SEARCH", b"SEARCH FOO", b"SEARCH NOT", b"SEARCH OR ALL", b"SEARCH SINCE x",
      b"SEARCH (ALL", b"APPEND x y", b"AUTHENTICATE PLAIN !", b"LOGIN {-5}", b"ID (a)", b"ENABLE",
-     b"LIST (FOO) a b", b"LIST a b RETURN", b"CREATE x (USE)", b"EXPUNGE 1", b"SEARCH YOUNGER 0"],
+     b"LIST (FOO) a b", b"LIST a b RETURN", b"CREATE x (USE)", b"EXPUNGE 1", b"SEARCH YOUNGER 0",
+     b"ESEARCH", b"ESEARCH IN ALL", b"ESEARCH IN (all) ALL", b"ESEARCH IN (mailboxes) ALL",
+     b"ESEARCH IN (subtree ()) ALL", b"ESEARCH IN (personal)"],
 )  # fmt: skip
 def test_what_is_bad(text: bytes) -> None:
     """Anything else is BAD, with the client's tag."""
