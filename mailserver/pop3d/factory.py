@@ -17,7 +17,8 @@ from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Logins
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
-from mailserver.pop3d.protocol import Handover, Pop3Server, Preamble
+from mailserver.pop3d.entrance import Preamble
+from mailserver.pop3d.protocol import Handover, Pop3Server
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
 from mailserver.store.contract import StoreRegistry

@@ -14,11 +14,10 @@ QUIT deletes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -30,22 +29,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.accounts.account import Account
-from mailserver.accounts.certificate_logins import Shown
 from mailserver.accounts.logged_in import LoggedIn, Login
-from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered, peer_of
-from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
-from mailserver.accounts.scram_dialogue import ScramDialogue
-from mailserver.client_certificates import peer_certificates
+from mailserver.accounts.login import Granted, Logins, Peer, peer_of
 from mailserver.maillog import MailLog
 from mailserver.open_sessions import OpenSessions
-from mailserver.pop3d.authentication import (
-    AuthenticationAborted,
-    Credentials,
-    by_scram,
-    challenge_line,
-    from_auth,
-    name_of,
-)
+from mailserver.pop3d.authentication import challenge_line
+from mailserver.pop3d.entrance import Entrance, LoginRefused, Preamble, preamble_of, read_preamble
 from mailserver.pop3d.lines import LineQueue, LineTooLong
 from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
 from mailserver.pop3d.record import LOGGED_OUT_EARLY, ConnectionRecord
@@ -54,9 +43,7 @@ from mailserver.pop3d.transaction import BadCommand, Transaction
 from mailserver.rawlog import RawLog, Transcript
 from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
 from mailserver.threads import Threads
-from mailserver.tls import channel_bindings
 
-Preamble = Mapping[str, Any]
 Handover = Callable[["Pop3Server", Granted, Preamble, bytes], None]
 
 HELD: Final = 65_536  # octets of input held while a command runs, before reading pauses
@@ -95,7 +82,6 @@ class Pop3Server(POP3):
         self._rawlog = rawlog
         self._transcript: Transcript | None = None
         self._logged_in = logged_in or LoggedIn()
-        self._logins = logins
         self._registry = registry
         self._threads = threads
         self._tls = tls
@@ -105,8 +91,7 @@ class Pop3Server(POP3):
         self._record = ConnectionRecord(log, secrets.token_urlsafe(9), settings.logout_format)
         self._started = reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
-        self._shown = Shown(settings.certificates, lambda: peer_certificates(self.transport))
-        self._user: bytes | None = None
+        self._entrance = Entrance(settings, logins, self._record, lambda: self.transport)
         self._takes_utf8 = False
         self._maildrop: Maildrop | None = None
         self._transaction: Transaction | None = None
@@ -138,10 +123,7 @@ class Pop3Server(POP3):
         self.setTimeout(self._settings.login_timeout)
         if self._resumed is not None:
             account, preamble = self._resumed
-            self._record.peer = Peer(**preamble["peer"])
-            self._record.session = preamble["session"]
-            self._record.method = preamble["method"]
-            self._takes_utf8 = preamble["utf8"]
+            self._takes_utf8 = read_preamble(self._record, preamble)
             self._start(self._enter(account))
             return
         self._record.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
@@ -342,9 +324,7 @@ class Pop3Server(POP3):
         if self._transaction is None:
             if self._offers_tls:
                 lines.append(b"STLS")
-            if self._may_log_in:
-                lines += [b"USER"] if "PLAIN" in self._mechanisms else []
-                lines.append(b"SASL " + " ".join(self._mechanisms).encode("ascii"))
+            lines += self._entrance.capabilities()
         else:
             lines.append(b"IMPLEMENTATION mailserver")
         return [*lines, b"UTF8 USER", b"LANG"]
@@ -352,14 +332,6 @@ class Pop3Server(POP3):
     @property
     def _offers_tls(self) -> bool:
         return self._tls is not None and not self._record.peer.is_tls
-
-    @property
-    def _may_log_in(self) -> bool:
-        return self._record.peer.is_secure or self._settings.allow_plaintext
-
-    @property
-    def _mechanisms(self) -> tuple[str, ...]:
-        return offered(self._settings.mechanisms, self._record.peer.is_tls, bool(self._shown.name))
 
     async def _quit(self, argument: bytes) -> None:
         self._record.reason = "Logged out"
@@ -388,7 +360,7 @@ class Pop3Server(POP3):
             return
         self._write(b"+OK Begin TLS negotiation now.\r\n")
         self.transport.startTLS(self._tls)
-        self._user = None
+        self._entrance.forget()
         self._record.peer = self._peer_of(is_tls=True)
 
     async def _utf8(self, argument: bytes) -> None:
@@ -408,53 +380,17 @@ class Pop3Server(POP3):
             raise BadCommand("That language is not known here.")
 
     async def _name_user(self, argument: bytes) -> None:
-        if not self._check_may_log_in():
-            return
-        if not argument:
-            raise BadCommand("Missing user name.")
-        if "PLAIN" not in self._mechanisms:
-            raise BadCommand("Unsupported authentication mechanism.")
-        self._user = argument
-        self._write(b"+OK\r\n")
+        with self._refusals():
+            self._write(self._entrance.name_user(argument))
 
     async def _pass(self, argument: bytes) -> None:
-        if not self._check_may_log_in():
-            self._close()  # whoever listens has heard the password by now
-            return
-        if self._user is None:
-            raise BadCommand("No user name given.")
-        user, self._user = self._user, None
-        await self._log_in(Credentials(name_of(user), argument))
+        await self._log_in(self._entrance.password(argument))
 
     async def _authenticate(self, argument: bytes) -> None:
-        if not argument:
-            names = [name.encode("ascii") + b"\r\n" for name in self._mechanisms]
-            self._write(b"+OK\r\n" + b"".join(names) + b".\r\n")
-            return
-        if not self._check_may_log_in():
-            self._close()
-            return
-        word, space, rest = argument.partition(b" ")
-        mechanism, initial = word.upper().decode("ascii", "replace"), rest if space else None
-        if mechanism not in self._mechanisms:
-            raise BadCommand("Unsupported authentication mechanism.")
-        try:
-            if mechanism in SCRAM:
-                await self._log_in_by_scram(mechanism, initial)
-            else:
-                await self._log_in(await from_auth(mechanism, initial, self._ask))
-        except AuthenticationAborted as problem:
-            raise BadCommand(str(problem)) from None
-
-    def _check_may_log_in(self) -> bool:
-        """Whether passwords may travel here; else the client is told, and none is checked."""
-        if self._may_log_in:
-            return True
-        self._record.was_plaintext_refused = True
-        self._write(
-            b"-ERR [AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.\r\n"
-        )
-        return False
+        if argument:
+            await self._log_in(self._entrance.authenticate(argument, self._ask))
+        else:
+            self._write(self._entrance.mechanism_list())
 
     def _ask(self, challenge: bytes) -> Deferred[bytes]:
         self._write(challenge_line(challenge))
@@ -463,31 +399,26 @@ class Pop3Server(POP3):
 
     # Login.
 
-    async def _log_in(self, credentials: Credentials) -> None:
-        self._record.attempted(credentials.name or self._shown.name, credentials.mechanism)
-        attempt = self._attempt(credentials.mechanism, credentials.name, credentials.password)
-        await self._answered(await self._logins.login(attempt))
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Whoever is not let in is told so."""
+        try:
+            yield
+        except LoginRefused as refused:
+            self._write(refused.reply)
+            if refused.is_final:
+                self._close()
 
-    async def _log_in_by_scram(self, mechanism: str, initial: bytes | None) -> None:
-        bindings = channel_bindings(self.transport)
-        dialogue = ScramDialogue(self._logins, self._attempt(mechanism), bindings)
-        attempted = partial(self._record.attempted, mechanism=mechanism)
-        await self._answered(await by_scram(dialogue, initial, self._ask, attempted))
-
-    def _attempt(self, mechanism: str, name: str = "", password: bytes = b"") -> Attempt:
-        peer, shown = self._record.peer, self._shown.chain
-        return Attempt("pop3", mechanism, name, password, peer, self._record.session, certificates=shown)
-
-    async def _answered(self, answer: Granted | Refused) -> None:
-        if isinstance(answer, Refused):
-            self._refuse_login(answer)
-        elif self._is_lost or not self._is_admitted(answer):
-            if answer.stream >= 0:
-                os.close(answer.stream)
-        elif answer.stream >= 0:
-            self._hand_over(answer)
-        else:
-            await self._enter(answer.account)
+    async def _log_in(self, login: Coroutine[Any, Any, Granted]) -> None:
+        with self._refusals():
+            granted = await login
+            if self._is_lost or not self._is_admitted(granted):
+                if granted.stream >= 0:
+                    os.close(granted.stream)
+            elif granted.stream >= 0:
+                self._hand_over(granted)
+            else:
+                await self._enter(granted.account)
 
     def _is_admitted(self, granted: Granted) -> bool:
         """Whether one more session is taken; else the client is told and sent away."""
@@ -501,15 +432,6 @@ class Pop3Server(POP3):
         self._close(b"-ERR [IN-USE] %b\r\n" % record.reason.encode("ascii"))
         return False
 
-    def _refuse_login(self, refused: Refused) -> None:
-        if refused.temporary:
-            self._write(b"-ERR [SYS/TEMP] Temporary authentication failure.\r\n")
-            return
-        self._record.failures += 1
-        self._write(b"-ERR [AUTH] Authentication failed.\r\n")
-        if self._record.failures >= self._settings.most_login_failures:
-            self._close()
-
     def _hand_over(self, granted: Granted) -> None:
         """The connection is the account's session host's from now on."""
         if self._handover is None:
@@ -517,12 +439,7 @@ class Pop3Server(POP3):
             raise RuntimeError("a stream was granted, but there is no handover")
         self._record.account = granted.account.name
         self._record.login(granted.pid)
-        preamble = {
-            "session": self._record.session,
-            "method": self._record.method,
-            "utf8": self._takes_utf8,
-            "peer": asdict(self._record.peer),
-        }
+        preamble = preamble_of(self._record, self._takes_utf8)
         pending = self._input.take_all()
         self._is_closing = True
         self.setTimeout(None)
