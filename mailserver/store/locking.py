@@ -26,6 +26,7 @@ import errno
 import fcntl
 import os
 import random
+import signal
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -153,6 +154,21 @@ def lock_descriptor(descriptor: int, exclusive: bool) -> bool:
     return True
 
 
+def is_open_for_writing(descriptor: int) -> bool:
+    """Whether anybody has this file, which is open here for reading, open for writing.
+
+    A lease is had only where nobody has; it is given back at once. Somebody who opens the file meanwhile
+    waits for that. True also where there are no leases, as on NFS. fcntl(2), F_SETLEASE
+    """
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # ignored by default, as SIGIO is not
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return True
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
 @contextlib.contextmanager
 def exclusive(path: str, open_file: Callable[[], int], rules: LockRules = USUAL_RULES) -> Iterator[Held]:
     """Within, nobody else reads or writes the mailbox by the rules. *Blocking.*
@@ -203,7 +219,10 @@ def _turn(path: str, rules: LockRules) -> Iterator[float]:
 def _until(deadline: float, path: str, attempt: Callable[[], T | None]) -> T:
     """The first answer of `attempt` that is not None."""
     for pause in _pauses():
-        answer = attempt()
+        try:
+            answer = attempt()
+        except BlockingIOError:  # at that very moment somebody asked `is_open_for_writing`
+            answer = None
         if answer is not None:
             return answer
         if time.monotonic() + pause > deadline:

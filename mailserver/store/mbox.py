@@ -64,7 +64,8 @@ from mailserver.store.mbox_scan import Mark, Scanned, pread_all, scan, tail_dige
 __all__ = ["MboxFormat", "create_mailbox", "deposit", "deposit_all"]
 
 _HEADER: Final = 64 * 1024  # octets of a message in which its header usually ends
-_UNFINISHED: Final = 10.0  # seconds that a message without a last line end is waited for
+_UNFINISHED: Final = 10.0  # seconds that the end of a message is waited for while somebody may be writing it
+_LARGEST_FOREIGN_UID: Final = 2**31  # a larger one would leave us none: it is not believed
 _AT_ONCE: Final = 64  # messages whose flags are written in place together
 _SETTLE_LIMIT: Final = 64 * 1024 * 1024  # octets; a larger file is rewritten only to remove something
 
@@ -129,7 +130,8 @@ class MboxFormat(MailboxFormat):
         finally:
             os.close(descriptor)
         words = split_fields(text[: header_length(text)])[1].base.split()
-        return words if len(words) >= 2 and words[0].isdigit() and words[1].isdigit() else []
+        is_base = len(words) >= 2 and words[0].isdigit() and words[1].isdigit()
+        return words if is_base and int(words[1]) <= _LARGEST_FOREIGN_UID else []
 
     def foreign_mark(self) -> str:
         """See `MailboxFormat.foreign_mark`: UIDVALIDITY and last UID of X-IMAPbase."""
@@ -144,7 +146,7 @@ class MboxFormat(MailboxFormat):
                 named = named_messages(messages, known=self._places)
         except FileNotFoundError:
             return {}
-        uids = foreign_uids(named.values())
+        uids = foreign_uids(named.values(), self.adopted().uidnext)
         return {
             key: uids[message.place.offset] for key, message in named.items() if message.place.offset in uids
         }
@@ -298,8 +300,12 @@ class MboxFormat(MailboxFormat):
         return mark.size if is_boundary and tail_digest(descriptor, mark.size) == mark.tail else 0
 
     def _is_whole(self, descriptor: int, found: os.stat_result) -> bool:
-        is_ended = os.pread(descriptor, 1, found.st_size - 1) == b"\n"
-        return is_ended or self._now() - found.st_mtime > _UNFINISHED
+        """Whether the last message is: some programs append under no lock that we could see."""
+        return (
+            os.pread(descriptor, 3, max(found.st_size - 3, 0)).endswith((b"\n\n", b"\n\r\n"))
+            or self._now() - found.st_mtime > _UNFINISHED
+            or not locking.is_open_for_writing(descriptor)
+        )
 
     def _added(self, messages: Iterable[Scanned]) -> Delta:
         named = named_messages(messages, self._places)
@@ -319,7 +325,7 @@ class MboxFormat(MailboxFormat):
         self._wait(flags)
         for key in self._waiting.keys() - self._places.keys():
             del self._waiting[key]
-        uids = foreign_uids(named.values()) if is_first else {}
+        uids = foreign_uids(named.values(), self.adopted().uidnext) if is_first else {}
         return Delta(
             added=[
                 found_message(key, m, uids.get(m.place.offset, 0))
@@ -553,7 +559,7 @@ class MboxFormat(MailboxFormat):
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
                 gone = {key for key in keys if key in self._places}
                 noticed = self._with_theirs(held.descriptor, noticed, self._waiting.keys() - gone)
-                places = self._rewrite(held, gone) if gone else {}
+                places = self._rewrite(held, gone, self._base_kept(gone)) if gone else {}
         except FileNotFoundError:
             return self._vanished()
         asked = set(keys)
@@ -568,6 +574,22 @@ class MboxFormat(MailboxFormat):
             places={**(noticed.places or {}), **places} or None,
             token=self._token(),
         )
+
+    def _base_kept(self, gone: set[str]) -> Callable[[str, bytes], bytes]:
+        """A change that puts X-IMAPbase, where the first message goes that has it, into the next one.
+
+        Without it Dovecot, which shares the mailbox, would give its messages new UIDs.
+        """
+        places = self._places
+        first = min(places, key=lambda key: places[key].offset)
+        kept = places.keys() - gone
+        base = b" ".join(self._base()) if kept and first in gone and not places[first].offset else b""
+        if not base:
+            return lambda key, header: header
+        heir = min(kept, key=lambda key: places[key].offset)
+        self._waiting.setdefault(heir, places[heir].flags)  # so that its header is written anew
+        field = b"X-IMAPbase: %b\n" % base
+        return lambda key, header: field + header if key == heir else header  # before X-UID
 
     def _token(self) -> str:
         return self._mark.encode() if self._mark else ""

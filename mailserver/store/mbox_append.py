@@ -2,6 +2,8 @@
 
     From_ line, message with `From ` lines quoted, one empty line
 
+What the message says in the fields of `store.mbox_fields` is left out: they are the mailbox's.
+
 The file is locked (`store.locking`), written at its end, and synced; on any error it gets its old
 length back to the octet, unless a stranger broke our lock and appended. A kill between two writes can
 leave the beginning of a message that nobody acknowledged; it ends the file without an empty line, which
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from mailserver.store import locking, mbox_open
+from mailserver.store.mbox_fields import without_hidden_fields
 from mailserver.store.mbox_lines import from_line, quoted
 from mailserver.store.mbox_scan import pread_all
 
@@ -163,7 +166,9 @@ def deposit_all(
             before = separator(held.descriptor, size)
             for sender, pieces in messages:
                 held.note_append()
-                for block in _blocks(before + from_line(sender, when), quoted(pieces, mboxrd)):
+                for block in _blocks(
+                    before + from_line(sender, when), quoted(without_hidden_fields(pieces), mboxrd)
+                ):
                     held.refresh()
                     size += len(block)
                     if size_limit and size > size_limit:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -34,6 +34,8 @@ _OLD_STATUS: Final = re.compile(rb"^(?:Status|X-Status|X-Keywords)[ \t]*:.*\n(?:
 _OLD_NUMBERS: Final = re.compile(rb"^(?:X-UID|X-IMAPbase)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _BASE: Final = re.compile(rb"^(X-IMAP(?:base)?)[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _KEYWORD: Final = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
+_FLAG_FIELDS: Final = (b"status", b"x-status", b"x-keywords")  # where there are several, all of them count
+_LONGEST_HEADER: Final = 1 << 20  # octets; of a longer one the rest is not looked at
 _PSEUDO: Final = b"FOLDER INTERNAL DATA"
 
 
@@ -128,7 +130,12 @@ def split_fields(header: bytes) -> tuple[bytes, Fields]:
 
     def hide(found: re.Match[bytes]) -> bytes:
         if found[1] is not None:
-            values.setdefault(found[1].lower(), found[2].strip())
+            name = found[1].lower()
+            before = values.get(name)
+            if before is None:
+                values[name] = found[2].strip()
+            elif name in _FLAG_FIELDS:
+                values[name] = before + b" " + found[2]
         return b""
 
     shown = _HIDDEN.sub(hide, header)
@@ -140,6 +147,22 @@ def split_fields(header: bytes) -> tuple[bytes, Fields]:
         int(uid) if uid.isdigit() and len(uid) <= 10 else 0,
         values.get(b"x-imapbase") or values.get(b"x-imap", b""),
     )
+
+
+def without_hidden_fields(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The message, cut anywhere, without the fields that a stranger shall not bring: LF line ends.
+
+    Who sends mail does not say that it was read or deleted, nor which UIDs a mailbox has.
+    """
+    held, following = b"", iter(pieces)
+    for piece in following:
+        held += piece
+        if b"\n\n" in held or held.startswith(b"\n") or len(held) > _LONGEST_HEADER:
+            break
+    length = header_length(held)
+    shown = split_fields(held[:length])[0]
+    yield held if len(shown) == length else shown + held[length:]
+    yield from following
 
 
 def is_pseudo(header: bytes, fields: Fields) -> bool:

@@ -4,8 +4,8 @@
 
 Two spaces, asctime in local time, MAILER-DAEMON for the null sender: as Postfix writes it.
 When reading, every form that mutt and Dovecot take is taken: one space, no sender, no
-seconds, a time zone before or after the year, the date of RFC 822, words after it. A line that
-only begins with `From ` separates nothing. Content-Length is not believed.
+seconds, a time zone before or after the year, the date of RFC 822, words after it, a weekday in
+another language. A line that only begins with `From ` separates nothing. Content-Length is not believed.
 
 Quoting is Postfix's: a line of content that begins with `From ` gets a `>`, and is shown as it
 is stored. With mboxrd a line of `>`s followed by `From ` gets one more, and loses one when read.
@@ -35,13 +35,13 @@ _MONTHS: Final = (
     b"Nov",
     b"Dec",
 )
-_MONTH: Final = b"(" + b"|".join(_MONTHS) + b")"
-_ZONE: Final = rb"(?: +([+-]\d{4}|[A-Z]{1,5}))?"
+_MONTH: Final = b"((?i:" + b"|".join(_MONTHS) + b"))"
+_ZONE: Final = rb"(?: +([+-]\d{4}|[A-Za-z][^ \t\r\n]{0,9}))?"
 _CLOCK: Final = rb"(\d{1,2}):(\d\d)(?::(\d\d))?"
 _SENDER: Final = (
     rb'From (?:(?>(?:"(?>(?:[^"\\\r\n]|\\.)*)")?)\S*+ ++)?? *+'  # possessive: linear on hostile lines
 )
-_WEEKDAY: Final = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_WEEKDAY: Final = rb"[A-Za-z]{3}"
 _REST: Final = rb"(?:[ \t].*)?\r?\n?"
 _ASCTIME: Final = re.compile(
     _SENDER + _WEEKDAY + b" +" + _MONTH + rb" +(\d{1,2}) +" + _CLOCK + _ZONE + rb" +(\d{4})" + _ZONE + _REST
@@ -75,8 +75,10 @@ def parse_from_line(line: bytes) -> int | None:
             return None
         day, month, year, hour, minute, second, zone = found.groups()
         late_zone = None
-    moment = (int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second or 0))
-    return _posix(moment, zone or late_zone or b"")
+    month_number = _MONTHS.index(month.capitalize()) + 1
+    moment = (int(year), month_number, int(day), int(hour), int(minute), int(second or 0))
+    is_early = zone and zone[:1] in b"+-"
+    return _posix(moment, (zone if is_early else late_zone) or b"")
 
 
 def _posix(moment: tuple[int, int, int, int, int, int], zone: bytes) -> int:

@@ -63,13 +63,17 @@ def found_message(key: str, message: Scanned, uid: int = 0) -> Found:
     return Found(key, message.place.encode(), message.place.flags, message.internal_date, uid, message.size)
 
 
-def foreign_uids(messages: Iterable[Scanned]) -> dict[int, int]:
-    """UIDs by offset, as far as they ascend; `adopted` tells whether they are this mailbox's."""
+def foreign_uids(messages: Iterable[Scanned], uidnext: int) -> dict[int, int]:
+    """UIDs by offset, as far as they ascend and the mailbox gave them, whose next one is `uidnext`.
+
+    One above that came with the message, from another mailbox or from a sender who means ill.
+    """
     uids: dict[int, int] = {}
     last = 0
     for message in messages:
-        if message.fields.uid > last:
+        if last < message.fields.uid <= uidnext:
             last = uids[message.place.offset] = message.fields.uid
+            uidnext = max(uidnext, last + 1)
     return uids
 
 

@@ -82,7 +82,7 @@ def _spans(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, bytes, 
             break
         at += len(block)
         window += block
-        starts = message_starts(window, is_line_start)
+        starts = message_starts(window, is_line_start, is_end=at == end)
         for (start, date), (following, _) in pairwise(starts):
             yield base + start, window[start:following], date
         if starts:
@@ -90,16 +90,21 @@ def _spans(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, bytes, 
         else:
             keep, is_line_start = max(0, len(window) - LONGEST_FROM_LINE), is_line_start and not base
         base, window = base + keep, window[keep:] if keep else window
-    if is_line_start and (starts := message_starts(window, True)[:1]):
+    if is_line_start and (starts := message_starts(window, True, is_end=True)[:1]):
         yield base + starts[0][0], window[starts[0][0] :], starts[0][1]
 
 
-def message_starts(window: bytes, is_line_start: bool) -> list[tuple[int, int]]:
-    """Where `From ` lines begin in a part of the file, and their dates."""
+def message_starts(window: bytes, is_line_start: bool, is_end: bool = False) -> list[tuple[int, int]]:
+    """Where `From ` lines begin in a part of the file, and their dates.
+
+    `is_end`: the last line needs no line end.
+    """
     found = []
     at = -1 if is_line_start and window.startswith(b"From ") else window.find(b"\nFrom ")
     while True:
         line_end = window.find(b"\n", at + 1, at + 1 + LONGEST_FROM_LINE)
+        if line_end < 0 and is_end and len(window) - at <= LONGEST_FROM_LINE:
+            line_end = len(window)
         date = parse_from_line(window[at + 1 : line_end]) if line_end >= 0 else None
         if date is not None:
             found.append((at + 1, date))

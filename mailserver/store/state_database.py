@@ -50,6 +50,7 @@ from mailserver.store.shared_files import group_bits, share_file
 
 SCHEMA_VERSION: Final = 2
 _LARGEST_UIDVALIDITY: Final = 2**32 - 1
+_LARGEST_ADOPTED: Final = 2**32 - 2**20  # so that there are higher ones left
 _DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 _ERRORS: Final = (sqlite3.Error, UnicodeError)
 _DAMAGED_TEXTS: Final = ("no such ", "malformed ", "table ", "Could not decode")
@@ -358,7 +359,7 @@ class StateDatabase:
 
     def may_adopt(self, name: str, uidvalidity: int) -> bool:
         """Whether UIDs of that UIDVALIDITY, left by another server, may be taken over. In a transaction."""
-        if not 0 < uidvalidity <= _LARGEST_UIDVALIDITY:
+        if not 0 < uidvalidity <= _LARGEST_ADOPTED:
             return False
         ((adopts,),) = self._db.execute("SELECT adopts FROM account").fetchall()
         retired = self._db.execute("SELECT uidvalidity FROM retired WHERE name=?", (name,)).fetchone()

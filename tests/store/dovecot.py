@@ -7,15 +7,21 @@ It refuses to serve root's mail, so where the tests run as root the mail is nobo
 
 from __future__ import annotations
 
+import calendar
 import contextlib
+import imaplib
 import os
 import pwd
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.end_to_end.server import DEADLINE, free_ports, wait_for
 
@@ -151,3 +157,57 @@ def pwd_group(gid: int) -> str:
     import grp
 
     return grp.getgrgid(gid).gr_name
+
+
+class Letter(NamedTuple):
+    """A message as a client sees it. `date` is POSIX seconds; content has CRLF line ends."""
+
+    uid: int
+    flags: frozenset[bytes]
+    date: int
+    size: int
+    content: bytes
+
+
+@contextmanager
+def imap_over_pipes(root: Path, location: str) -> Iterator[imaplib.IMAP4]:
+    """A session of alice's, whose home is `root`, with Dovecot's imap alone.
+
+    Afterwards the files are whose they were.
+    """
+    who, before = owner(), root.stat()
+    (root / "run").mkdir(exist_ok=True)
+    configuration = root / "imap.conf"
+    configuration.write_text(
+        f"base_dir = {root}/run\nstate_dir = {root}/run\nlog_path = {root}/dovecot.log\n"
+        f"mail_location = {location}\nmail_uid = {who.pw_uid}\nmail_gid = {who.pw_gid}\n"
+        f"first_valid_uid = 0\nfirst_valid_gid = 0\nmbox_write_locks = dotlock fcntl\n"
+        f"default_internal_user = {who.pw_name}\ndefault_internal_group = {pwd_group(who.pw_gid)}\n"
+        f"default_login_user = {who.pw_name}\n"
+    )
+    give(root, who.pw_uid, who.pw_gid)
+    words = ["env", f"HOME={root}", "USER=alice", "/usr/lib/dovecot/imap", "-c", str(configuration)]
+    if os.getuid() == 0:
+        words = ["setpriv", f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups", *words]
+    client = imaplib.IMAP4_stream(f"{shlex.join(words)} 2>>{root}/errors")
+    try:
+        yield client
+        client.logout()
+    finally:
+        give(root, before.st_uid, before.st_gid)
+
+
+def letters(client: imaplib.IMAP4, mailbox: str) -> list[Letter]:
+    """The mailbox's messages; none where it cannot be opened."""
+    if client.select(f'"{mailbox}"', readonly=True)[0] != "OK":
+        return []
+    rows = client.uid("FETCH", "1:*", "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])")[1]
+    found = []
+    for row in rows:
+        if isinstance(row, tuple):
+            uid, size = (int(re.search(word + rb" (\d+)", row[0])[1]) for word in (b"UID", b"SIZE"))  # type: ignore
+            flags = re.search(rb"FLAGS \(([^)]*)\)", row[0])[1].split()  # type: ignore[index]
+            date = calendar.timegm(imaplib.Internaldate2tuple(row[0]) or time.gmtime(0))
+            found.append(Letter(uid, frozenset(flags) - {b"\\Recent"}, date, size, row[1]))
+    client.unselect()
+    return found

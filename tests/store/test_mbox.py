@@ -313,11 +313,12 @@ def test_times_set_back_do_not_deceive(path: Path, index: Index) -> None:
     assert index.poll().flags == {keys(index)[0]: {SEEN}}
 
 
-def test_half_written_mail_is_not_reported(path: Path, index: Index) -> None:
-    """What does not end with a line end yet is waited for, for ten seconds; what was before it is news."""
+@pytest.mark.parametrize("half", [b"bo", b"bo\n"])
+def test_half_written_mail_is_not_reported(path: Path, index: Index, half: bytes) -> None:
+    """P4: what a program writes that takes no lock is waited for; what was before it is news."""
     put(path, FIRST)
     with path.open("ab") as file:
-        file.write(b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: second\n\nbo")
+        file.write(b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: second\n\n" + half)
         file.flush()
         assert [len(found.place.split()) for found in index.poll().added] == [2]
         assert list(index.poll().added) == []
@@ -326,15 +327,55 @@ def test_half_written_mail_is_not_reported(path: Path, index: Index) -> None:
     assert index.subjects() == ["first", "second"]
 
 
-def test_message_that_never_ends_is_reported_at_last(path: Path) -> None:
-    """A program that leaves out the last line end loses nothing but ten seconds."""
-    path.write_bytes(b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: x\n\nbody")
-    now = path.stat().st_mtime
-    index = Index(path, now=lambda: now)
-    assert list(index.poll().added) == []
-    now += 11
+def test_a_stranger_gives_no_uids(path: Path, index: Index) -> None:
+    """Nor does mail that another program delivered: none above the mailbox's own, none that leaves none."""
+    stranger = b"From: a\nX-IMAPbase: 1275660208 4294967294\nX-UID: 4294967293\nStatus: RO\n\nbody\n"
+    put(path, stranger)
+    assert [(found.uid, found.flags) for found in index.poll().added] == [(0, frozenset())]
+    assert index.format.adopted() == Adopted()
+    path.write_bytes(b"From a@b  Tue Nov 24 02:22:04 2026\n" + stranger)
+    assert Index(path).format.adopted() == Adopted()
+    sane = stranger.replace(b" 4294967294", b" 5").replace(b"4294967293", b"3")
+    path.write_bytes(
+        b"".join(b"From a@b  Tue Nov 24 02:22:04 2026\n" + each + b"\n" for each in (sane, stranger))
+    )
+    assert [found.uid for found in Index(path).poll().added] == [3, 0]
+
+
+def test_the_base_outlives_the_first_message(path: Path, index: Index) -> None:
+    """Dovecot, sharing the mailbox, goes on with its UIDs when we remove the message that has X-IMAPbase."""
+    numbered = b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: %b\n%bX-UID: %d\n\nbody\n\n"
+    base = b"X-IMAPbase: 1275660208 0000000042 Work\n"
+    path.write_bytes(numbered % (b"x", base, 3) + numbered % (b"y", b"", 7) + numbered % (b"z", b"", 42))
+    one, two, _ = index.poll().added
+    index.remove(two.key)
+    assert path.read_bytes().count(base) == 1
+    index.remove(one.key)
+    assert path.read_bytes().startswith(b"From a@b  Tue Nov 24 02:22:04 2026\n" + base)
+    assert index.format.adopted() == Adopted(1275660208, 43, (b"Work",))
+    assert index.subjects() == ["z"]
+
+
+UNENDED = b"From a@b  Tue Nov 24 02:22:04 2026\nSubject: x\n\nbody"
+
+
+def test_message_without_a_line_end_is_reported_at_once(path: Path, index: Index) -> None:
+    """Where nobody has the mailbox open for writing nobody will go on with its last message."""
+    path.write_bytes(UNENDED)
     assert index.poll().added[0].size == len(index.format.read(keys(index)[0]))
     assert index.format.read(keys(index)[0]).endswith(b"body\r\n")
+
+
+def test_message_that_never_ends_is_reported_at_last(path: Path) -> None:
+    """Nor for ever while somebody keeps the mailbox open for writing, as Dovecot does."""
+    with path.open("wb") as file:
+        file.write(UNENDED)
+        file.flush()
+        now = path.stat().st_mtime
+        index = Index(path, now=lambda: now)
+        assert list(index.poll().added) == []
+        now += 11
+        assert index.poll().added[0].size == len(index.format.read(keys(index)[0]))
 
 
 def test_dotlock_of_others_holds_news_back(path: Path) -> None:

@@ -15,6 +15,7 @@ from mailserver.store.mbox_fields import (
     message_text,
     split_fields,
     with_flags,
+    without_hidden_fields,
 )
 
 FLAGS = st.frozensets(st.sampled_from([*SYSTEM_FLAGS, b"$Label1", b"work", b"a,b"]))
@@ -29,6 +30,7 @@ HEADER = b"From: a\nSubject: b\n c\nX-Spam-Status: No\n"
         (b"Status: R \nX-Status: AF  \n", {SEEN, ANSWERED, FLAGGED}),
         (b"X-Status: DT\n", {DELETED, DRAFT}),
         (b"x-status:A\n", {ANSWERED}),
+        (b"Status: O\nX-Status: F\nStatus: RO\nX-Status: A\n", {SEEN, ANSWERED, FLAGGED}),
         (b"X-Keywords: one two   \n", {b"one", b"two"}),
         (b"X-Keywords: one\n\ttwo \\Seen (bad\n", {b"one", b"two"}),
     ],
@@ -45,6 +47,18 @@ def test_foreign_uids_and_lengths_are_hidden() -> None:
     shown, fields = split_fields(header)
     assert (shown, fields.uid, fields.base) == (HEADER, 55, b"1234 00056 kw")
     assert split_fields(b"Lines: 7\n" + HEADER)[0] == b"Lines: 7\n" + HEADER
+
+
+@pytest.mark.parametrize("length", [1, 7, 1000])
+def test_what_a_stranger_says_of_the_mailbox_is_dropped(length: int) -> None:
+    """A sender marks no mail as read or deleted, and gives no UIDs: as Dovecot's delivery agent has it."""
+    header = b"X-IMAPbase: 4294967290 4294967290\nStatus: RO\n" + HEADER + b"X-Status: D\nX-UID: 7\n"
+    body = b"\nX-UID: 9\n\nStatus: RO\n"
+    text = header + body
+    pieces = [text[at : at + length] for at in range(0, len(text), length)]
+    assert b"".join(without_hidden_fields(pieces)) == HEADER + body
+    assert b"".join(without_hidden_fields([b"\n", body])) == b"\n" + body
+    assert b"".join(without_hidden_fields([])) == b""
 
 
 @given(FLAGS, FLAGS)

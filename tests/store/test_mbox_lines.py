@@ -35,6 +35,9 @@ def test_line_as_postfix_writes_it() -> None:
         b"From a@b  Tue Nov 24 02:22:04 2026 PST",
         b"From a!b Tue Nov 24 02:22:04 2026 remote from c",
         b"From a@b Tue, 24 Nov 2026 02:22:04",
+        b"From a@b  Die Nov 24 02:22:04 2026",
+        b"From a@b  tue nov 24 02:22:04 2026",
+        b"From a@b  Tue Nov 24 02:22:04 GMT+2 2026",
     ],
 )
 def test_forms_in_local_time(line: bytes) -> None:
@@ -48,6 +51,7 @@ def test_forms_in_local_time(line: bytes) -> None:
         (b"From a@b Tue Nov 24 02:22:04 2026 +0130", -5400),
         (b"From a@b Tue Nov 24 02:22:04 -0800 2026", 28800),
         (b"From a@b Tue, 24 Nov 2026 02:22:04 +0000", 0),
+        (b"From a@b Tue Nov 24 02:22:04 CEST 2026 +0200", -7200),
     ],
 )
 def test_numeric_zones(line: bytes, offset: int) -> None:
@@ -61,7 +65,7 @@ def test_numeric_zones(line: bytes, offset: int) -> None:
         b"From here on it is text",
         b"From Tuesday on",
         b"From a@b  Tue Nov 24 2026",
-        b"From a@b  Xxx Nov 24 02:22:04 2026",
+        b"From a@b  Tue Xxx 24 02:22:04 2026",
         b"From: a@b  Tue Nov 24 02:22:04 2026",
         b"",
     ],
