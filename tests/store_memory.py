@@ -125,10 +125,10 @@ class MemoryMailbox(Mailbox):
             self._notify()
         return bool(outside)
 
-    def claim_recent(self) -> Uid:
+    def claim_recent(self) -> range:
         with self._lock:
             claimed, self._recent = self._recent, self.uidnext
-            return claimed
+            return range(claimed, self.uidnext)
 
     def peek_recent(self) -> Uid:
         return self._recent

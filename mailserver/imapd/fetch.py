@@ -3,8 +3,8 @@ r"""FETCH and UID FETCH.
 The index gives flags, dates and modseqs at once; sizes, facts and content come from the store
 in batches, one call in a thread each. \Seen is set for a batch in one transaction, before its
 rows are written, and told in the same rows. Of what was expunged meanwhile, and the client still
-counts, only what the index knew is told; else it is left out, and the command ends with NO
-[EXPUNGEISSUED] (RFC 2180 §4.1).
+counts, only what the index knew is told; else it is left out, and FETCH ends with NO
+[EXPUNGEISSUED] (RFC 2180 §4.1), UID FETCH with OK (RFC 3501 §6.4.8).
 
 RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474, RFC 8514.
 """
@@ -36,7 +36,6 @@ async def fetch(session: Session, command: Fetch) -> Reply:
     selected = session.mailbox_in_use
     if command.uses_modseq:
         session.enable_condstore()
-    session.tell_keywords()
     uids = selected.chosen(command.messages, command.by_uid)
     if command.partial is not None:
         uids = [*command.partial.of(uids)]
@@ -54,9 +53,9 @@ async def fetch(session: Session, command: Fetch) -> Reply:
     except CannotDecode:
         raise Refusal("The part's encoding is unknown.", b"UNKNOWN-CTE")
     await session.sync(may_expunge=command.by_uid)
-    if work.is_short:
+    if work.is_short and not command.by_uid:
         raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
-    return ok("Fetch completed.")
+    return ok("Fetch completed.", b"EXPUNGEISSUED" if work.is_short else b"")
 
 
 async def tell(session: Session, uids: Sequence[Uid], items: Sequence[Item]) -> None:
@@ -160,6 +159,7 @@ class _Fetching:
         if plan.is_gathered:
             gathered = await self._session.run(_gather, mailbox, plan, wanted)
         rows = self._rows(wanted[: gathered.taken], list(gathered.texts.values()))
+        self._session.tell_keywords()  # after the rows were taken: they may have new ones
         self.is_short = self.is_short or len(rows) < gathered.taken
         self._count(gathered)
         self._write(rows, gathered)

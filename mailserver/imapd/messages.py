@@ -54,9 +54,9 @@ async def store(session: Session, command: Store) -> Reply:
     if done.modified:
         numbers = done.modified if command.by_uid else [selected.number(uid) for uid in done.modified]
         return ok("Conditional STORE failed.", b"MODIFIED " + render_set(numbers))
-    if is_short and not command.by_uid:
-        raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
-    return ok("Store completed.")
+    if is_short and not command.by_uid and not command.is_silent:  # RFC 2180 §4.2
+        raise Refusal("Some of the messages have been deleted.", b"EXPUNGEISSUED")
+    return ok("Store completed.", selected.expunge_code)
 
 
 async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], changed: Sequence[Uid]) -> None:
@@ -78,6 +78,7 @@ async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], ch
         batch = uids[start : start + _BATCH]
         numbered = zip(selected.numbers(batch), batch, strict=True)
         there = [(number, uid, found) for number, uid in numbered if (found := known.get(uid)) is not None]
+        session.tell_keywords()
         session.output.write_all(rows.write(there, [], is_recent if selected.has_recent else None))
         await session.output.room()
 

@@ -19,7 +19,7 @@ from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search import search_selected
 from mailserver.imapd.search_keys import Searcher
-from mailserver.imapd.selected import NEVER_RECENT, Selected
+from mailserver.imapd.selected import Selected, unclaimed
 from mailserver.imapd.session import Session
 from mailserver.store.contract import (
     DELETED,
@@ -119,8 +119,8 @@ class _Work:
             if _has_none(mailbox.sleeping, command.program):
                 return
             await session.run(mailbox.wake)
-        recent_from = NEVER_RECENT if session.is_rev2 else mailbox.peek_recent()
-        selected = Selected(mailbox, is_read_only=True, recent_from=recent_from)
+        recent = None if session.is_rev2 else unclaimed(mailbox)
+        selected = Selected(mailbox, is_read_only=True, recent=recent)
         searcher = Searcher(session, selected, session.service.now(), self._progress)
         uids = await searcher.found(command.program)
         if mailbox.is_guarded:

@@ -45,7 +45,7 @@ async def order(session: Session, command: Order) -> Reply:
     else:
         _tell_sorted(session, command, uids)
     await session.sync(may_expunge=command.by_uid)
-    return ok("Thread completed." if command.algorithm else "Sort completed.")
+    return ok("Thread completed." if command.algorithm else "Sort completed.", selected.expunge_code)
 
 
 @dataclass(frozen=True, slots=True)

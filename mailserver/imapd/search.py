@@ -35,7 +35,7 @@ async def search(session: Session, command: Search) -> Reply:
         if "UPDATE" in returns:
             contexts.keep(session, contexts.Context(session, program, results))
     await session.sync(may_expunge=command.by_uid)
-    return ok("Search completed.")
+    return ok("Search completed.", results.selected.expunge_code)
 
 
 async def search_selected(

@@ -40,7 +40,6 @@ from mailserver.wire.imap_sequence import SequenceSet, render_set
 
 RECENT: Final = b"\\Recent"
 _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionary()  # as last selected
-NEVER_RECENT: Final = Uid(2**32)  # `recent_from` of a session without \\Recent: IMAP4rev2
 
 
 _uid_and_modseq: Final = itemgetter(0, 2)  # of a Message
@@ -68,17 +67,18 @@ class SyncOptions:
 
 
 class Selected:
-    """One mailbox, open for one session."""
+    """One mailbox, open for one session. `recent`: None where there is no \\Recent (IMAP4rev2)."""
 
-    def __init__(self, mailbox: Mailbox, is_read_only: bool, recent_from: Uid) -> None:
+    def __init__(self, mailbox: Mailbox, is_read_only: bool, recent: range | None) -> None:
         self.mailbox = mailbox
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.contexts: list[KeptSearch] = []
         self.own: frozenset[int] = frozenset()  # UIDs that the session itself made, where NOTIFY needs them
         self.keywords_told: tuple[tuple[bytes, ...], Rights] | None = None
-        self._has_recent = recent_from != NEVER_RECENT
-        self._recent = [(int(recent_from), 2**32)]
+        self._has_recent = recent is not None
+        self._recent: list[range] = [recent] if recent else []
+        self._claimed_to = recent.stop if recent is not None else 0
         self._told: dict[Uid, Modseq] = {}
         self._gone: frozenset[int] = frozenset()
         self._next = 1
@@ -99,8 +99,6 @@ class Selected:
             _lists[self.mailbox] = self.modseq, uids
         self.uids = uids[:]
         self._next = uids[-1] + 1 if uids else 1
-        low = self._recent[0][0]
-        self._recent = [(low, self._next)] if low < self._next else []
 
     @property
     def uids(self) -> array[int]:
@@ -177,7 +175,7 @@ class Selected:
 
     def is_recent(self, uid: int) -> bool:
         r"""Whether the message is \Recent in this session."""
-        return any(low <= uid < high for low, high in self._recent)
+        return any(uid in claimed for claimed in self._recent)
 
     @property
     def has_recent(self) -> bool:
@@ -187,7 +185,22 @@ class Selected:
     @property
     def recent_count(self) -> int:
         r"""How many messages of the list are \Recent."""
-        return sum(bisect_left(self.uids, high) - bisect_left(self.uids, low) for low, high in self._recent)
+        return sum(
+            bisect_left(self.uids, each.stop) - bisect_left(self.uids, each.start) for each in self._recent
+        )
+
+    @property
+    def has_unclaimed(self) -> bool:
+        r"""Whether the list has messages of which nobody said yet to whom they are \Recent."""
+        return self._has_recent and not self.is_read_only and self._claimed_to < self._next
+
+    def add_recent(self, claimed: range) -> None:
+        r"""These UIDs are \Recent in this session, those that it does not know yet included."""
+        self._claimed_to = claimed.stop
+        if self._recent and self._recent[-1].stop == claimed.start:
+            claimed = range(self._recent.pop().start, claimed.stop)
+        if claimed:
+            self._recent.append(claimed)
 
     def flags_of(self, message: Message) -> Flags:
         r"""The flags as this session sees them, \Recent included."""
@@ -201,6 +214,11 @@ class Selected:
         if self.mailbox.highest_modseq == self.modseq:
             return frozenset()
         return frozenset(self.mailbox.changes_since(self.modseq).changed)
+
+    @property
+    def expunge_code(self) -> bytes:
+        """The code of an OK, as of the last `sync`: messages of the list are gone, untold. RFC 5530 §3."""
+        return b"EXPUNGEISSUED" if self._gone else b""
 
     def told(self, messages: Iterable[Message]) -> None:
         """The client knows these messages' flags: `sync` need not say them again."""
@@ -217,7 +235,7 @@ class Selected:
             changes = self.mailbox.changes_since(self.modseq)
             fresh = changes.changed[bisect_left(changes.changed, self._next) :]
             if fresh:
-                await self._claim_recent(threads)
+                await self._claim_recent(threads, fresh[-1])
             self._apply(changes, fresh, output, tell, options)
             return changes.changed
         return ()
@@ -232,14 +250,13 @@ class Selected:
         self._has_recent = False
         self._recent = []
 
-    async def _claim_recent(self, threads: Threads) -> None:
+    async def _claim_recent(self, threads: Threads, last: Uid) -> None:
         if not self._has_recent:
             return
         if self.is_read_only:
-            low = self.mailbox.peek_recent()
-        else:
-            low = await threads.run(self.mailbox.claim_recent)
-        self._recent.append((max(int(low), self._next), 2**32))
+            self.add_recent(range(max(self.mailbox.peek_recent(), self._next), last + 1))
+        elif last >= self._claimed_to:
+            self.add_recent(await threads.run(self.mailbox.claim_recent))
 
     def _apply(
         self,
@@ -277,9 +294,6 @@ class Selected:
     def _add(self, fresh: Sequence[Uid], output: Output) -> None:
         self.uids.extend(fresh)
         self._next = fresh[-1] + 1
-        if self._recent:
-            low = self._recent[-1][0]
-            self._recent[-1:] = [(low, self._next)] if low < self._next else []
         output.line(b"* %d EXISTS" % len(self.uids))
         if self._has_recent:
             self._tell_recent(output)
@@ -298,6 +312,11 @@ class Selected:
 
 
 @lru_cache(maxsize=128)
+def unclaimed(mailbox: Mailbox) -> range:
+    r"""The UIDs that are \Recent to a session that must not claim them (EXAMINE)."""
+    return range(mailbox.peek_recent(), mailbox.uidnext)
+
+
 def permanent_flags(keywords: tuple[bytes, ...], rights: Rights) -> bytes:
     """The flags that somebody with these rights can change. RFC 4314 §5.1.1."""
     flags = [flag for flag in (*SYSTEM_FLAGS, *keywords) if right_of(flag) in rights]

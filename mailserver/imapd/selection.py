@@ -12,7 +12,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
-from mailserver.imapd.selected import NEVER_RECENT, Selected
+from mailserver.imapd.selected import Selected, unclaimed
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, AccessDenied, AccountStore, Mailbox, Modseq, Uid
 from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
@@ -52,22 +52,29 @@ async def select(session: Session, command: Select) -> Reply:
 
 
 async def _open(session: Session, command: Select) -> Selected:
-    mailbox = session.store.open_at_once(command.mailbox)
-    if mailbox is None:
-        opened = await session.run(
+    at_once = session.store.open_at_once(command.mailbox)
+    if at_once is None:
+        mailbox, recent = await session.run(
             _opened, session.store, command.mailbox, command.is_read_only, session.is_rev2
         )
-        return Selected(opened[0], command.is_read_only, opened[1])
-    if session.is_rev2:
-        recent = NEVER_RECENT
-    elif command.is_read_only or mailbox.peek_recent() >= mailbox.uidnext:
-        recent = mailbox.peek_recent()
     else:
-        recent = await _claimed(session, mailbox)
-    return Selected(mailbox, command.is_read_only, recent)
+        mailbox, recent = at_once, await _recent_at_once(session, at_once, command.is_read_only)
+    selected = Selected(mailbox, command.is_read_only, recent)
+    while selected.has_unclaimed:  # messages that came between the claim and the list
+        selected.add_recent(await _claimed(session, mailbox))
+    return selected
 
 
-async def _claimed(session: Session, mailbox: Mailbox) -> Uid:
+async def _recent_at_once(session: Session, mailbox: Mailbox, is_read_only: bool) -> range | None:
+    r"""The UIDs that are \Recent here, without a thread where nothing is to be claimed."""
+    if session.is_rev2:
+        return None
+    if is_read_only or mailbox.peek_recent() >= mailbox.uidnext:
+        return unclaimed(mailbox)
+    return await _claimed(session, mailbox)
+
+
+async def _claimed(session: Session, mailbox: Mailbox) -> range:
     try:
         return await session.run(mailbox.claim_recent)
     except BaseException:
@@ -75,13 +82,15 @@ async def _claimed(session: Session, mailbox: Mailbox) -> Uid:
         raise
 
 
-def _opened(store: AccountStore, name: str, is_read_only: bool, is_rev2: bool) -> tuple[Mailbox, Uid]:
-    """The mailbox, open, and the first of its messages that are \\Recent here. Blocking."""
+def _opened(
+    store: AccountStore, name: str, is_read_only: bool, is_rev2: bool
+) -> tuple[Mailbox, range | None]:
+    """The mailbox, open, and the UIDs that are \\Recent here. Blocking."""
     mailbox = store.open(name)
     try:
         if is_rev2:
-            return mailbox, NEVER_RECENT
-        return mailbox, mailbox.peek_recent() if is_read_only else mailbox.claim_recent()
+            return mailbox, None
+        return mailbox, unclaimed(mailbox) if is_read_only else mailbox.claim_recent()
     except BaseException:
         store.close(mailbox)
         raise

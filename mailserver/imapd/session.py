@@ -209,7 +209,8 @@ class Session:
                 self.output.line(b"* OK [HIGHESTMODSEQ %d] Highest" % self.selected.modseq)
 
     def flags_line(self, number: int, message: Message) -> bytes:
-        """An unsolicited FETCH of a message's flags."""
+        """An unsolicited FETCH of a message's flags; the client knows them all."""
+        self.tell_keywords()  # another session may have made one since the command began
         selected = self.mailbox_in_use
         items = b"FLAGS " + render.flag_list(selected.flags_of(message))
         if self.watch is not None and "CONDSTORE" not in self.enabled:

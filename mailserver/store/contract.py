@@ -235,15 +235,15 @@ class Mailbox(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def claim_recent(self) -> Uid:
-        """Messages with a UID at or above the answer are \\Recent to this caller alone.
+    def claim_recent(self) -> range:
+        """The UIDs that are \\Recent to this caller alone: all that nobody claimed yet. RFC 3501 §2.3.2.
 
-        *Blocking.* The next caller gets a higher answer. RFC 3501 §2.3.2.
+        *Blocking.* An empty answer, too, stops where those begin that came later.
         """
 
     @abc.abstractmethod
     def peek_recent(self) -> Uid:
-        """The answer `claim_recent` would give, not claimed (EXAMINE, STATUS)."""
+        """The first UID that `claim_recent` would give, not claimed (EXAMINE, STATUS)."""
 
     @abc.abstractmethod
     def read(self, uid: Uid) -> bytes:

@@ -194,7 +194,7 @@ class GuardedMailbox(Mailbox):
         """See `Mailbox.is_current`: the ACL has to be looked at."""
         return False
 
-    def claim_recent(self) -> Uid:
+    def claim_recent(self) -> range:
         """See `Mailbox.claim_recent`."""
         return self._read_now().claim_recent()
 

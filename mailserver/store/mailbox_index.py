@@ -670,17 +670,17 @@ class MailboxIndex(MailboxMemory):
         """See `Mailbox.peek_recent`."""
         return self._recent
 
-    def claim_recent(self) -> Uid:
+    def claim_recent(self) -> range:
         """See `Mailbox.claim_recent`."""
         with self._holding():
             if self._recent >= self.uidnext:
-                return self._recent
+                return range(self._recent, self._recent)
             with self._state.transaction():
                 self._catch_up()
                 recent = self._recent
                 self._state.set_recent(self._id, self.uidnext)
             self._recent = self.uidnext
-            return recent
+            return range(recent, self._recent)
 
     # Figures.
 

@@ -200,7 +200,7 @@ class PrivateSeenMailbox(Mailbox):
         """See `Mailbox.is_current`."""
         return self._common.is_current()
 
-    def claim_recent(self) -> Uid:
+    def claim_recent(self) -> range:
         """See `Mailbox.claim_recent`."""
         return self._common.claim_recent()
 

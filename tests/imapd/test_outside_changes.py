@@ -123,6 +123,8 @@ def _act(step: tuple[object, ...], model: Model, outside: Maildir | Mbox) -> Non
         case ("idle",):
             model.listen(model.client.ask(b"i IDLE"))
             model.listen(model.client.ask(b"DONE"))
+            if model.with_vanished:
+                model.learn()
         case ("store", int(number), bytes(sign), bytes(flags)) if number <= len(model.uids):
             model.ask(b"STORE %d %bFLAGS (%b)" % (number, sign, flags), may_expunge=False)
         case ("search",):

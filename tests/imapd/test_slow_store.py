@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.store.contract import NewMessage
+from mailserver.store.contract import Mailbox, NewMessage, StoreMode, Uid
 from tests.imapd.harness import Server, message
 
 
@@ -83,7 +83,72 @@ def test_a_change_during_a_search_is_told_afterwards() -> None:
     inbox.append([NewMessage(message("two"))])
     inbox.remove([1])
     threads.work()
-    assert client.read() == b"* SEARCH 2\r\n* 3 EXISTS\r\n* 3 RECENT\r\nc OK Search completed.\r\n"
+    assert (
+        client.read()
+        == b"* SEARCH 2\r\n* 3 EXISTS\r\n* 3 RECENT\r\nc OK [EXPUNGEISSUED] Search completed.\r\n"
+    )
     client.send(b"d NOOP")
     threads.work()
     assert client.read() == b"* 1 EXPUNGE\r\n* 2 RECENT\r\nd OK NOOP completed.\r\n"
+
+
+def at_the_next_claim(inbox: Mailbox, happen: Callable[[], object]) -> None:
+    r"""Something happens just after a session claimed what is \Recent."""
+    claim = inbox.claim_recent
+
+    def claim_first() -> range:
+        inbox.claim_recent = claim  # type: ignore[method-assign]
+        claimed = claim()
+        happen()
+        return claimed
+
+    inbox.claim_recent = claim_first  # type: ignore[method-assign]
+
+
+def test_what_comes_during_select_is_recent_to_one_session() -> None:
+    r"""Whoever is told of a message first has it as \Recent, and nobody else. RFC 3501 §2.3.2."""
+    server = Server()
+    inbox = server.store.inbox
+    inbox.append([NewMessage(message("one"))])
+    at_the_next_claim(inbox, lambda: inbox.append([NewMessage(message("late"))]))
+    said = server.log_in().ask(b"a SELECT INBOX")
+    assert b"* 2 EXISTS\r\n" in said
+    assert b"* 2 RECENT\r\n" in said
+    assert b"* 0 RECENT\r\n" in server.log_in().ask(b"b SELECT INBOX")
+
+
+def test_what_comes_while_new_mail_is_told_is_recent_too() -> None:
+    r"""A message is \Recent to the session that claimed it, though it hears of it later. RFC 3501 §2.3.2."""
+    server = Server()
+    inbox = server.store.inbox
+    client = server.log_in()
+    client.ask(b"a SELECT INBOX")
+    inbox.append([NewMessage(message("one"))])
+    at_the_next_claim(inbox, lambda: inbox.append([NewMessage(message("late"))]))
+    assert client.ask(b"b NOOP") == b"* 1 EXISTS\r\n* 1 RECENT\r\nb OK NOOP completed.\r\n"
+    assert client.ask(b"c NOOP") == b"* 2 EXISTS\r\n* 2 RECENT\r\nc OK NOOP completed.\r\n"
+
+
+def test_a_keyword_is_introduced_before_it_is_used() -> None:
+    """FLAGS comes before a FETCH with a keyword that another session made meanwhile. RFC 3501 §7.2.6."""
+    threads = SlowThreads()
+    server = Server(threads=threads)
+    inbox = server.store.inbox
+    inbox.append([NewMessage(message("one"))])
+    client = server.connect()
+    client.feed(b"a LOGIN alice secret\r\nb SELECT INBOX\r\n")
+    threads.work()
+    client.read()
+    client.send(b"c FETCH 1 (FLAGS RFC822.SIZE)")
+    inbox.change_flags([Uid(1)], frozenset([b"fetched"]), StoreMode.ADD)
+    threads.work()
+    said = client.read()
+    assert 0 <= said.index(b"* FLAGS ") < re.search(rb"FETCH .*fetched", said).start()  # type: ignore[union-attr]
+    inbox.change_flags([Uid(1)], frozenset([b"\\Seen"]), StoreMode.ADD)
+    inbox.append([NewMessage(message("two"))])
+    told = frozenset([b"told"])
+    at_the_next_claim(inbox, lambda: inbox.change_flags([Uid(1)], told, StoreMode.ADD))
+    client.send(b"d NOOP")
+    threads.work()
+    said = client.read()
+    assert 0 <= said.index(b"* FLAGS ") < re.search(rb"FETCH .*told", said).start()  # type: ignore[union-attr]

@@ -38,5 +38,7 @@ def test_namespaces_with_a_seen_of_ones_own(tmp_path: Path, text: str, expected:
 
 def test_a_prefix_that_is_none(tmp_path: Path) -> None:
     """It is told with its line, and with those that there are."""
-    with pytest.raises(ConfigError, match=r"Team/ is no namespace's prefix: write Public/, shared/%u/ or all"):
+    with pytest.raises(
+        ConfigError, match=r"Team/ is no namespace's prefix: write Public/, shared/%u/ or all"
+    ):
         private_seen(tmp_path, "public_namespaces = Public/=maildir:/srv/public\nprivate_seen = Team/\n")
