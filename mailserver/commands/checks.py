@@ -6,6 +6,7 @@ server from starting; any other is a warning.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -36,12 +37,16 @@ from mailserver.roles.public import problems_of_public
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.roles.transports import transport_names
 from mailserver.tables.index import SUFFIX
+from mailserver.tables.open import open_table
+from mailserver.tables.patterns import PatternTable
+from mailserver.tables.table import TableError
 from mailserver.threads import Inline
 from mailserver.tls import CertificateError, days_left, read_file
 
 SOON: Final = 14  # days before its end in which a certificate is warned about
 _TABLE: Final = re.compile(r"\b(hash|btree|dbm|lmdb|texthash|cidr|regexp|pcre):(/[^\s,{}]+)")
 _INDEXED: Final = frozenset(("hash", "btree", "dbm", "lmdb"))
+_OF_RULES: Final = frozenset({"cidr", "regexp", "pcre"})
 _PAM_DIRECTORIES: Final = ("/etc/pam.d", "/usr/lib/pam.d")  # pam.d(5)
 _TRANSPORTS: Final = (
     "local_transport",
@@ -203,6 +208,17 @@ def _table_files(checks: Checks) -> Iterator[Problem]:
         elif changed is not None and indexed is not None and changed > indexed:
             command = "postalias" if "alias" in os.path.basename(path) else "postmap"
             yield Problem(f"database {index} is older than source file {path}: run {command} {path}")
+        elif changed is not None and kind in _OF_RULES:
+            yield from _bad_rules(kind, path)
+
+
+def _bad_rules(kind: str, path: str) -> Iterator[Problem]:
+    """Rules of a table that cannot be read: what they would say of a key is unknown."""
+    table = open_table(f"{kind}:{path}")
+    assert isinstance(table, PatternTable)
+    with contextlib.suppress(TableError):
+        for warning in table.warnings():
+            yield Problem(f"{warning}: mail that reaches this rule waits: mend it")
 
 
 def _changed(path: str) -> float | None:

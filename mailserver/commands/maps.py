@@ -8,11 +8,11 @@ not found, 0 for a source with malformed lines, which are warned about.
 from __future__ import annotations
 
 import base64
+import contextlib
 import getopt
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TextIO
 
@@ -20,8 +20,10 @@ from mailserver.commands.errors import nobody_reads
 from mailserver.config.read import ConfigError, read_unchecked
 from mailserver.tables.index import SUFFIX, LmdbTable, fits, write_index
 from mailserver.tables.open import TEXT_WHEN_STALE, TableOpener, split_name
+from mailserver.tables.patterns import PatternTable
 from mailserver.tables.source import Grammar, SourceLine, read_source
 from mailserver.tables.table import Table, TableError
+from mailserver.tables.text import TextTable
 from mailserver.tables.watch import read_text
 
 INDEXED_TYPES: Final = TEXT_WHEN_STALE | {"lmdb"}
@@ -43,6 +45,7 @@ class Program:
     grammar: Grammar
     opener: Callable[[TableOpener], Callable[[str], Table]]
     after_key: str = "\t"  # in listings
+    options: str = OPTIONS
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Options:
     file_values: bool = False
     header_keys: bool = False
     body_keys: bool = False
+    follows_mime: bool = False
 
 
 def run(program: Program, argv: Sequence[str] | None) -> int:
@@ -89,9 +93,10 @@ def run(program: Program, argv: Sequence[str] | None) -> int:
 
 def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
     try:
-        pairs, names = getopt.getopt(arguments, OPTIONS)
+        pairs, names = getopt.getopt(arguments, program.options)
     except getopt.GetoptError as error:
-        print(f"{program.name}: invalid option -- '{error.opt}'", file=sys.stderr)
+        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
+        print(f"{program.name}: {problem} -- '{error.opt}'", file=sys.stderr)
         raise Fatal(program.usage) from error
     options = Options()
     switches: dict[str, Callable[[], None]] = {
@@ -100,6 +105,7 @@ def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
         "-f": lambda: setattr(options, "fold", False),
         "-F": lambda: setattr(options, "file_values", True),
         "-i": lambda: setattr(options, "incremental", True),
+        "-m": lambda: setattr(options, "follows_mime", True),
         "-n": lambda: setattr(options, "with_nul", False),
         "-N": lambda: setattr(options, "with_nul", True),
         "-o": lambda: setattr(options, "keep_root", True),
@@ -117,11 +123,12 @@ def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
             options.query = value
         elif letter == "-d":
             options.delete = value
-        elif letter == "-m":
-            raise Fatal("-m is not supported: header and body lines are taken without MIME")
         elif letter in switches:
             switches[letter]()
-    if not names or sum((options.query is not None, options.delete is not None, options.listing)) > 1:
+    modes = [letter for letter, _ in pairs if letter in ("-s", "-q", "-d")]
+    if len(modes) > 1:
+        raise Fatal(f"specify only one of -s {'or ' if modes[1] == '-s' else ''}-q or -d")
+    if not names:
         raise Fatal(program.usage)
     return options, names
 
@@ -159,6 +166,8 @@ class Command:
         return self._program.opener(self._opener)(name)
 
     def _query(self, names: Sequence[str], key: str) -> int:
+        for name in names:
+            self._warn_of_rules(name)
         if key != "-":
             found = self._find(names, key)
             if found is not None:
@@ -171,6 +180,14 @@ class Command:
                 print(f"{wanted}{self._program.after_key}{found}")
                 status = 0
         return status
+
+    def _warn_of_rules(self, name: str) -> None:
+        """What cannot be read in the table is said; where that matters, a lookup fails."""
+        table = self._table(name)
+        if isinstance(table, PatternTable | TextTable):
+            with contextlib.suppress(TableError):
+                for warning in table.warnings():
+                    self._warn(warning)
 
     def _find(self, names: Sequence[str], key: str) -> str | None:
         """The value in the first table that has the key."""
@@ -186,13 +203,16 @@ class Command:
 
     def _keys(self, stream: TextIO) -> Iterator[str]:
         """The keys on standard input: lines, or the header fields or body lines of a message."""
-        lines = (line.rstrip("\r\n") for line in stream)
-        if not self._options.header_keys and not self._options.body_keys:
-            yield from lines
+        options = self._options
+        if not options.header_keys and not options.body_keys:
+            if options.follows_mime:
+                self._warn("ignoring -m option without -b or -h")
+            yield from (line.rstrip("\r\n") for line in stream)
             return
-        header, body = _split_message(list(lines))
-        yield from header if self._options.header_keys else ()
-        yield from body if self._options.body_keys else ()
+        from mailserver.commands.map_keys import message_keys
+
+        text = stream.read().replace("\r\n", "\n")
+        yield from message_keys(text, options.header_keys, options.body_keys, options.follows_mime)
 
     def _list(self, names: Sequence[str]) -> int:
         for name in names:
@@ -213,6 +233,8 @@ class Command:
         unwanted = {text.lower() if self._options.fold else text for text in keys}
         status = 1
         for name in names:
+            if split_name(name)[0] not in INDEXED_TYPES:
+                raise Fatal(f"{name} map requires O_RDONLY access mode")
             index = self._index(name)
             lines = list(_index_lines(index))
             kept = [line for line in lines if line.key not in unwanted]
@@ -300,7 +322,7 @@ def _stat_first(*paths: str) -> os.stat_result | None:
     return None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_owner(status: os.stat_result | None) -> Iterator[None]:
     """Root becomes the source's owner meanwhile, so that nobody can lead it to other files."""
     if status is None or os.geteuid() != 0 or status.st_uid == 0:
@@ -316,19 +338,6 @@ def _as_owner(status: os.stat_result | None) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
-
-
-def _split_message(lines: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The header fields, folded lines joined by line breaks, and the lines of the body."""
-    fields: list[str] = []
-    for number, line in enumerate(lines):
-        if not line:
-            return fields, list(lines[number + 1 :])
-        if line[0] in " \t" and fields:
-            fields[-1] += "\n" + line
-        else:
-            fields.append(line)
-    return fields, []
 
 
 def _decoded(value: str) -> str:

@@ -32,7 +32,9 @@ example:
   newaliases
 """
 
-PROGRAM: Final = Program("postalias", _USAGE, _HELP, alias_lines, lambda opener: opener.aliases, ":\t")
+PROGRAM: Final = Program(
+    "postalias", _USAGE, _HELP, alias_lines, lambda opener: opener.aliases, ":\t", "c:d:fFinNopq:rsuUvw"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

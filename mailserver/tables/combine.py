@@ -48,11 +48,12 @@ class PipeTable(_CombinedTable):
 
 def member_tables(name: str, argument: str, open_member: Callable[[str], Table]) -> list[Table]:
     """The tables between the braces. Raises TableError."""
+    kind = name.removeprefix("proxy:").partition(":")[0]
     try:
         words = split_words(unbrace(argument))
         members = [unbrace(word) if word.startswith("{") else word for word in words]
     except BraceError as error:
-        raise TableError(f'bad syntax: "{name}": {error}') from error
-    if not members:
-        raise TableError(f'bad syntax: "{name}": need "{name.partition(":")[0]}:{{type:name...}}"')
+        raise TableError(f'bad syntax: "{name}"; need "{kind}:{{type:name...}}": {error}') from error
+    if not members or not all(":" in member for member in members):
+        raise TableError(f'bad syntax: "{name}"; need "{kind}:{{type:name...}}"')
     return [open_member(member) for member in members]

@@ -1,7 +1,8 @@
 """From `type:name` as main.cf has it to a table. DATABASE_README, postconf(5).
 
-hash, btree and dbm read our index or the source text; lmdb, texthash, inline, static, fail, cidr,
-regexp, pcre, unionmap, pipemap and unix are Postfix's. `proxy:` in front changes nothing: there
+hash, btree and dbm read our index or the source text; lmdb, texthash, inline, static, randmap, fail, cidr,
+regexp, pcre, unionmap, pipemap and unix are Postfix's; cidr:, regexp: and pcre: take their rules
+from `{{ rule }, { rule }}` as well as from a file. `proxy:` in front changes nothing: there
 is no process that would have to read for another one.
 """
 
@@ -18,11 +19,11 @@ from mailserver.tables.hash import IndexedTable
 from mailserver.tables.regexp import pcre_table, regexp_table
 from mailserver.tables.source import Grammar, alias_lines, map_lines
 from mailserver.tables.table import Table, TableError
-from mailserver.tables.text import FailTable, InlineTable, StaticTable, TextTable, UnixTable
+from mailserver.tables.text import FailTable, InlineTable, RandomTable, StaticTable, TextTable, UnixTable
 
 TABLE_TYPES: Final = (
     "btree", "cidr", "dbm", "fail", "hash", "inline", "lmdb", "pcre", "pipemap",
-    "proxy", "regexp", "static", "texthash", "unionmap", "unix",
+    "proxy", "randmap", "regexp", "static", "texthash", "unionmap", "unix",
 )  # fmt: skip
 TEXT_WHEN_STALE: Final = frozenset({"hash", "btree", "dbm"})
 DEFAULT_TYPE: Final = "hash"
@@ -64,11 +65,12 @@ class TableOpener:
             return IndexedTable(name, path, kind in TEXT_WHEN_STALE, grammar, self._now, self._warn)
         if kind == "texthash":
             return TextTable(name, self._path(name, argument), grammar, self._now)
-        if kind == "cidr":
-            return CidrTable(name, self._path(name, argument), self._now)
-        if kind in ("regexp", "pcre"):
+        if kind in ("cidr", "regexp", "pcre"):
+            path = argument if argument.startswith("{") else self._path(name, argument)
+            if kind == "cidr":
+                return CidrTable(name, path, self._now)
             make = regexp_table if kind == "regexp" else pcre_table
-            return make(name, self._path(name, argument), may_substitute, self._now)
+            return make(name, path, may_substitute, self._now)
         return self._open_other(
             name, kind, argument, lambda member: self._open(member, grammar, may_substitute)
         )
@@ -78,6 +80,8 @@ class TableOpener:
             return InlineTable(name, argument)
         if kind == "static":
             return StaticTable(name, argument)
+        if kind == "randmap":
+            return RandomTable(name, argument)
         if kind == "fail":
             return FailTable(name)
         if kind == "unix":

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from mailserver.tables.table import Entry, TableError
 from mailserver.tables.watch import WatchedFile
-from mailserver.tables.words import LogicalLine, logical_lines
+from mailserver.tables.words import BraceError, LogicalLine, logical_lines, split_words, unbrace
 
 DEEPEST_IF: Final = 64
 
@@ -86,8 +86,39 @@ def _read(number: int, text: str, grammar: RuleGrammar, condition: bool) -> Rule
     return Rule(number, pattern, value)
 
 
+class RulesInBraces:
+    """`{ { rule }, { rule } }` in the place of a file's name: what `WatchedFile` is for a file."""
+
+    def __init__(self, text: str, grammar: RuleGrammar) -> None:
+        """Raises BraceError."""
+        self._text = text
+        self._rules = read_rules("\n".join(unbrace(word) for word in split_words(unbrace(text))), grammar)
+
+    def current(self) -> list[Rule]:
+        """The rules."""
+        return self._rules
+
+    def version(self) -> object:
+        """See `table.version_of`: it never changes."""
+        return self._text
+
+
+def _rules_of(
+    name: str, path: str, grammar: RuleGrammar, now: Callable[[], float]
+) -> WatchedFile[list[Rule]] | RulesInBraces:
+    if not path.startswith("{"):
+        return WatchedFile(path, lambda text: read_rules(text, grammar), now)
+    try:
+        return RulesInBraces(path, grammar)
+    except BraceError as error:
+        raise TableError(f'bad syntax: "{name}": {error}: write {{{{ pattern result }}}}') from error
+
+
 class PatternTable:
-    """A file of rules, asked with whole keys. Subclasses say how a key and a rule are read."""
+    """Rules of a file, or in braces in the place of its name, asked with whole keys.
+
+    Subclasses say how a key and a rule are read.
+    """
 
     whole_key = True
 
@@ -96,7 +127,7 @@ class PatternTable:
     ) -> None:
         self.name = name
         self.path = path
-        self._file = WatchedFile(path, lambda text: read_rules(text, grammar), now)
+        self._source = _rules_of(name, path, grammar, now)
 
     def subject(self, key: str) -> object | None:
         """The key as the patterns want it, or None where no pattern can match it."""
@@ -104,7 +135,7 @@ class PatternTable:
 
     def find(self, key: str) -> Entry | None:
         """See `Table.find`: the result of the first rule that matches."""
-        rules = self._file.current()
+        rules = self._source.current()
         subject = self.subject(key)
         if subject is None:
             return None
@@ -124,7 +155,7 @@ class PatternTable:
 
     def version(self) -> object:
         """See `table.version_of`."""
-        return self._file.version()
+        return self._source.version()
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Patterns are no keys, so a pattern table cannot be listed."""
@@ -132,4 +163,7 @@ class PatternTable:
 
     def warnings(self) -> list[str]:
         """What is wrong with the rules, one line each."""
-        return [f"{self.path}:{rule.line}: {rule.problem}" for rule in self._file.current() if rule.problem]
+        where = f"{self.name.partition(':')[0]} map {self.path}"
+        return [
+            f"{where}, line {rule.line}: {rule.problem}" for rule in self._source.current() if rule.problem
+        ]

@@ -1,4 +1,4 @@
-"""Tables without a file format of their own: texthash, inline, static, fail, unix.
+"""Tables without a file format of their own: texthash, inline, static, randmap, fail, unix.
 
 `TextTable` also serves `hash:` and `btree:` tables that have no index of ours: it reads the
 source text, so that a machine whose .db files nobody here can read works at once.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import grp
 import pwd
+import random
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from mailserver.tables.source import Grammar, Source, map_lines, read_source
 from mailserver.tables.table import Entry, TableError
@@ -50,7 +52,7 @@ class TextTable:
     def warnings(self) -> list[str]:
         """What is wrong with the text, one line each."""
         source = self._file.current()
-        malformed = [f"{self.path}:{item.line}: {item.problem}" for item in source.malformed]
+        malformed = [f"{self.path}, line {item.line}: {item.problem}" for item in source.malformed]
         return malformed + [f'{self.path}: duplicate entry: "{key}"' for key in source.duplicates]
 
     def _fail_if_malformed(self, source: Source, key: str) -> None:
@@ -81,6 +83,24 @@ class InlineTable:
         """See `Table.entries`; in the order of writing."""
         for key, value in reversed(self._values.items()):
             yield key, Entry(value, self.name)
+
+
+class RandomTable:
+    """`randmap:{value, value, ...}`: every key has one of these, another one each time."""
+
+    whole_key = True
+
+    def __init__(self, name: str, argument: str) -> None:
+        self.name = name
+        self._entries = [Entry(word, name) for word in _group(name, argument)]
+
+    def find(self, key: str) -> Entry | None:
+        """See `Table.find`."""
+        return random.choice(self._entries)
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """It has every key, so it cannot be listed."""
+        raise TableError(f"table {self.name}: sequence operation is not supported")
 
 
 class StaticTable:
@@ -157,13 +177,17 @@ def _group_line(name: str) -> str:
     return f"{group.gr_name}:*:{group.gr_gid}:{','.join(group.gr_mem)}"
 
 
+_FORMS: Final = {"inline": "inline:{name=value...}", "randmap": "randmap:{value...}"}
+
+
 def _group(name: str, argument: str) -> tuple[str, ...]:
+    kind = "randmap" if "randmap:" in name.partition("{")[0] else "inline"
     try:
         words = split_words(unbrace(argument))
     except BraceError as error:
-        raise TableError(f'bad syntax: "{name}": {error}: need "inline:{{name=value...}}"') from error
+        raise TableError(f'bad syntax: "{name}"; need "{_FORMS[kind]}": {error}') from error
     if not words:
-        raise TableError(f'bad syntax: "{name}": empty: need "inline:{{name=value...}}"')
+        raise TableError(f'bad syntax: "{name}"; need "{_FORMS[kind]}"')
     return words
 
 
@@ -174,7 +198,7 @@ def _inline_pair(name: str, word: str) -> tuple[str, str]:
         raise TableError(f'bad syntax: "{name}": {error}') from error
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise TableError(f'bad syntax: "{name}": "{text}": need name=value')
+        raise TableError(f'missing \'=\' after attribute name: "{name}"; need "{_FORMS["inline"]}"')
     return key.strip().lower(), value.strip()
 
 

@@ -141,6 +141,15 @@ def test_a_secret_that_others_may_read(home: Path, name: str) -> None:
     only(home, name, "readable by others", "chmod o-r")
 
 
+def test_a_rule_that_cannot_be_read(home: Path) -> None:
+    """Of a pattern table: mail that reaches it waits."""
+    rules = home / "rules"
+    rules.write_text("/a/ OK\n/(b/ REJECT\n")
+    with (home / "main.cf").open("a") as file:
+        file.write(f"header_checks = regexp:{rules}\n")
+    only(home, f'regexp map {rules}, line 2: bad pattern "(b"', "mend it")
+
+
 def test_an_index_that_is_old(home: Path) -> None:
     """postmap was forgotten."""
     index = home / "access.lmdb"

@@ -5,15 +5,18 @@ Warnings are compared as a set: Postfix gives them in the order of a hash table.
 
 from __future__ import annotations
 
+import io
+import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from mailserver.commands import postconf
+from mailserver.commands import postconf, postmap
 
 pytestmark = [pytest.mark.needs("postfix")]
 
@@ -135,8 +138,6 @@ own=9
 -n own=9
 """
 
-Run = Callable[[Sequence[str]], tuple[int, str, set[str]]]
-
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
@@ -148,11 +149,11 @@ def there(tmp_path: Path) -> Path:
     return directory
 
 
-def theirs(command: str, arguments: Sequence[str]) -> tuple[int, str, list[str]]:
-    """What Postfix's command says."""
+def theirs(command: str, arguments: Sequence[str], text: str = "") -> tuple[int, str, list[str]]:
+    """What Postfix's command says, with the text on its standard input."""
     done = subprocess.run(
         [f"/usr/sbin/{command}", *arguments],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False,
+        capture_output=True, text=True, input=text, timeout=60, check=False,
     )  # fmt: skip
     lines = [line.removeprefix("/usr/sbin/") for line in done.stderr.splitlines()]
     return done.returncode, done.stdout, sorted(lines)
@@ -172,3 +173,80 @@ def test_postconf(there: Path, capsys: pytest.CaptureFixture[str], line: str) ->
     captured = capsys.readouterr()
     assert (status, captured.out, sorted(captured.err.splitlines())) == wanted
     assert [(there / name).read_text() for name in ("main.cf", "master.cf")] == edited
+
+
+RULES = "10.0.0.0/8 ten\n!1.2.3.0/24 else\n"
+CHECKS = r"/^([^:]*)$/ body $1" + "\n/^(.*)$/m header $1\n"
+MESSAGE = """\
+From: a@b
+Subject: hello
+ folded
+Content-Type: multipart/mixed; boundary="x"
+
+preamble
+--x
+Content-Type: text/plain
+X-Inner: yes
+
+part body
+--x
+Content-Type: message/rfc822
+
+Subject: nested
+
+nested body
+--x--
+"""
+POSTMAP = """\
+-q 10.1.2.3 cidr:rules
+-q 5.5.5.5 cidr:rules
+-q name cidr:rules
+-q a 'inline:{a=b, {c = d e}}'
+-q c 'inline:{a=b, {c = d e}}'
+-q x 'inline:{a}'
+-q x 'inline:{}'
+-q x 'static:{a b}'
+-q x 'randmap:{a}'
+-q x 'randmap:{{a b}}'
+-q x 'randmap:{}'
+-s 'randmap:{a}'
+-q a 'unionmap:{inline:{a=1},inline:{b=2},static:x}'
+-q a 'unionmap:{}'
+-q a 'unionmap:{name}'
+-q a 'pipemap:{inline:{a=b},inline:{b=c}}'
+-q 10.0.0.1 'cidr:{{10.0.0.0/8 x y}, {11.0.0.0/8 z}}'
+-q abc 'regexp:{{/b/ x}, {/c/ y}}'
+-q a texthash:absent/nothing
+-q a -d b 'inline:{a=b}'
+-q a -s 'inline:{a=b}'
+-s -d a texthash:rules
+-d a 'inline:{a=b}'
+-r cidr:rules
+-q
+-h x
+-b -h -m
+-q - regexp:checks
+-h -q - regexp:checks
+-b -q - regexp:checks
+-hb -q - regexp:checks
+-hm -q - regexp:checks
+-m -q - regexp:checks
+"""
+
+
+@pytest.mark.parametrize("line", POSTMAP.splitlines())
+def test_postmap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Lookups in all kinds of tables, and keys of a message."""
+    monkeypatch.chdir(tmp_path)
+    Path("rules").write_text(RULES)
+    Path("checks").write_text(CHECKS)
+    arguments = shlex.split(line)
+    wanted = theirs("postmap", arguments, MESSAGE)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(MESSAGE))
+    status = postmap.main(arguments)
+    captured = capsys.readouterr()
+    assert (status, captured.out) == wanted[:2]
+    said = " ".join(captured.err.splitlines()).replace("open absent", "open database absent")
+    assert all(re.sub(r"usage:.*", "usage:", each) in said for each in wanted[2])

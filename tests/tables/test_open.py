@@ -311,3 +311,19 @@ def test_tables_without_a_version(tmp_path: Path) -> None:
     assert version_of(()) == ()
     with pytest.raises(TableError):
         version_of((open_table(f"texthash:{tmp_path}/none"),))
+
+
+def test_a_value_at_random() -> None:
+    """randmap: each of them comes, for whatever key."""
+    table = open_table("randmap:{a, b, {c}}")
+    assert {found.value for found in (table.find("x") for _ in range(500)) if found} == {"a", "b", "{c}"}
+
+
+def test_rules_in_the_place_of_a_file() -> None:
+    """`regexp:{{ rule }, { rule }}`, as Postfix 3.7 has it."""
+    table = open_table("regexp:{{/a/ OK x}, {if /b/}, {/c/ REJECT}, {endif}}")
+    assert [found and found.value for found in map(table.find, ("a", "b", "bc", "c"))] == [
+        "OK x", None, "REJECT", None,
+    ]  # fmt: skip
+    with pytest.raises(TableError, match="bad syntax"):
+        open_table("cidr:{10.0.0.0/8 x}")
