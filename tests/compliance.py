@@ -41,7 +41,7 @@ TITLES: Final = {
     5550: "IMAP URL-PARTIAL", 5782: "DNS block lists",
     5802: "SCRAM", 5819: "IMAP LIST-STATUS", 5929: "TLS channel bindings",
     5957: "IMAP SORT=DISPLAY", 6125: "Names in certificates", 6152: "SMTP 8BITMIME",
-    6154: "IMAP SPECIAL-USE", 6409: "Message submission", 6531: "SMTPUTF8",
+    6154: "IMAP SPECIAL-USE", 6203: "IMAP SEARCH=FUZZY", 6409: "Message submission", 6531: "SMTPUTF8",
     6522: "multipart/report", 6532: "Internationalised headers", 6533: "Internationalised DSN",
     6851: "IMAP MOVE", 6855: "IMAP UTF8=ACCEPT",
     6856: "POP3 UTF8 and LANG", 6858: "Downgraded headers", 7103: "Malformed messages",

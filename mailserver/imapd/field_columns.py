@@ -1,4 +1,4 @@
-"""The values of a header field of all messages in one piece of memory, for who searches again as they type.
+"""The values of a header field; those of all messages in one piece of memory, for who searches as they type.
 
 A search of a column is one pass over some hundred kilobytes. Of each mailbox the field that was searched
 last is kept, of the mailboxes that were searched last, a few; whatever is longer than `LONGEST` is not.
@@ -10,13 +10,36 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from mailserver.message.addresses import parse_addresses
+from mailserver.message.header import header_end, scan, unfold
+from mailserver.message.text import field_text, fold, from_raw
 from mailserver.store.contract import Mailbox, Uid
 
 LONGEST: Final = 4 << 20  # octets of one column
 MOST: Final = 16  # columns
+_ADDRESS_FIELDS: Final = frozenset({b"bcc", b"cc", b"from", b"reply-to", b"sender", b"to"})
+
+
+def field_fact(name: bytes, content: bytes) -> bytes:
+    """The folded values of all fields of that name, each after a line feed; b"" where there is none.
+
+    Addresses that are written with comments or spaces inside stand there once more, without.
+    """
+    bodies = [body for spelt, body in scan(content[: header_end(content)]) if spelt.strip().lower() == name]
+    values = [fold(field_text(body)) for body in bodies]
+    if name in _ADDRESS_FIELDS:
+        specs = [fold(from_raw(each.spec)) for body in bodies for each in parse_addresses(unfold(body))]
+        values += [spec for spec in specs if not any(spec in value for value in values)]
+    return "".join("\n" + value for value in values).encode("utf-8", "replace")
+
+
+def field_values(mailbox: Mailbox, name: bytes, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
+    """See `field_fact`, of each of the messages that is there. `name` in lower case. *Blocking.*"""
+    return mailbox.facts(uids, partial(field_fact, name), "field.2 " + name[:100].decode("latin-1"))
 
 
 class Column:

@@ -127,7 +127,7 @@ class _Work:
             await session.run(mailbox.check_rights)  # it may have taken long
             if "r" not in mailbox.rights:
                 return
-        self._tell(Results(selected, uids, True, command.uses_modseq, session.name(name)))
+        self._tell(Results(selected, uids, True, command.uses_modseq, session.name(name), searcher.scores))
 
     def _tell(self, results: Results) -> None:
         """§2.1: only where anything was found. It is with the client before the next mailbox is searched."""

@@ -1,6 +1,6 @@
 """SORT and THREAD; THREAD=REFS as Dovecot has it.
 
-RFC 5256, RFC 5957 (SORT=DISPLAY), RFC 5267 (ESORT, CONTEXT=SORT).
+RFC 5256, RFC 5957 (SORT=DISPLAY), RFC 5267 (ESORT, CONTEXT=SORT), RFC 6203 (RELEVANCY).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from mailserver.imapd import contexts
+from mailserver.imapd.fuzzy import Scores
 from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
 from mailserver.imapd.search_keys import Searcher
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
-from mailserver.imapd.sorting import in_order, sent_times
+from mailserver.imapd.sorting import Criteria, in_order, sent_times
 from mailserver.message.header import first, header_end
 from mailserver.message.sort_keys import base_subject, message_ids, references
 from mailserver.message.threading import Threadable, by_references, by_refs, ordered_subject, render
@@ -34,16 +35,17 @@ async def order(session: Session, command: Order) -> Reply:
     if command.uses_modseq:
         session.enable_condstore()
     with reporting(session) as progress:
-        uids = await Searcher(session, selected, session.service.now(), progress).found(command.program)
+        searcher = Searcher(session, selected, session.service.now(), progress)
+        uids = await searcher.found(command.program)
         progress.goal += len(uids) * max(1, len(command.criteria))
         if command.algorithm:
             threads = await _threads(session, selected, uids, command, progress)
         else:
-            uids = await _in_order(session, uids, command.criteria, progress)
+            uids = await _in_order(session, uids, command.criteria, searcher.scores, progress)
     if command.algorithm:
         session.output.line(b"* THREAD " + threads if threads else b"* THREAD")
     else:
-        _tell_sorted(session, command, uids)
+        _tell_sorted(session, command, uids, searcher.scores)
     await session.sync(may_expunge=command.by_uid)
     return ok("Thread completed." if command.algorithm else "Sort completed.", selected.expunge_code)
 
@@ -52,7 +54,7 @@ async def order(session: Session, command: Order) -> Reply:
 class _Sorted:
     """An answer to SORT, and what it depends on: messages never change."""
 
-    criteria: Sequence[tuple[str, bool]]
+    criteria: Criteria
     uids: list[Uid]
     ordered: list[Uid]
 
@@ -61,15 +63,15 @@ _last_sorted: WeakKeyDictionary[Mailbox, _Sorted] = WeakKeyDictionary()
 
 
 async def _in_order(
-    session: Session, uids: list[Uid], criteria: Sequence[tuple[str, bool]], progress: Progress
+    session: Session, uids: list[Uid], criteria: Criteria, scores: Scores, progress: Progress
 ) -> list[Uid]:
     """The messages in order; sorted but once for clients that ask the same again and again."""
     mailbox = session.mailbox_in_use.mailbox
     last = _last_sorted.get(mailbox)
-    if last is not None and (last.criteria, last.uids) == (criteria, uids):
+    if last is not None and not scores and (last.criteria, last.uids) == (criteria, uids):
         return last.ordered
-    ordered = await session.run(in_order, mailbox, uids, criteria, progress)
-    if len(ordered) == len(uids):  # none was gone
+    ordered = await session.run(in_order, mailbox, uids, criteria, progress, scores)
+    if len(ordered) == len(uids) and not scores:  # none was gone
         _last_sorted[mailbox] = _Sorted(criteria, uids, ordered)
     return ordered
 
@@ -100,13 +102,16 @@ async def _threads(
     return answer
 
 
-def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid]) -> None:
-    results = Results(session.mailbox_in_use, uids, command.by_uid, command.uses_modseq)
+def _tell_sorted(session: Session, command: Order, uids: Sequence[Uid], scores: Scores) -> None:
+    selected = session.mailbox_in_use
+    results = Results(selected, uids, command.by_uid, command.uses_modseq, scores=scores)
     if command.returns is None:
         session.output.line(results.plain(b"SORT"))
         return
     tell(session, results, command.returns)
-    if "UPDATE" in command.returns:
+    if "UPDATE" in command.returns and "RELEVANCY" in dict(command.criteria):
+        contexts.refuse(session, "An order by relevancy is not kept up to date.")
+    elif "UPDATE" in command.returns:
         context = contexts.SortedContext(session, command.program, results, command.criteria)
         contexts.keep(session, context)
 

@@ -1,14 +1,15 @@
 """The results of SEARCH and SORT as they are told and kept.
 
 RFC 4731 (ESEARCH), RFC 5182 (SEARCHRES), RFC 5267 (ESORT), RFC 7162 §3.1.5, RFC 9394 (PARTIAL),
-RFC 7377 (MULTISEARCH).
+RFC 7377 (MULTISEARCH), RFC 6203 (RELEVANCY).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from mailserver.imapd.fuzzy import Scores, relevancy
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
 from mailserver.store.contract import Uid
@@ -29,6 +30,7 @@ class Results:
     by_uid: bool
     with_modseq: bool = False
     mailbox: bytes = b""
+    scores: Scores = field(default_factory=dict)
 
     def numbers(self, uids: Sequence[Uid]) -> Sequence[int]:
         """UIDs or sequence numbers, as the client asked."""
@@ -62,10 +64,19 @@ class Results:
         if returns.partial is not None:
             part = render_set(self.numbers(returns.partial.of(self.uids))) or b"NIL"
             words.append(b"PARTIAL (%b %b)" % (returns.partial.label, part))
+        if self.uids and "RELEVANCY" in returns:
+            scores = [b"%d" % relevancy(self.scores, uid) for uid in self._scored(returns)]
+            words.append(b"RELEVANCY (%b)" % b" ".join(scores))  # RFC 6203 §4
         told = self.told(returns)
         if self.with_modseq and told:
             words.append(b"MODSEQ %d" % self._highest(told))
         return b" ".join(words)
+
+    def _scored(self, returns: Returns) -> Sequence[Uid]:
+        """The messages whose relevancy is told, in the order in which they are told."""
+        if "ALL" not in returns and returns.partial is not None:
+            return returns.partial.of(self.uids)
+        return self.uids if "ALL" in returns else self.told(returns)
 
     def told(self, returns: Returns) -> Sequence[Uid]:
         """The messages that the options speak of: what SAVE keeps and MODSEQ is of.

@@ -51,5 +51,6 @@ async def search_selected(
         program = contexts.frozen(program, selected)
     if returns is not None and "SAVE" in returns:
         selected.saved = []  # RFC 5182 §2.1: also when the search fails
-    uids = await Searcher(session, selected, session.service.now(), progress).found(program)
-    return program, Results(selected, uids, command.by_uid, command.uses_modseq, mailbox)
+    searcher = Searcher(session, selected, session.service.now(), progress)
+    uids = await searcher.found(program)
+    return program, Results(selected, uids, command.by_uid, command.uses_modseq, mailbox, searcher.scores)

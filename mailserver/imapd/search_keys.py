@@ -12,29 +12,28 @@ RFC 3501 §6.4.4. Text is compared decoded and case-folded (RFC 5255 §4.4.1, i;
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import filterfalse
 from typing import Final, cast
 
 from mailserver.imapd.content import fact
-from mailserver.imapd.field_columns import column_of
+from mailserver.imapd.field_columns import column_of, field_values
 from mailserver.imapd.flag_column import flag_column
+from mailserver.imapd.fuzzy import likely
 from mailserver.imapd.progress import Progress
 from mailserver.imapd.selected import Selected
 from mailserver.imapd.session import Session
-from mailserver.message.addresses import parse_addresses
 from mailserver.message.dates import sent_date
-from mailserver.message.header import header_end, scan, unfold
+from mailserver.message.header import header_end, scan
 from mailserver.message.mime import parse
-from mailserver.message.text import body_text, field_text, fold, from_raw, header_text
+from mailserver.message.text import body_text, fold, header_text
 from mailserver.store.contract import Flags, Mailbox, Message, MessageGone, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_fetch import Attribute
 
 _BATCH: Final = 200  # messages in one call in a thread
-_ADDRESS_FIELDS: Final = frozenset({b"bcc", b"cc", b"from", b"reply-to", b"sender", b"to"})
 _INDEX_BATCH: Final = 5000  # a few milliseconds
 
 
@@ -48,6 +47,7 @@ class Searcher:
         self._selected = selected
         self._now = int(now)
         self._progress = progress or Progress()
+        self.scores: dict[Uid, tuple[int, ...]] = {}  # of what was found by FUZZY keys
 
     @property
     def everything(self) -> list[Uid]:
@@ -95,11 +95,17 @@ class Searcher:
                     uids = await self.among(part, uids)
                 return uids
             case keys.Not(inner):
-                return _without(uids, await self.among(inner, uids))
+                before = self.scores.copy()
+                rest = _without(uids, await self.among(inner, uids))
+                self.scores = before
+                return rest
             case keys.Either(first, second):
                 cheap, dear = sorted((first, second), key=_cost)
+                before = self.scores.copy()
                 found = await self.among(cheap, uids)
-                return sorted(found + await self.among(dear, _without(uids, found)))
+                rest = _without(uids, found)
+                self._take_back(rest, before)
+                return sorted(found + await self.among(dear, rest))
             case keys.Numbered(messages, by_uid):
                 chosen = self._selected.chosen(messages, by_uid, is_strict=False)
                 return _both(uids, chosen)
@@ -108,6 +114,11 @@ class Searcher:
         if _cost(key) == 0:
             return await self._by_index(key, uids)
         return await self._by_content(key, uids)
+
+    def _take_back(self, uids: Iterable[Uid], before: Mapping[Uid, tuple[int, ...]]) -> None:
+        """What the messages scored on a way that led nowhere does not count."""
+        for uid in uids if self.scores else ():
+            self.scores[uid] = before.get(uid, ())
 
     async def _by_index(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
         select = self._selection(key)
@@ -149,6 +160,12 @@ class Searcher:
         return frozenset(same | {flag})
 
     async def _by_content(self, key: keys.Key, uids: list[Uid]) -> list[Uid]:
+        if isinstance(key, keys.InText | keys.InField) and key.is_fuzzy:
+            mailbox = self._selected.mailbox
+            likeness = await likely(self._session, mailbox, key, uids, self._progress)
+            for uid, score in likeness.items():
+                self.scores[uid] = (*self.scores.get(uid, ()), score)
+            return [*likeness]
         found: list[Uid] = []
         if isinstance(key, keys.InText):
             search = self._selected.mailbox.search_text
@@ -241,9 +258,9 @@ BatchTest = Callable[[Mailbox, Sequence[Uid]], Iterable[Uid]]
 
 def _batch_test(key: keys.Key) -> BatchTest:
     match key:
-        case keys.InField(name, text):
+        case keys.InField(name, text, _):
             return partial(_in_field, name.lower(), _needle(text))
-        case keys.InText(where, text):
+        case keys.InText(where, text, _):
             return partial(_in_text, where == "TEXT", fold(text))
         case keys.Saved(relation, day):
             return partial(_saved, *_days(relation, day))
@@ -265,19 +282,6 @@ def _sized(is_larger: bool, octets: int, mailbox: Mailbox, uids: Sequence[Uid]) 
     return [uid for uid, size in sizes if (size > octets if is_larger else size < octets)]
 
 
-def field_fact(name: bytes, content: bytes) -> bytes:
-    """The folded values of all fields of that name, each after a line feed; b"" where there is none.
-
-    Addresses that are written with comments or spaces inside stand there once more, without.
-    """
-    bodies = [body for spelt, body in scan(content[: header_end(content)]) if spelt.strip().lower() == name]
-    values = [fold(field_text(body)) for body in bodies]
-    if name in _ADDRESS_FIELDS:
-        specs = [fold(from_raw(each.spec)) for body in bodies for each in parse_addresses(unfold(body))]
-        values += [spec for spec in specs if not any(spec in value for value in values)]
-    return "".join("\n" + value for value in values).encode("utf-8", "replace")
-
-
 def _needle(text: str) -> bytes:
     return fold(text).encode("utf-8", "replace")
 
@@ -287,7 +291,7 @@ def _known_in_field(mailbox: Mailbox, key: keys.InField, uids: list[Uid]) -> tup
 
 
 def _in_field(name: bytes, text: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
-    values = mailbox.facts(uids, partial(field_fact, name), "field.2 " + name[:100].decode("latin-1"))
+    values = field_values(mailbox, name, uids)
     column_of(mailbox, name).add(values)
     return [uid for uid, value in values.items() if value and text in value]
 

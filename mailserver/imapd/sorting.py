@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from mailserver.imapd.fuzzy import Scores, relevancy
 from mailserver.imapd.progress import Progress
 from mailserver.message.dates import sent_date
 from mailserver.message.header import first, header_end
@@ -17,13 +18,20 @@ Criteria = Sequence[tuple[str, bool]]  # names, and whether in reverse
 
 
 def in_order(
-    mailbox: Mailbox, uids: Sequence[Uid], criteria: Criteria, progress: Progress | None = None
+    mailbox: Mailbox,
+    uids: Sequence[Uid],
+    criteria: Criteria,
+    progress: Progress | None = None,
+    scores: Scores | None = None,
 ) -> list[Uid]:
     """The messages that are still there, in order; equal ones as in the mailbox. Blocking."""
     progress = progress or Progress()
     ordered = list(uids)
     for name, is_reverse in reversed(criteria):  # the last one first
-        found = _keys(mailbox, uids, name, progress)
+        if name == "RELEVANCY":  # RFC 6203 §6: the highest first
+            found: Keys = {uid: -relevancy(scores or {}, uid) for uid in uids}
+        else:
+            found = _keys(mailbox, uids, name, progress)
         ordered = [uid for uid in ordered if uid in found]
         ordered.sort(key=found.__getitem__, reverse=is_reverse)
     return ordered

@@ -22,6 +22,7 @@ from mailserver.message.section import UnknownEncoding, decode
 _ENCODED_WORD: Final = re.compile(rb"=\?([^?\s*]{1,60})(?:\*[^?\s]{0,60})?\?([bBqQ])\?([^?\r\n]*+)\?=")
 _REFUSED: Final = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 _FALLBACK: Final = "latin-1"
+_ACCENTS: Final = re.compile("[\u0300-\u036f]+")
 
 
 def fold(text: str) -> str:
@@ -29,6 +30,11 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+
+
+def without_accents(folded: str) -> str:
+    """The folded text without the accents of Latin, Greek and Cyrillic letters, which stand alone in it."""
+    return folded if folded.isascii() else _ACCENTS.sub("", folded)
 
 
 def from_charset(octets: bytes, charset: str) -> str:

@@ -23,6 +23,7 @@ A success is returned after it is durable (P1); a UID is durable before it is vi
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from enum import Enum
 from typing import Final, NamedTuple, NewType
 
 from mailserver.accounts.account import Account
+from mailserver.message.text import searchable
 from mailserver.store.acl import ALL, Acl, Rights
 from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 
@@ -311,6 +313,23 @@ class Mailbox(abc.ABC):
         knows nothing.
         """
         return [], uids
+
+    def may_hold(
+        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
+    ) -> Sequence[Uid]:
+        """All of the messages that hold one of the pieces of each group, and perhaps others.
+
+        The text is `message.text.searchable`'s, accents taken away from it and from the pieces. *Blocking.*
+        """
+        return uids
+
+    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
+        """Header and body of each message as `message.text.searchable` gives them; gone ones are left out.
+
+        Of a very long message perhaps only the start. *Blocking.*
+        """
+        _, contents = self.read_batch(uids, sys.maxsize)
+        return {uid: searchable(content) for uid, content in contents.items()}
 
     @abc.abstractmethod
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:

@@ -240,6 +240,16 @@ class GuardedMailbox(Mailbox):
         """See `Mailbox.search_text`."""
         return self._read_now().search_text(uids, needle, with_header)
 
+    def may_hold(
+        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
+    ) -> Sequence[Uid]:
+        """See `Mailbox.may_hold`."""
+        return self._read_now().may_hold(uids, pieces, with_header)
+
+    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
+        """See `Mailbox.texts`."""
+        return self._read_now().texts(uids)
+
     # Writing.
 
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:

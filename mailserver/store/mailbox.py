@@ -170,6 +170,25 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
             self._texts.want(self)
         return [uid for uid in uids if uid in found], [uid for uid in uids if uid not in decided]
 
+    def may_hold(
+        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
+    ) -> Sequence[Uid]:
+        """See `Mailbox.may_hold`."""
+        if self._texts is None:
+            return uids
+        found, decided = self._texts.index.candidates(self.mailbox_id, self.uidvalidity, pieces, with_header)
+        self._is_searched = True
+        if len(decided) < len(self.uids):
+            self._texts.want(self)
+        return [uid for uid in uids if uid in found or uid not in decided]
+
+    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
+        """See `Mailbox.texts`."""
+        if self._texts is None:
+            return super().texts(uids)
+        known = self._texts.index.texts(self.mailbox_id, self.uidvalidity, uids)
+        return {**known, **super().texts([uid for uid in uids if uid not in known])}
+
     def index_texts(self, advance: Callable[[int], None] = lambda count: None) -> int:
         """The text index has all messages; how many it lacked. *Blocking*, for long."""
         count = 0

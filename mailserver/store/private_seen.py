@@ -242,6 +242,16 @@ class PrivateSeenMailbox(Mailbox):
         """See `Mailbox.search_text`."""
         return self._common.search_text(uids, needle, with_header)
 
+    def may_hold(
+        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
+    ) -> Sequence[Uid]:
+        """See `Mailbox.may_hold`."""
+        return self._common.may_hold(uids, pieces, with_header)
+
+    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
+        """See `Mailbox.texts`."""
+        return self._common.texts(uids)
+
     def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
         """See `Mailbox.expunge`."""
         return self._common.expunge(uids)

@@ -1,12 +1,12 @@
 """text.db: the decoded text of messages, folded, and where its trigrams occur. Droppable at any time.
 
     text   id, mailbox, uidvalidity, uid, partial, content   content: deflated `header NUL body`
-    gram   an FTS5 table of trigrams over the same ids, without content of its own
+    gram   an FTS5 table of trigrams over the same ids, without content and without accents
 
-A needle of three characters and more asks for the messages that have all of its trigrams, and
-each answer is verified against the text. Shorter ones, with which trigrams cannot help (two Chinese
-characters are a word), are looked for in all stored text. Of a very long message only the start is here:
-it is `partial`, and undecided where the start does not hold the needle.
+A needle of three characters and more, its accents not counted, asks for the messages that have all of its
+trigrams, and each answer is verified against the text. Shorter ones, with which trigrams cannot help (two
+Chinese characters are a word), are looked for in all stored text. Of a very long message only the start is
+here: it is `partial`, and undecided where the start does not hold the needle.
 
 Rows of `gram` outlive their messages until there are as many dead ones as living: then all is dropped.
 Until then no id is used twice. `mailbox` is the MAILBOXID (see `store.cache`). Nothing is opened, or made,
@@ -22,10 +22,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from mailserver.message.text import without_accents
 from mailserver.store.contract import Uid
 from mailserver.store.droppable import DroppableDatabase
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS text (id INTEGER PRIMARY KEY AUTOINCREMENT, mailbox TEXT NOT NULL,"
     " uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL, partial INTEGER NOT NULL, content BLOB NOT NULL)",
@@ -79,6 +80,24 @@ class TextIndex:
         if database is None or "\0" in needle:
             return nothing
         return database.run(lambda db: _search(db, mailbox, uidvalidity, needle, with_header), nothing)
+
+    def candidates(
+        self, mailbox: str, uidvalidity: int, pieces: Sequence[Sequence[str]], with_header: bool
+    ) -> Hits:
+        """Which messages may hold one of the pieces of each group; the pieces are folded, without accents."""
+        database = self._database()
+        nothing = Hits(set(), set())
+        if database is None:
+            return nothing
+        return database.run(lambda db: _candidates(db, mailbox, uidvalidity, pieces, with_header), nothing)
+
+    def texts(self, mailbox: str, uidvalidity: int, uids: Sequence[Uid]) -> dict[Uid, tuple[str, str]]:
+        """Header and body of those of the messages that are in the index, or what of them is."""
+        database = self._database()
+        nothing: dict[Uid, tuple[str, str]] = {}
+        if database is None:
+            return nothing
+        return database.run(lambda db: _texts(db, mailbox, uidvalidity, uids), nothing)
 
     def indexed(self, mailbox: str, uidvalidity: int) -> set[Uid]:
         """The messages that are in the index."""
@@ -135,33 +154,80 @@ def _search(db: sqlite3.Connection, mailbox: str, uidvalidity: int, needle: str,
     place = (mailbox, uidvalidity)
     rows = db.execute("SELECT uid, partial FROM text WHERE mailbox=? AND uidvalidity=?", place).fetchall()
     octets = needle.encode("utf-8", "replace")
-    if len(needle) < _TRIGRAM:
+    plain = without_accents(needle)
+    if len(plain) < _TRIGRAM:
         candidates = db.execute("SELECT uid, content FROM text WHERE mailbox=? AND uidvalidity=?", place)
     else:
         candidates = db.execute(
             "SELECT text.uid, text.content FROM gram CROSS JOIN text ON text.id = gram.rowid"
             " WHERE gram MATCH ? AND text.mailbox=? AND text.uidvalidity=?",
-            (_grams(needle, with_header), *place),
+            (_columns(_grams(plain), with_header), *place),
         )
     found = {uid for uid, content in candidates if _holds(content, octets, with_header)}
     whole = {uid for uid, partial in rows if not partial}
     return Hits(found, whole | found)
 
 
-def _grams(needle: str, with_header: bool) -> str:
+def _candidates(
+    db: sqlite3.Connection, mailbox: str, uidvalidity: int, pieces: Sequence[Sequence[str]], with_header: bool
+) -> Hits:
+    place = (mailbox, uidvalidity)
+    rows = db.execute("SELECT uid FROM text WHERE mailbox=? AND uidvalidity=?", place)
+    decided = {uid for (uid,) in rows}
+    groups = [" OR ".join(f"({_grams(piece)})" for piece in group) for group in pieces if _are_long(group)]
+    if not groups:
+        return Hits(decided, decided)
+    query = " AND ".join(f"({group})" for group in groups)
+    found = db.execute(
+        "SELECT text.uid FROM gram CROSS JOIN text ON text.id = gram.rowid"
+        " WHERE gram MATCH ? AND text.mailbox=? AND text.uidvalidity=?",
+        (_columns(query, with_header), *place),
+    )
+    return Hits({uid for (uid,) in found}, decided)
+
+
+def _are_long(group: Sequence[str]) -> bool:
+    return bool(group) and all(len(piece) >= _TRIGRAM for piece in group)
+
+
+def _texts(
+    db: sqlite3.Connection, mailbox: str, uidvalidity: int, uids: Sequence[Uid]
+) -> dict[Uid, tuple[str, str]]:
+    query = "SELECT content FROM text WHERE mailbox=? AND uidvalidity=? AND uid=?"
+    found = {}
+    for uid in uids:
+        row = db.execute(query, (mailbox, uidvalidity, uid)).fetchone()
+        if row is not None:
+            header, _, body = _decompressed(row[0]).decode("utf-8", "replace").partition("\0")
+            found[uid] = header, body
+    return found
+
+
+def _grams(needle: str) -> str:
     """The FTS5 query for texts that have all trigrams of the needle, or many of a long one's."""
     grams = list(dict.fromkeys(needle[at : at + _TRIGRAM] for at in range(len(needle) - _TRIGRAM + 1)))
     step = -(-len(grams) // _MOST_GRAMS)
-    query = " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams[::step])
+    return " AND ".join('"' + gram.replace('"', '""') + '"' for gram in grams[::step])
+
+
+def _columns(query: str, with_header: bool) -> str:
     return query if with_header else f"body : ({query})"
 
 
 def _holds(content: bytes, needle: bytes, with_header: bool) -> bool:
+    text = _decompressed(content)
+    return text.find(needle, 0 if with_header else text.index(b"\0")) >= 0
+
+
+def _decompressed(content: bytes) -> bytes:
+    """Header, NUL and body."""
     try:
         text = zlib.decompress(content)
-        return text.find(needle, 0 if with_header else text.index(b"\0")) >= 0
-    except (zlib.error, ValueError, TypeError) as error:
+    except (zlib.error, TypeError) as error:
         raise sqlite3.DatabaseError(f"damaged text: {error}") from error
+    if b"\0" not in text:
+        raise sqlite3.DatabaseError("damaged text: no end of its header")
+    return text
 
 
 def _add(db: sqlite3.Connection, mailbox: str, uidvalidity: int, texts: Sequence[Text]) -> None:
@@ -177,7 +243,7 @@ def _add(db: sqlite3.Connection, mailbox: str, uidvalidity: int, texts: Sequence
         cursor = db.execute(
             "INSERT INTO text (mailbox, uidvalidity, uid, partial, content) VALUES (?, ?, ?, ?, ?)", row
         )
-        header, body = (_storable(part) for part in (header, body))
+        header, body = (_storable(without_accents(part)) for part in (header, body))
         db.execute(
             "INSERT INTO gram (rowid, header, body) VALUES (?, ?, ?)", (cursor.lastrowid, header, body)
         )

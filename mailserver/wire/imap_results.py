@@ -1,7 +1,7 @@
 """What SEARCH and SORT are to return: the options between RETURN's parentheses, and parts of results.
 
 RFC 4731 (ESEARCH), RFC 5182 (SAVE), RFC 5267 (UPDATE, CONTEXT, PARTIAL), RFC 9394 (PARTIAL from the
-end, and in UID FETCH).
+end, and in UID FETCH), RFC 6203 (RELEVANCY).
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 
 T = TypeVar("T")
 
-_OPTIONS: Final = frozenset({"MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL", "UPDATE", "CONTEXT"})
+_OPTIONS: Final = frozenset(
+    {"MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL", "UPDATE", "CONTEXT", "RELEVANCY"}
+)
 _ANSWERED: Final = frozenset({"MIN", "MAX", "ALL", "COUNT", "PARTIAL"})
 
 
@@ -79,7 +81,7 @@ def read_returns(reader: ArgumentReader) -> Returns | None:
     reader.space()
     if len(ranges) + ("ALL" in names) > 1:
         raise ImapSyntaxError("ALL and PARTIAL exclude each other")
-    if not names - {"UPDATE", "CONTEXT"}:
+    if not names - {"UPDATE", "CONTEXT", "RELEVANCY"}:
         names.add("ALL")
     return Returns(frozenset(names), ranges[0] if ranges else None)
 

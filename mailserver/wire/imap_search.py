@@ -2,11 +2,13 @@
 
 A program becomes a tree of small values; `Every` is the implied AND. What a key means is
 `imapd.search`'s business. RFC 3501 §6.4.4, RFC 4731 (ESEARCH), RFC 5032 (WITHIN),
-RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 8474 §5 (EMAILID), RFC 8514 (SAVEDATE).
+RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 8474 §5 (EMAILID), RFC 8514 (SAVEDATE),
+RFC 6203 (SEARCH=FUZZY).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -100,6 +102,7 @@ class InField:
 
     name: bytes
     text: str
+    is_fuzzy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class InText:
 
     where: str
     text: str
+    is_fuzzy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ _FLAG_KEYS: Final = {
 }  # fmt: skip
 _FIELD_KEYS: Final = frozenset({"BCC", "CC", "FROM", "SUBJECT", "TO"})
 SORT_KEYS: Final = frozenset(
-    {"ARRIVAL", "CC", "DATE", "DISPLAYFROM", "DISPLAYTO", "FROM", "SIZE", "SUBJECT", "TO"}
+    {"ARRIVAL", "CC", "DATE", "DISPLAYFROM", "DISPLAYTO", "FROM", "RELEVANCY", "SIZE", "SUBJECT", "TO"}
 )
 THREAD_ALGORITHMS: Final = frozenset({"ORDEREDSUBJECT", "REFERENCES", "REFS"})
 
@@ -180,6 +184,8 @@ class _ProgramReader:
         self._reader = reader
         self._charset = charset
         self._keys = 0
+        self._is_within_fuzzy = False
+        self.is_fuzzy = False
         self.uses_modseq = False
 
     def program(self) -> Key:
@@ -200,6 +206,8 @@ class _ProgramReader:
         if reader.peek() in b"0123456789*$" and not reader.at_end:
             return Numbered(read_sequence_set(reader), by_uid=False)
         name = reader.word()
+        if name == "FUZZY":
+            return self._fuzzy(depth)
         if name == "NOT":
             reader.space()
             return Not(self.key(depth + 1))
@@ -209,6 +217,14 @@ class _ProgramReader:
             reader.space()
             return Either(first, self.key(depth + 1))
         return self._without_argument(name) or self._with_argument(name)
+
+    def _fuzzy(self, depth: int) -> Key:
+        """The key with its texts to be matched fuzzily; other keys are exact all the same. RFC 6203 §5."""
+        self._reader.space()
+        before, self._is_within_fuzzy, self.is_fuzzy = self._is_within_fuzzy, True, True
+        key = self.key(depth + 1)
+        self._is_within_fuzzy = before
+        return key
 
     def _without_argument(self, name: str) -> Key | None:
         if name in _FLAG_KEYS:
@@ -231,7 +247,7 @@ class _ProgramReader:
             raise ImapSyntaxError("Unknown search key")
         reader.space()
         if name in _FIELD_KEYS:
-            return InField(name.encode("ascii"), self._text())
+            return self._in_field(name.encode("ascii"))
         if name in ("BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE"):
             return Dated(name.removeprefix("SENT"), reader.date(), name.startswith("SENT"))
         if name in ("SAVEDBEFORE", "SAVEDON", "SAVEDSINCE"):
@@ -259,12 +275,16 @@ class _ProgramReader:
         if name == "HEADER":
             field = reader.astring()
             reader.space()
-            return InField(field, self._text())
+            return self._in_field(field)
         if name == "MODSEQ":
             return self._modseq()
         if name in ("EMAILID", "THREADID"):
             return HasObject(name, reader.astring())
-        return InText(name, self._text())
+        return InText(name, self._text(), self._is_within_fuzzy)
+
+    def _in_field(self, name: bytes) -> Key:
+        text = self._text()
+        return InField(name, text, self._is_within_fuzzy and text != "")
 
     def _modseq(self) -> Key:
         reader = self._reader
@@ -310,7 +330,18 @@ def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
         charset = _charset(reader.astring(), returns)
         reader.space()
     program = _ProgramReader(reader, charset)
-    return Search(program.program(), by_uid, returns, program.uses_modseq)
+    key = program.program()
+    _check_relevancy(program, returns, ())
+    return Search(key, by_uid, returns, program.uses_modseq)
+
+
+def _check_relevancy(
+    program: _ProgramReader, returns: Returns | None, criteria: Sequence[tuple[str, bool]]
+) -> None:
+    """RFC 6203 §4, §6."""
+    is_wanted = (returns is not None and "RELEVANCY" in returns) or "RELEVANCY" in dict(criteria)
+    if is_wanted and not program.is_fuzzy:
+        raise ImapSyntaxError("RELEVANCY without a FUZZY key")
 
 
 def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
@@ -323,7 +354,9 @@ def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
     reader.space()
     returns = returns or read_returns(reader)  # imaptest has it there
     program = _ProgramReader(reader, charset)
-    return Order(program.program(), criteria, by_uid=by_uid, returns=returns, uses_modseq=program.uses_modseq)
+    key = program.program()
+    _check_relevancy(program, returns, criteria)
+    return Order(key, criteria, by_uid=by_uid, returns=returns, uses_modseq=program.uses_modseq)
 
 
 def _criterion(reader: ArgumentReader) -> tuple[str, bool]:

@@ -166,3 +166,29 @@ def test_as_a_scan(tmp_path_factory: pytest.TempPathFactory, messages: list[str]
         uid for uid, (_, body) in enumerate(parts, 1) if folded in body
     }
     index.close()
+
+
+def test_accents_count_in_an_exact_search_and_not_in_a_fuzzy_one(harness: MaildirHarness) -> None:
+    """The trigrams have no accents; what an exact search finds with them is verified."""
+    box = harness.store.open("INBOX")
+    box.append([NewMessage(f"Subject: s\r\n\r\n{word}\r\n".encode()) for word in ("résumé", "resume")])
+    assert box.may_hold(box.uids, [["res", "ume"]], False) == box.uids, "not known yet"
+    texts(harness)
+    assert search(box, "résumé") == [1] and search(box, "resume") == [2] and search(box, "é") == [1]
+    assert box.may_hold(box.uids, [["resume"]], False) == [1, 2]
+
+
+def test_candidates_and_texts(harness: MaildirHarness) -> None:
+    """Of each group a piece; pieces too short for trigrams say nothing; a body's words not of the header."""
+    box = fill(harness)
+    box.may_hold(box.uids, [], True)
+    texts(harness)
+    assert box.may_hold(box.uids, [["brown", "words"], ["fox"]], True) == [1, 3]
+    assert box.may_hold(box.uids, [["fox"]], False) == [1]
+    assert box.may_hold(box.uids, [["fo", "nowhere"]], True) == box.uids
+    assert box.may_hold(box.uids[1:], [["quick"]], True) == []
+    (new,) = box.append([NewMessage(b"Subject: New\r\n\r\nTEXT\r\n")])
+    box.remove([Uid(2)])
+    found = box.texts([*box.uids, Uid(2)])
+    assert [*found] == [1, 3, 4, new] and found[new][1].strip() == "text"
+    assert all(found[uid] == searchable(box.read(uid)) for uid in box.uids)

@@ -116,6 +116,18 @@ def parsed(text: bytes, *literals: bytes) -> object:
                 search.Search(search.InText("TEXT", "x"), True, Returns(frozenset({"COUNT"}))),
             ),
         ),
+        (
+            b"SEARCH RETURN (RELEVANCY) FUZZY (TEXT a FROM \"\") BODY b",
+            search.Search(
+                search.Every(
+                    (
+                        search.Every((search.InText("TEXT", "a", True), search.InField(b"FROM", ""))),
+                        search.InText("BODY", "b"),
+                    )
+                ),
+                returns=Returns(frozenset({"RELEVANCY", "ALL"})),
+            ),
+        ),
         (b"SORT (REVERSE DATE) UTF-8 ALL", search.Order(search.Every(), (("DATE", True),))),
         (
             b"UID THREAD REFERENCES UTF-8 ALL",
@@ -148,6 +160,7 @@ def test_append() -> None:
      b"STATUS x (FOO)", b"SEARCH", b"SEARCH FOO", b"SEARCH NOT", b"SEARCH OR ALL", b"SEARCH SINCE x",
      b"SEARCH (ALL", b"APPEND x y", b"AUTHENTICATE PLAIN !", b"LOGIN {-5}", b"ID (a)", b"ENABLE",
      b"LIST (FOO) a b", b"LIST a b RETURN", b"CREATE x (USE)", b"EXPUNGE 1", b"SEARCH YOUNGER 0",
+     b"SEARCH FUZZY", b"SEARCH RETURN (RELEVANCY) ALL", b"SORT (RELEVANCY) UTF-8 ALL",
      b"ESEARCH", b"ESEARCH IN ALL", b"ESEARCH IN (all) ALL", b"ESEARCH IN (mailboxes) ALL",
      b"ESEARCH IN (subtree ()) ALL", b"ESEARCH IN (personal)"],
 )  # fmt: skip
