@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 _DOT_ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
                               r"(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+)*")  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _written(local: str, domain: str) -> str:
+    if not _DOT_ATOM.fullmatch(local):
+        local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
+    return f"{local}@{domain}" if domain else local
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +35,7 @@ class Address:
 
     def __str__(self) -> str:
         """The address as it is written in SMTP and in header fields, without angle brackets."""
-        local = self.local
-        if not _DOT_ATOM.fullmatch(local):
-            local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
-        return f"{local}@{self.domain}" if self.domain else local
+        return _written(self.local, self.domain)
 
     @property
     def is_ascii(self) -> bool:

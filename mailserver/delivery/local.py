@@ -34,6 +34,8 @@ from mailserver.store.quota import start_warning, usage_at_delivery
 from mailserver.store.quota_rules import Grace, QuotaWarning, Rules, due, parse_rules
 
 _BLOCK: Final = 256 * 1024
+_NO_RULES: Final = Rules()
+_IN_MAILDIR: Final = Outcome.delivered("delivered to maildir")
 _COMMANDS: Final = (Action.COMMAND, Action.PIPE)
 _CHANGED: Final = (errno.EAGAIN, errno.ESTALE)
 _FULL: Final = (errno.EDQUOT, errno.EFBIG)
@@ -167,7 +169,7 @@ class LocalAgents:
         job = mail[0][0]
         if job.target.endswith("/"):
             self._into_maildir(job, mail)
-            return Outcome.delivered("delivered to maildir")
+            return _IN_MAILDIR
         is_mailbox = job.action is Action.MAILBOX
         mbox.deposit_all(
             job.target,
@@ -216,10 +218,12 @@ class LocalAgents:
 
 def _rules(job: Job) -> Rules:
     """The owner's rules. What cannot be read limits nothing."""
+    if not job.quota:
+        return _NO_RULES
     try:
         return parse_rules(job.quota)
     except ValueError:
-        return Rules()
+        return _NO_RULES
 
 
 def _failure(job: Job) -> str:

@@ -201,7 +201,13 @@ class SmtpServer(ESMTP):
             while not self._is_busy and not self._is_closing and self._may_write:
                 if self._is_stopping:
                     self.session.shut_down()
-                elif not self._guarded_step():
+                    continue
+                try:
+                    has_begun = self._one_step()
+                except Exception:
+                    self._unexpected(Failure())
+                    continue
+                if not has_begun:
                     if self._has_all_input:
                         self.session.client_left()
                         self.close()
@@ -212,13 +218,6 @@ class SmtpServer(ESMTP):
                 self._restart_deadline()
             self._flush()
             self._regulate()
-
-    def _guarded_step(self) -> bool:
-        try:
-            return self._one_step()
-        except Exception:
-            self._unexpected(Failure())
-            return True
 
     def _one_step(self) -> bool:
         """One command or one piece of content is begun; False where there is none."""

@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from mailserver.store.maildir_names import unique_name
@@ -99,6 +100,7 @@ def deposit_all(
     return paths
 
 
+@lru_cache(maxsize=16)
 def harmless(name: str) -> str:
     return name.replace("/", "\\057").replace(":", "\\072")
 
@@ -113,14 +115,14 @@ class Draft:
         self._extra = 0  # octets that CRLF line ends add
         self._last = b""
         self._now = time.time_ns()
-        self._path = os.path.join(directory, "tmp", self._temporary_name())
+        self._path = f"{directory.rstrip('/')}/tmp/{self._temporary_name()}"
         self._descriptor = self._open()
         self._unique = unique_name(
             self._now // 10**9, self._now // 1000 % 10**6, os.fstat(self._descriptor), hostname
         )
 
     def _temporary_name(self) -> str:
-        return harmless(f"{self._now // 10**9}.P{os.getpid()}Q{next(counter)}.{self._hostname}")
+        return f"{self._now // 10**9}.P{os.getpid()}Q{next(counter)}.{harmless(self._hostname)}"
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -164,7 +166,7 @@ class Draft:
 
     def publish(self, subdirectory: str, name: str) -> str:
         """The file is in the subdirectory, though not yet durably."""
-        path = os.path.join(self._directory, subdirectory, name)
+        path = f"{self._directory.rstrip('/')}/{subdirectory}/{name}"
         os.rename(self._path, path)
         self._path = path
         return path

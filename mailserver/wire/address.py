@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from mailserver.envelope import Address
@@ -110,6 +111,7 @@ def parse_sender(text: str) -> Address | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _address(local: bytes, domain: bytes | None, longest_local: int) -> Address:
     if local[:1] == b'"':
         local = re.sub(rb"\\(.)", rb"\1", local[1:-1]) if b"\\" in local else local[1:-1]
