@@ -41,6 +41,8 @@ async def select(session: Session, command: Select) -> Reply:
         session.enabled |= {"CONDSTORE"}
     selected = await _open(session, command)
     session.select(selected)
+    if selected.mailbox.is_guarded and selected.sleeping is None and not session.is_rev2:
+        await session.run(first_unseen, selected)  # which remembers: here no other session did it before
     if command.resync is not None:
         await session.wake()
     _describe(session, selected)

@@ -14,7 +14,7 @@ import errno
 import threading
 from array import array
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -53,6 +53,7 @@ from mailserver.store.state import (
 from mailserver.store.text_builder import TextBuilder
 
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
+_LINGERING_READERS: Final = 4
 _FEW_SAID: Final = 1000  # messages that are gone, of which it may be known who has seen them
 
 
@@ -111,6 +112,7 @@ class MailboxIndex(MailboxMemory):
         self._kept_token = ""
         self._kept_figures: tuple[Modseq, int | None] | None = None  # modseq and size of those in state.db
         self._own_seen: WeakValueDictionary[str, OwnSeen] = WeakValueDictionary()  # of readers who look at it
+        self._last_readers: deque[OwnSeen] = deque(maxlen=_LINGERING_READERS)  # and who did lately
         with self.lock, self._faults():
             self._open()
 
@@ -475,6 +477,8 @@ class MailboxIndex(MailboxMemory):
                     self._catch_up()
                     rows = self._state.own_seen(self._id, reader)
                     found = self._own_seen[reader] = OwnSeen(rows, self.highest_modseq)
+            if found not in self._last_readers:
+                self._last_readers.append(found)
             return found
 
     def _keep_up_texts(self) -> None:

@@ -9,18 +9,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from mailserver.store.contract import Modseq, Uid
 
 _REMEMBERED_CHANGES: Final = 1000
-
-
-class Said(NamedTuple):
-    """Whether the message is seen, and the modseq of that."""
-
-    is_seen: bool
-    modseq: Modseq
+Said = tuple[bool, Modseq]  # whether the message is seen, and the modseq of that
 
 
 @dataclass(slots=True)
@@ -39,7 +33,7 @@ class OwnSeen:
     """See the module. `since` is the modseq up to which all of `rows` are known."""
 
     def __init__(self, rows: Iterable[tuple[Uid, bool, Modseq]], since: Modseq) -> None:
-        self.said: dict[Uid, Said] = {uid: Said(is_seen, modseq) for uid, is_seen, modseq in rows}
+        self.said: dict[Uid, Said] = {uid: (is_seen, modseq) for uid, is_seen, modseq in rows}
         self._log: deque[tuple[Modseq, Sequence[Uid]]] = deque(maxlen=_REMEMBERED_CHANGES)
         self._floor = since
         self._listening = threading.Lock()
@@ -47,7 +41,7 @@ class OwnSeen:
 
     def take(self, modseq: Modseq, seen: Mapping[Uid, bool]) -> None:
         """The committed change is visible. `modseq` is the mailbox's, and not seen there yet."""
-        self.said.update((uid, Said(is_seen, modseq)) for uid, is_seen in seen.items())
+        self.said.update({uid: (is_seen, modseq) for uid, is_seen in seen.items()})
         self._log.append((modseq, [*seen]))
 
     def forget(self, there: Callable[[Uid], bool]) -> None:
@@ -61,7 +55,7 @@ class OwnSeen:
         floor = self._floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
         if since < floor:
             said = self.said.copy()
-            return {uid for uid, each in said.items() if since < each.modseq <= until}
+            return {uid for uid, (_, modseq) in said.items() if since < modseq <= until}
         found: set[Uid] = set()
         for modseq, uids in reversed(log):
             if modseq <= since:

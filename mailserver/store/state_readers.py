@@ -29,11 +29,11 @@ class ReadersState(StateDatabase):
 
     def own_seen(self, identity: int, reader: str, above: int = 0) -> Sequence[tuple[Uid, bool, Modseq]]:
         """UID, whether it is seen, and modseq, of what the reader said with a modseq above `above`."""
-        rows = self._read(
-            "SELECT own_seen.uid, own_seen.seen, own_seen.modseq" + _OF_READER + " AND own_seen.modseq>?",
-            (identity, reader, above),
+        return self._read(  # type: ignore[return-value]
+            "SELECT uid, seen, modseq FROM own_seen WHERE modseq>? AND reader=(SELECT reader.id FROM reader"
+            " JOIN mailbox USING (mailbox_id) WHERE mailbox.id=? AND reader.name=?)",
+            (above, identity, reader),
         )
-        return [(uid, bool(seen), modseq) for uid, seen, modseq in rows]  # type: ignore[misc]
 
     def set_seen(self, identity: int, reader: str, modseq: int, seen: Mapping[Uid, bool]) -> None:
         """What the reader has seen is kept, under that modseq. In a transaction."""

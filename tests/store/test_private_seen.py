@@ -308,8 +308,9 @@ def test_an_older_release_in_between(harness: MaildirHarness) -> None:
     store.create("Team")
     for name in ("INBOX", "Team"):
         with store.borrow(name) as box:
-            box.append([LETTER, LETTER])
+            box.append([NewMessage(b"Subject: first\r\n\r\n"), LETTER])
             view(box, BOB).change_flags([Uid(1), Uid(2)], READ, StoreMode.ADD)
+    first = harness.file_of(Uid(1))
     harness.registry.shut()
     assert downgrade(str(harness.state_path))
     with closing(sqlite3.connect(harness.state_path / "state.db", isolation_level=None)) as old:
@@ -317,8 +318,7 @@ def test_an_older_release_in_between(harness: MaildirHarness) -> None:
         old.execute("DELETE FROM mailbox WHERE name='Team'")
         (left,) = old.execute("SELECT count(*) FROM own_seen").fetchone()
         assert left == 4
-    for path in harness.files()[:1]:
-        path.unlink()
+    first.unlink()
     store = harness.restart()
     assert unseen(store, BOB) == 0
     with store.borrow("INBOX") as inbox:
