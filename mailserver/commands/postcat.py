@@ -20,7 +20,7 @@ from mailserver.commands.queue_access import open_queue
 from mailserver.queue import drop_file
 from mailserver.queue.directory import MESSAGE_STATES, QueueDirectory, State
 from mailserver.queue.file import QueueFile, load
-from mailserver.queue.identity import is_queue_id
+from mailserver.queue.identity import is_queue_id, is_word
 from mailserver.queue.progress import Progress
 from mailserver.queue.record import Damaged
 
@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> None:
         "-d" in given,
         int(skip),
     )
-    for name in names or ["-"]:
+    for name in names or ([] if "-q" in given else ["-"]):
         path, label = _find(name, "-q" in given, values.get("-c"))
         _show(path, label, shown)
 
@@ -114,9 +114,10 @@ def _find(name: str, is_id: bool, config_directory: str | None) -> tuple[str, st
     if not is_id and os.path.lexists(name):
         return name, name
     if not is_queue_id(name):
-        if is_id:
+        if not is_id:
+            raise CommandError(f"open {name}: No such file or directory")
+        if not is_word(name):
             raise CommandError(f"bad mail queue ID: {name}")
-        raise CommandError(f"open {name}: No such file or directory, and it is no queue ID")
     queue = open_queue(config_directory).queue
     for state in _SEARCHED:
         if os.path.lexists(queue.path_of(name, state)):
@@ -135,7 +136,11 @@ def _show(path: str, label: str, shown: Shown) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if path else _standard_input()
         try:
-            start = os.pread(descriptor, 9, 0)
+            start = os.pread(descriptor, 10, 0)
+            if not start.startswith((b"maildrop ", b"mailqueue ")):
+                if start:
+                    print(f"postcat: warning: {label}: input is not a valid queue file", file=sys.stderr)
+                return
             writer = _drop_lines if start.startswith(b"maildrop ") else _queue_lines
             for line in writer(descriptor, label, shown):
                 out.write(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getopt
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final
 from mailserver.commands.errors import CommandError, nobody_reads
 from mailserver.commands.queue_access import UNAVAILABLE, QueueAccess, open_queue
 from mailserver.maillog import ListLog
-from mailserver.queue.identity import is_queue_id
+from mailserver.queue.identity import is_queue_id, is_word
 from mailserver.roles.parts import ConfigError, Parts
 
 USAGE: Final = 69  # as Postfix's: EX_UNAVAILABLE, not EX_USAGE
@@ -30,6 +31,7 @@ usage: postqueue [-c DIR] -p | -j | -f | -i QUEUE-ID | -s SITE
 example:
   postqueue -j | jq -r 'select(.sender == "MAILER-DAEMON").queue_id' | postsuper -d -
 """
+_SITE: Final = re.compile(r"\[[0-9A-Za-z:.]+\]|[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?")
 _MARKS: Final = {"active": "*", "hold": "!"}
 _ORDER: Final = ("maildrop", "active", "incoming", "deferred", "hold")
 _REASON_WIDTH: Final = 76
@@ -62,9 +64,10 @@ def _run(arguments: list[str]) -> int:
     elif chosen == "-f":
         access.flush()
     elif chosen == "-i":
-        if not is_queue_id(value):
+        if not is_word(value):
             raise CommandError(f'Cannot flush queue ID - invalid name: "{value}"', USAGE)
-        access.flush_id(value)
+        if is_queue_id(value):
+            access.flush_id(value)
     else:
         _require_site(access, value)
         access.flush_site(value)
@@ -76,7 +79,8 @@ def _parse(arguments: list[str]) -> tuple[str | None, str, str]:
     try:
         options, rest = getopt.getopt(arguments, "c:fi:jps:v")
     except getopt.GetoptError as error:
-        print(f"postqueue: invalid option -- '{error.opt}'", file=sys.stderr)
+        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
+        print(f"postqueue: {problem} -- '{error.opt}'", file=sys.stderr)
         raise CommandError(_USAGE, USAGE) from error
     chosen = [(name, value) for name, value in options if name not in ("-c", "-v")]
     if len(chosen) != 1 or rest:
@@ -87,6 +91,8 @@ def _parse(arguments: list[str]) -> tuple[str | None, str, str]:
 
 def _require_site(access: QueueAccess, site: str) -> None:
     """Raises CommandError where the site is not one that -s is for: a domain of relay_domains."""
+    if not _SITE.fullmatch(site):
+        raise CommandError(f'Cannot flush mail queue - invalid destination: "{site}"', UNAVAILABLE)
     try:
         if Parts(access.config, ListLog()).domains("relay_domains").has(site):
             return

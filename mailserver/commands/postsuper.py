@@ -20,7 +20,7 @@ from mailserver.config.syntax import ConfigError
 from mailserver.maillog import ListLog, MailLog
 from mailserver.queue.control import QueueControl
 from mailserver.queue.directory import MESSAGE_STATES, Busy, State
-from mailserver.queue.identity import is_queue_id
+from mailserver.queue.identity import is_queue_id, is_word
 from mailserver.queue.taking import complete_files
 from mailserver.roles.parts import mail_log
 
@@ -84,7 +84,8 @@ def _run(arguments: list[str]) -> None:
     try:
         options, names = getopt.gnu_getopt(arguments, "c:d:e:f:h:H:pr:sSv")
     except getopt.GetoptError as error:
-        print(f"postsuper: invalid option -- '{error.opt}'", file=sys.stderr)
+        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
+        print(f"postsuper: {problem} -- '{error.opt}'", file=sys.stderr)
         raise CommandError(_USAGE) from error
     for name in names:
         if name not in _QUEUES:
@@ -132,6 +133,10 @@ def repair(access: QueueAccess) -> None:
     complete_files(access.queue.path_of("", State.MAILDROP).rstrip("/"))
 
 
+def _messages(count: int) -> str:
+    return f"{count} message{'' if count == 1 else 's'}"
+
+
 class _Act:
     """One option, done to all messages that it names."""
 
@@ -145,8 +150,9 @@ class _Act:
     def perform(self, values: Sequence[str]) -> None:
         """It is done and said."""
         done, all_done = _TEXTS[self._option]
-        count = 0
+        count = released = 0
         for queue_id in self._ids(values):
+            is_held = self._option == "-f" and self._is_held(queue_id)
             try:
                 if not self._act()(queue_id):
                     continue
@@ -155,7 +161,15 @@ class _Act:
                 continue
             count += 1
             self._say(f"{queue_id}: {done}")
-        self._say(f"{all_done}: {count} message{'' if count == 1 else 's'}")
+            if is_held:
+                released += 1
+                self._say(f"{queue_id}: released from hold")
+        self._say(f"{all_done}: {_messages(count)}")
+        if self._option == "-f":
+            self._say(f"Released from hold: {_messages(released)}")
+
+    def _is_held(self, queue_id: str) -> bool:
+        return os.path.lexists(self._access.queue.path_of(queue_id, State.HOLD))
 
     def _say(self, text: str) -> None:
         print(f"postsuper: {text}", file=sys.stderr)
@@ -169,7 +183,7 @@ class _Act:
             for queue_id in (line.strip() for line in sys.stdin) if value == "-" else [value]:
                 if is_queue_id(queue_id):
                     yield queue_id
-                elif queue_id:
+                elif queue_id and not is_word(queue_id):
                     print(f"postsuper: warning: invalid mail queue id: {queue_id}", file=sys.stderr)
 
     def _all(self) -> Iterator[str]:

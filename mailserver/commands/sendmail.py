@@ -183,7 +183,7 @@ def _take_flush(options: Options, value: str) -> None:
         options.mode = "d" if options.mode == "d" else "h"
         return
     if value and value[0] not in "IR":
-        raise Failure(f"-q{value} is not implemented")
+        raise Failure(f"-q{value[0]} is not implemented")
     if value and not value[1:]:
         raise Failure(f"specify: -q{value[0]}{'queueid' if value[0] == 'I' else 'sitename'}")
     options.mode, options.flush = "q", value

@@ -22,6 +22,11 @@ _DIGITS: Final = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
 _QUEUE_ID: Final = re.compile(r"[0-9A-F]{6,16}|[0-9A-Za-y]{10,12}z[0-9A-Za-y]{1,12}")
 
 
+def is_word(text: str) -> bool:
+    """Whether Postfix's commands would look for a queue file of that name; ours have other names, too."""
+    return re.fullmatch(r"[A-Za-z0-9_]+", text) is not None
+
+
 def is_queue_id(name: str) -> bool:
     """Whether a file of this name may be a message: other names in the queue are not ours."""
     return _QUEUE_ID.fullmatch(name) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -78,6 +79,20 @@ def test_unknown_ids_are_no_failure(home: Home, capsys: pytest.CaptureFixture[st
     """ECOSYSTEM §7: status 0."""
     assert postsuper.main(["-d", "FFFFFFFFFFF"]) == 0
     assert capsys.readouterr().err == "postsuper: Deleted: 0 messages\n"
+
+
+def test_expire_and_release(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """-f: what was on hold is so no longer, and that is said and counted."""
+    one, two = home.put(State.HOLD), home.put(State.DEFERRED)
+    assert postsuper.main(["-f", one, "-f", two, "-f", "strange_name"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"postsuper: {one}: expired",
+        f"postsuper: {one}: released from hold",
+        f"postsuper: {two}: expired",
+        "postsuper: Force-expired: 2 messages",
+        "postsuper: Released from hold: 1 message",
+    ]
+    assert home.ids(State.HOLD) == []
 
 
 def test_hold_release_requeue_expire(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,3 +222,19 @@ def test_damage_is_one_line(home: Home, tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "x").write_bytes(b"mailqueue nonsense" * 10)
     assert postcat.main([str(tmp_path / "x")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_no_queue_file(tmp_path: Path, home: Home, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Of an empty file nothing is said, of another one that it is none; an id is a word."""
+    for content, said in (
+        (b"", b""),
+        (b"\x00\x01other", b"postcat: warning: x: input is not a valid queue file\n"),
+    ):
+        (tmp_path / "x").write_bytes(content)
+        with contextlib.chdir(tmp_path):
+            assert postcat.main(["x"]) == 0
+        assert capfdbinary.readouterr() == (b"", said)
+    for name, problem in (("../x", b"bad mail queue ID: ../x"), ("xx", b"open queue file xx: No such file")):
+        assert postcat.main(["-q", name]) == 1
+        assert problem in capfdbinary.readouterr().err
+    assert postcat.main(["-q"]) == 0
