@@ -15,11 +15,12 @@ from typing import Final
 from mailserver.commands import postconf_master
 from mailserver.commands.errors import nobody_reads
 from mailserver.commands.postconf_options import Fatal, Options, assignments, parse
-from mailserver.config import consistency, edit
+from mailserver.config import bounce_templates, consistency, edit
 from mailserver.config.config import Config
 from mailserver.config.parameters import PARAMETERS, TRANSPORT_FAMILY, find_parameter
 from mailserver.config.read import ConfigError, config_directory, read_unchecked
 from mailserver.config.syntax import Setting
+from mailserver.message.bounce_template import as_text
 from mailserver.tables.open import TABLE_TYPES
 
 _HELP: Final = """\
@@ -34,6 +35,7 @@ Shows parameters of main.cf, all or those that are named, or edits them.
   -F NAME/TYPE/FIELD=VALUE, -P NAME/TYPE/PARAMETER=VALUE, -PX NAME/TYPE/PARAMETER
                  edit a field, a setting of one service
   -m             table types    -l  lock types     -a -A  SASL types
+  -t, -b [FILE]  texts of delivery reports, as written and as sent: bounce_template_file
   -C CLASS       builtin, service, user or all     -T run-version  the TLS library
   -c DIR         the directory of main.cf          -o NAME=VALUE  as if main.cf said so
 
@@ -81,7 +83,9 @@ def _perform(options: Options, names: Sequence[str]) -> None:
         if letter in letters:
             print("\n".join(lines))
             return
-    if "T" in letters:
+    if letters & set("bt"):
+        _show_templates(options, names)
+    elif "T" in letters:
         _show_tls(options.query)
     elif letters & set("MFP"):
         _master(options, names)
@@ -91,6 +95,19 @@ def _perform(options: Options, names: Sequence[str]) -> None:
         _edit(options, names)
     else:
         _show(options, names)
+
+
+def _show_templates(options: Options, names: Sequence[str]) -> None:
+    """-t: the templates of delivery reports; -b: their texts as they are sent. Raises ConfigError."""
+    config = read_unchecked(options.directory, os.environ)
+    path = names[0] if names else config.string("bounce_template_file")
+    found = bounce_templates.read_templates(path, _warn)
+    if "t" in options.letters:
+        print("\n".join(as_text(name, template) for name, template in found.items()), end="")
+        return
+    texts = {name: bounce_templates.expanded(template, config).text for name, template in found.items()}
+    parts = (f"expanded_{name.removesuffix('_template')}_text = <<EOF\n{texts[name]}EOF\n" for name in texts)
+    print("\n".join(parts), end="")
 
 
 def _show_tls(query: str) -> None:

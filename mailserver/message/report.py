@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from mailserver.message.bounce_template import BUILT_IN, Template
 from mailserver.message.fields import format_date, make_field, one_line
+from mailserver.message.qualify import Completion
 from mailserver.wire.smtp import encode_utf8_address
 
 RETURN_LIMIT: Final = 50_000  # octets of the original that are returned: bounce_size_limit
@@ -76,6 +78,7 @@ class Report:
     zone_minutes: int = 0
     smtputf8: bool = False  # the original was sent with SMTPUTF8
     subject: str = ""  # in place of the usual one (postmaster's copy)
+    template: Template | None = None  # in place of the built-in one
 
     @property
     def needs_utf8(self) -> bool:
@@ -86,38 +89,14 @@ class Report:
         return self.smtputf8 and not self.content[: _header_end(self.content)].isascii()
 
 
-_SUBJECTS: Final = {
-    Kind.FAILED: "Undelivered Mail Returned to Sender",
-    Kind.DELAYED: "Delayed Mail (still being retried)",
-    Kind.DELIVERED: "Successful Mail Delivery Report",
-    Kind.RELAYED: "Successful Mail Delivery Report",
-    Kind.EXPANDED: "Successful Mail Delivery Report",
-    Kind.TRACED: "Mail Delivery Status Report",
+TEMPLATE_NAMES: Final = {
+    Kind.FAILED: "failure_template",
+    Kind.DELAYED: "delay_template",
+    Kind.DELIVERED: "success_template",
+    Kind.RELAYED: "success_template",
+    Kind.EXPANDED: "success_template",
+    Kind.TRACED: "verify_template",
 }
-_FAILED_NOTICE: Final = """\
-Your message could not be delivered to the recipients named below, and
-no further attempt will be made. A copy of it is attached.
-
-If you need help, please write to postmaster and include this report.
-You may delete your own text from the attached message.
-"""
-_DELAYED_NOTICE: Final = """\
-####################################################################
-# THIS IS A WARNING ONLY. YOU DO NOT NEED TO SEND YOUR MESSAGE AGAIN. #
-####################################################################
-
-Your message has not yet reached the recipients named below.
-Delivery will be tried again until {until}.
-
-If you need help, please write to postmaster and include this report.
-"""
-_SUCCESS_NOTICE: Final = """\
-You asked to be told: your message was delivered to the recipients
-named below. It may still be filtered or forwarded at its destination.
-"""
-_TRACED_NOTICE: Final = """\
-Enclosed is the mail delivery report that you requested.
-"""
 
 
 def build_report(report: Report) -> bytes:
@@ -125,7 +104,7 @@ def build_report(report: Report) -> bytes:
     utf8 = report.needs_utf8
     title, media_type, original = _original(report, utf8)
     parts = [
-        ("Notification", "text/plain; charset=" + ("utf-8" if utf8 else "us-ascii"), _notice(report)),
+        ("Notification", f"text/plain; charset={_charset(report)}", _notice(report)),
         ("Delivery report", f"message/{'global-' if utf8 else ''}delivery-status", _status(report, utf8)),
         (title, media_type, original),
     ]
@@ -142,10 +121,12 @@ def build_report(report: Report) -> bytes:
 
 
 def _header(report: Report, boundary: str, utf8: bool, is_eight_bit: bool) -> bytes:
+    template = _template(report)
+    sender = Completion(report.reporting_mta.encode()).list(template.sender.encode("ascii", "replace"))
     fields = {
         "Date": format_date(report.now, report.zone_minutes),
-        "From": f"Mail Delivery System <MAILER-DAEMON@{report.reporting_mta}>",
-        "Subject": report.subject or _SUBJECTS[report.kind],
+        "From": sender.decode("ascii", "replace").strip(),
+        "Subject": report.subject or template.subject,
         "To": report.recipient,
         "Auto-Submitted": "auto-replied",
         "MIME-Version": "1.0",
@@ -159,24 +140,23 @@ def _header(report: Report, boundary: str, utf8: bool, is_eight_bit: bool) -> by
 def _notice(report: Report) -> bytes:
     """The part for people."""
     until = format_date(report.retry_until or report.now, report.zone_minutes)
-    notice = {
-        Kind.FAILED: _FAILED_NOTICE,
-        Kind.DELAYED: _DELAYED_NOTICE.format(until=until),
-        Kind.TRACED: _TRACED_NOTICE,
-    }
-    lines = [
-        f"This is the mail system at host {one_line(report.reporting_mta)}.",
-        "",
-        notice.get(report.kind, _SUCCESS_NOTICE),
-        "                   The mail system",
-    ]
+    text = _template(report).text.replace("$retry_until", until)
+    lines = [text.replace("$myhostname", one_line(report.reporting_mta)).removesuffix("\n")]
     for recipient in report.recipients:
         is_answer = bool(recipient.remote_host) and recipient.action not in ("deliverable", "relayed")
         said = f"host {recipient.remote_host} said: " if is_answer else ""
         said = f"delivery via {recipient.via}: {said}" if recipient.via else said
         origin = f" (expanded from <{recipient.expanded_from}>)" if recipient.expanded_from else ""
         lines += ["", *_wrapped(f"<{recipient.address}>{origin}: {said}{recipient.text}")]
-    return ("\n".join(lines) + "\n").encode("utf-8" if report.needs_utf8 else "ascii", "replace")
+    return ("\n".join(lines) + "\n").encode(_charset(report), "replace")
+
+
+def _template(report: Report) -> Template:
+    return report.template or BUILT_IN[TEMPLATE_NAMES[report.kind]]
+
+
+def _charset(report: Report) -> str:
+    return "utf-8" if report.needs_utf8 else _template(report).charset
 
 
 def _wrapped(text: str) -> list[str]:

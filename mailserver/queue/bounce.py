@@ -14,8 +14,16 @@ from dataclasses import dataclass, field
 
 from mailserver.delivery.plan import LeafKind
 from mailserver.envelope import Address, Envelope, Outcome, Recipient, Status
+from mailserver.message.bounce_template import BUILT_IN, Template
 from mailserver.message.fields import format_date
-from mailserver.message.report import RETURN_LIMIT, Kind, RecipientReport, Report, build_report
+from mailserver.message.report import (
+    RETURN_LIMIT,
+    TEMPLATE_NAMES,
+    Kind,
+    RecipientReport,
+    Report,
+    build_report,
+)
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.file import QueueFile
 from mailserver.queue.progress import Progress
@@ -23,10 +31,6 @@ from mailserver.wire.address import AddressError, parse_lenient
 
 _ORIGINS = {Kind.FAILED: "bounce", Kind.DELAYED: "delay"}
 _NAMES = {Kind.FAILED: "non-delivery", Kind.DELAYED: "delay"}
-_COPY_SUBJECTS = {
-    Kind.FAILED: "Postmaster Copy: Undelivered Mail",
-    Kind.DELAYED: "Postmaster Warning: Delayed Mail",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Reporter:
     double_bounce_recipient: str = "postmaster"  # 2bounce_notice_recipient; "" drops double bounces
     my_origin: str = ""
     copies: Mapping[Kind, str] = field(default_factory=dict)  # notify_classes: who else hears of it
+    templates: Mapping[str, Template] = field(
+        default_factory=lambda: BUILT_IN
+    )  # of bounce_template_file, expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,7 @@ class Bounces:
         accepted = progress.accepted
         envelope = accepted.envelope
         host, limit = self._reporter.host, self._reporter.return_limit
+        template = self._reporter.templates[TEMPLATE_NAMES[kind]]
         new = self._queue.create(Envelope(None, (Recipient(to, str(to)),)), now, origin)
         report = Report(
             kind=kind,
@@ -169,7 +177,8 @@ class Bounces:
             retry_until=until,
             return_limit=limit,
             zone_minutes=time.localtime(now).tm_gmtoff // 60,
-            subject=_COPY_SUBJECTS[kind] if origin == "double-bounce" else "",
+            subject=template.postmaster_subject if origin == "double-bounce" else "",
+            template=template,
         )
         new.write(received_field(host, self._reporter.mail_name, new.queue_id, now))
         new.write(build_report(report))

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from mailserver.config.bounce_templates import expanded, read_templates
 from mailserver.config.config import Config
 from mailserver.delivery.job import Agents
 from mailserver.delivery.local import LocalAgents
 from mailserver.delivery.lookups import LiveLookups
 from mailserver.dns import Resolver
+from mailserver.message.bounce_template import Template
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
 from mailserver.queue.direct import LOCK_PATIENCE, DirectDelivery
@@ -67,7 +69,7 @@ def make_runner(
         rules=parts.local_rules,
         lookups=LiveLookups(parts.routing, parts.local_rules, agents),
         agents=agents,
-        bounces=Bounces(parts.queue, reporter(config), time.time),
+        bounces=Bounces(parts.queue, reporter(config, parts.warn("bounce")), time.time),
         host=config.string("myhostname"),
         mail_name=config.string("mail_name"),
         transport=ways_out.transport,
@@ -99,8 +101,8 @@ def direct_delivery(parts: Parts, services: Services, reactor: Any) -> DirectDel
     return DirectDelivery(services, local_agents(parts, rules), reactor)
 
 
-def reporter(config: Config) -> Reporter:
-    """Whom delivery reports come from."""
+def reporter(config: Config, warn: Callable[[str], None]) -> Reporter:
+    """Whom delivery reports come from, and their texts. Raises ConfigError."""
     return Reporter(
         host=config.string("myhostname"),
         mail_name=config.string("mail_name"),
@@ -108,7 +110,13 @@ def reporter(config: Config) -> Reporter:
         double_bounce_recipient=config.string("2bounce_notice_recipient"),
         my_origin=config.string("myorigin"),
         copies=_postmaster_copies(config),
+        templates=_templates(config, warn),
     )
+
+
+def _templates(config: Config, warn: Callable[[str], None]) -> dict[str, Template]:
+    found = read_templates(config.string("bounce_template_file"), warn)
+    return {name: expanded(template, config) for name, template in found.items()}
 
 
 def _postmaster_copies(config: Config) -> dict[Kind, str]:

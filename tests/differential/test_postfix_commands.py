@@ -250,3 +250,18 @@ def test_postmap(
     assert (status, captured.out) == wanted[:2]
     said = " ".join(captured.err.splitlines()).replace("open absent", "open database absent")
     assert all(re.sub(r"usage:.*", "usage:", each) in said for each in wanted[2])
+
+
+@pytest.mark.parametrize("option", ["-b", "-t"])
+def test_bounce_templates(there: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """Postfix's own templates are shown, and expanded, as by Postfix; a missing file is named."""
+    templates = there / "bounce.cf"
+    templates.write_text(theirs("postconf", ["-c", str(there), "-t"])[1])
+    (there / "main.cf").write_text(
+        f"{MAIN}bounce_template_file = {templates}\ndelay_warning_time = 90m\nmydomain = x.test\n"
+    )
+    for arguments in (["-c", str(there), option], ["-c", str(there), option, str(templates)]):
+        assert postconf.main(arguments) == 0
+        assert capsys.readouterr().out == theirs("postconf", arguments)[1]
+    assert postconf.main(["-c", str(there), option, "/absent"]) == 1
+    assert capsys.readouterr().err.startswith("postconf: fatal: open /absent: No such file or directory")

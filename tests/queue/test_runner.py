@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from mailserver.delivery.srs import Srs
 from mailserver.delivery.transport import Outgoing
 from mailserver.envelope import Address, Outcome
+from mailserver.message.bounce_template import parse_templates
 from mailserver.message.report import Kind
 from mailserver.queue.bounce import Bounces, Reporter
 from mailserver.queue.directory import State
@@ -594,6 +595,21 @@ def test_a_report_of_the_first_attempt(tmp_path: Path) -> None:
     world.agents.faults.clear()
     world.clock.pump([301, 301, 301])
     assert (len(world.mailbox("alice")), len(world.mailbox("bob")), world.queued()) == (1, 3, [])
+
+
+def test_reports_have_the_administrators_texts(tmp_path: Path) -> None:
+    """bounce_template_file: in the report and in the subject of the postmaster's copy."""
+    world = World(tmp_path)
+    text = "failure_template = <<EOF\nSubject: No\nPostmaster-Subject: Copy\n\nNot here.\nEOF\n"
+    templates = parse_templates(text)[0]
+    reporter = Reporter(
+        "mx.example.org", my_origin=ORIGIN, copies={Kind.FAILED: "carol"}, templates=templates
+    )
+    services = world.make_services(bounces=Bounces(world.queue, reporter, world.clock.seconds))
+    world.runner = Runner(services, world.clock)
+    world.send("nosuch@example.org", sender="bob@example.org")
+    assert b"Subject: No\n" in world.mailbox("bob")[0] and b"\nNot here.\n" in world.mailbox("bob")[0]
+    assert b"Subject: Copy\n" in world.mailbox("carol")[0]
 
 
 def test_nobody_hears_of_a_trace_from_the_null_sender(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def make_all(parts: Parts) -> Relays:
     clock, resolver = Clock(), cast(Any, None)
     for each in (parts.routing, parts.local_rules, parts.cleanup_rules, parts.retry_times, parts.copies):
         assert each is not None
-    assert local_agents(parts) and reporter(parts.config)
+    assert local_agents(parts) and reporter(parts.config, parts.warn("bounce"))
     smtp = SmtpListeners(parts, Inline(), clock, resolver, cast(Any, None), lambda message: None)
     for listener in listeners(parts.config):
         if listener.service == "smtpd":

@@ -22,6 +22,8 @@ PARAMETERS: Final = (
              "How long mail is tried before it is returned."),
     honoured("bounce_queue_lifetime", Type.SECONDS, "5d",
              "The same for mail from the null sender."),
+    honoured("bounce_template_file", Type.STRING, "",
+             "The texts of delivery reports, as in bounce(5); `postconf -b` shows them."),
     honoured("delay_warning_time", Type.SECONDS, "0h",
              "When the sender is told of a delay; 0 is never."),
     harmless("confirm_delay_cleared", Type.BOOLEAN, "no",

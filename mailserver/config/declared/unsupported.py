@@ -109,7 +109,6 @@ PARAMETERS: Final = (
         """,
     ),
     *group(Kind.HARMLESS, "Changes or explains replies and notices; ours have their own texts.", """
-        bounce_template_file =
         enable_threaded_bounces = no
         header_from_format = standard
         info_log_address_format = external
