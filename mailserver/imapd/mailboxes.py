@@ -1,6 +1,6 @@
 r"""Commands about mailboxes as names: LIST, LSUB, CREATE, DELETE, RENAME, SUBSCRIBE, STATUS.
 
-RFC 3501 §6.3, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 6154 (SPECIAL-USE),
+RFC 3501 §6.3, RFC 5258 (LIST-EXTENDED), RFC 5819 (LIST-STATUS), RFC 6154 and RFC 8457 (SPECIAL-USE),
 RFC 2342 (NAMESPACE), RFC 8438 (STATUS=SIZE), RFC 8440 (LIST-MYRIGHTS), RFC 8474 (MAILBOXID),
 RFC 9208 §4.1.4 (DELETED, DELETED-STORAGE).
 """
@@ -27,7 +27,9 @@ from mailserver.wire.imap_namespace import INBOX, SEPARATOR
 
 _USES: Final = {
     use.lower(): use
-    for use in (b"\\All", b"\\Archive", b"\\Drafts", b"\\Flagged", b"\\Junk", b"\\Sent", b"\\Trash")
+    for use in (
+        b"\\All", b"\\Archive", b"\\Drafts", b"\\Flagged", b"\\Important", b"\\Junk", b"\\Sent", b"\\Trash",
+    )  # fmt: skip
 }
 
 _FIGURES: Final[Mapping[str, Callable[[MailboxStatus], object]]] = {
