@@ -35,6 +35,7 @@ class Context:
 
     def __init__(self, session: Session, program: keys.Key, results: Results) -> None:
         self.tag = session.current_tag
+        self.by_uid = results.by_uid
         self._session = session
         self._program = program
         self._results = results
@@ -68,6 +69,7 @@ class SortedContext:
 
     def __init__(self, session: Session, program: keys.Key, results: Results, criteria: Criteria) -> None:
         self.tag = session.current_tag
+        self.by_uid = results.by_uid
         self._session = session
         self._program = program
         self._results = results
@@ -147,9 +149,17 @@ def keep(session: Session, context: KeptSearch) -> None:
     contexts.append(context)
 
 
-def refuse(session: Session, reason: str) -> None:
-    """The client knows that the search is not kept up to date. RFC 5267 §4.3.1."""
-    session.output.line(b"* NO [NOUPDATE %b] %b" % (string(session.current_tag), public_text(reason)))
+def refuse(session: Session, reason: str, tag: bytes = b"") -> None:
+    """The client knows that the search (`tag`: an earlier one) is not kept up to date. RFC 5267 §4.3.1."""
+    session.output.line(b"* NO [NOUPDATE %b] %b" % (string(tag or session.current_tag), public_text(reason)))
+
+
+def drop_numbered(session: Session) -> None:
+    """No search is kept up to date whose results the client knows by their numbers. RFC 9586 §3."""
+    contexts = session.selected.contexts if session.selected is not None else []
+    for context in [context for context in contexts if not context.by_uid]:
+        contexts.remove(context)
+        refuse(session, "Its results are message numbers.", context.tag)
 
 
 async def cancel(session: Session, command: CancelUpdate) -> Reply:

@@ -108,7 +108,8 @@ class _Plan:
 
 def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
     items = list(command.items)
-    if command.by_uid and Attribute("UID") not in items:
+    is_uid_only = session.is_uid_only
+    if command.by_uid and Attribute("UID") not in items and not is_uid_only:
         items.insert(0, Attribute("UID"))
     if command.changed_since is not None and Attribute("MODSEQ") not in items:
         items.append(Attribute("MODSEQ"))
@@ -117,8 +118,8 @@ def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
     with_flags = [*items, *(item for item in _told_of_seen(session) if item not in items)]
     seen = any(isinstance(item, Section) and not item.is_peek for item in items)
     return _Plan(
-        rows=compile_rows(items, selected.has_recent),
-        with_flags=compile_rows(with_flags, selected.has_recent),
+        rows=compile_rows(items, selected.has_recent, is_uid_only),
+        with_flags=compile_rows(with_flags, selected.has_recent, is_uid_only),
         facts=facts,
         sections=sections,
         needs_sizes=Attribute("RFC822.SIZE") in items,
@@ -129,8 +130,10 @@ def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
 
 def _told_of_seen(session: Session) -> tuple[Attribute, ...]:
     r"""What a row says of a message that it made \Seen. RFC 7162 §3.2.4."""
-    flags = Attribute("FLAGS")
-    return (flags, Attribute("UID"), Attribute("MODSEQ")) if "CONDSTORE" in session.enabled else (flags,)
+    flags, modseq = Attribute("FLAGS"), Attribute("MODSEQ")
+    if "CONDSTORE" not in session.enabled:
+        return (flags,)
+    return (flags, modseq) if session.is_uid_only else (flags, Attribute("UID"), modseq)
 
 
 @dataclass(slots=True)

@@ -73,10 +73,10 @@ class RowWriter:
         return self._function(rows, sources, flags, PLAIN_FLAGS, _date_text)
 
 
-def compile_rows(items: Sequence[Item], is_recent_possible: bool) -> RowWriter:
-    """The writer for the items, in their order."""
+def compile_rows(items: Sequence[Item], is_recent_possible: bool, is_uid_only: bool = False) -> RowWriter:
+    """The writer for the items, in their order. `is_uid_only`: of UIDFETCH responses (RFC 9586 §3.3)."""
     template: list[bytes] = []
-    values = ["n"]
+    values = ["u" if is_uid_only else "n"]
     sources: list[Item] = []
     for item in items:
         text, value = _piece(item, len(sources))
@@ -87,7 +87,8 @@ def compile_rows(items: Sequence[Item], is_recent_possible: bool) -> RowWriter:
         template.append(text)
         if value:
             values.append(value)
-    line = b"* %d FETCH (" + b" ".join(template) + b")\r\n"
+    name = b"UIDFETCH" if is_uid_only else b"FETCH"
+    line = b"* %d " + name + b" (" + b" ".join(template) + b")\r\n"
     return RowWriter(tuple(sources), _compiled(line, tuple(values)))
 
 

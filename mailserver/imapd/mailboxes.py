@@ -28,8 +28,15 @@ from mailserver.wire.imap_namespace import INBOX, SEPARATOR
 _USES: Final = {
     use.lower(): use
     for use in (
-        b"\\All", b"\\Archive", b"\\Drafts", b"\\Flagged", b"\\Important", b"\\Junk", b"\\Sent", b"\\Trash",
-    )  # fmt: skip
+        b"\\All",
+        b"\\Archive",
+        b"\\Drafts",
+        b"\\Flagged",
+        b"\\Important",
+        b"\\Junk",
+        b"\\Sent",
+        b"\\Trash",
+    )
 }
 
 _FIGURES: Final[Mapping[str, Callable[[MailboxStatus], object]]] = {

@@ -63,7 +63,7 @@ async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], ch
     selected = session.mailbox_in_use
     known = selected.mailbox.messages
     items = []
-    if command.by_uid or "CONDSTORE" in session.enabled:
+    if (command.by_uid or "CONDSTORE" in session.enabled) and not session.is_uid_only:
         items.append(Attribute("UID"))
     if "CONDSTORE" in session.enabled:
         items.append(Attribute("MODSEQ"))
@@ -73,7 +73,8 @@ async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], ch
         uids = changed  # RFC 7162 §3.1.3: their modseqs are told, SILENT or not
     else:
         return
-    rows, is_recent = compile_rows(items, selected.has_recent), selected.is_recent
+    rows = compile_rows(items, selected.has_recent, session.is_uid_only)
+    is_recent = selected.is_recent
     for start in range(0, len(uids), _BATCH):
         batch = uids[start : start + _BATCH]
         numbered = zip(selected.numbers(batch), batch, strict=True)

@@ -32,7 +32,7 @@ from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Logins, Peer, peer_of
 from mailserver.client_certificates import Chain, peer_certificates
-from mailserver.imapd import capability
+from mailserver.imapd import capability, uid_only
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_MESSAGES, NEEDS_SELECTED
 from mailserver.imapd.entrance import Barred, Entrance, Preamble, preamble_of, read_preamble
 from mailserver.imapd.input import Input
@@ -421,6 +421,8 @@ class ImapServer(IMAP4Server):
             raise Rejection("Command is not valid after login.", b"CLIENTBUG")
         if command.name in NEEDS_SELECTED:
             session.mailbox_in_use  # noqa: B018  (a Rejection where there is none)
+        if session.is_uid_only:
+            uid_only.check(command)
         session.current_tag = command.tag
         await session.check_rights()
         if command.name in NEEDS_MESSAGES:

@@ -50,6 +50,7 @@ class KeptSearch(Protocol):
     """A search whose results the client has and is told changes of; see `contexts`."""
 
     tag: bytes
+    by_uid: bool
 
     def remove(self, uids: Collection[int]) -> None:
         """The messages are no results any more; their numbers still hold."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from mailserver.imapd import contexts
 from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
 from mailserver.imapd.selected import Selected, unclaimed
 from mailserver.imapd.session import Session
@@ -20,7 +21,7 @@ from mailserver.wire.imap_sequence import render_set, within
 
 _EXTENSIONS: Final = {
     "CONDSTORE": b"CONDSTORE", "QRESYNC": b"QRESYNC", "UTF8=ACCEPT": b"UTF8=ACCEPT",
-    "IMAP4REV2": b"IMAP4rev2",
+    "IMAP4REV2": b"IMAP4rev2", "UIDONLY": b"UIDONLY",
 }  # fmt: skip
 _CHANGING: Final = frozenset("ieswt")  # RFC 4314 §5.2: one of these makes a mailbox READ-WRITE
 _Figures = tuple[int, int, int, Uid, Modseq]  # messages, \\Recent ones, UIDVALIDITY, UIDNEXT, modseq
@@ -106,6 +107,10 @@ def _describe(session: Session, selected: Selected) -> None:
         name = session.separator, session.name(mailbox.name)
         middle = b"* LIST () %b %b\r\n" % name  # RFC 9051 §6.3.2
         session.output.write(_description(selected, figures, middle))
+        return
+    if session.is_uid_only:  # RFC 9586 §3: UNSEEN is a message number
+        recent = b"* %d RECENT\r\n" % selected.recent_count
+        session.output.write(_description(selected, figures, recent))
         return
     known = _descriptions.get(mailbox)
     if known is None or known[0] != figures:
@@ -218,6 +223,8 @@ async def enable(session: Session, command: Enable) -> Reply:
         if name in ("CONDSTORE", "QRESYNC"):
             session.enable_condstore()
         session.enabled |= {name}
+    if "UIDONLY" in fresh:
+        contexts.drop_numbered(session)
     if session.is_rev2 and session.selected is not None:
         session.selected.forget_recent()
     session.recall.forget()

@@ -119,6 +119,11 @@ class Session:
         return "IMAP4REV2" in self.enabled
 
     @property
+    def is_uid_only(self) -> bool:
+        """Whether no message number may be said. RFC 9586 §3."""
+        return "UIDONLY" in self.enabled
+
+    @property
     def mailbox_in_use(self) -> Selected:
         """The selected mailbox; a Rejection where there is none."""
         if self.selected is None:
@@ -213,17 +218,25 @@ class Session:
         self.tell_keywords()  # another session may have made one since the command began
         selected = self.mailbox_in_use
         items = b"FLAGS " + render.flag_list(selected.flags_of(message))
+        if self.is_uid_only:
+            return self._uid_flags_line(message, items)
         if self.watch is not None and "CONDSTORE" not in self.enabled:
             items = b"UID %d %b" % (message.uid, items)  # RFC 5465 §5.1
         if "CONDSTORE" in self.enabled:  # RFC 7162 §3.2.4: both, in all of them
             items = b"UID %d MODSEQ (%d) %b" % (message.uid, message.modseq, items)
         return b"* %d FETCH (%b)\r\n" % (number, items)
 
+    def _uid_flags_line(self, message: Message, items: bytes) -> bytes:
+        """RFC 9586 §3.3."""
+        if "CONDSTORE" in self.enabled:
+            items = b"MODSEQ (%d) %b" % (message.modseq, items)
+        return b"* %d UIDFETCH (%b)\r\n" % (message.uid, items)
+
     async def sync(self, may_expunge: bool = True) -> None:
         """The client was told what happened to the selected mailbox, as far as it may be now."""
         if self.selected is not None:
             self.tell_keywords()
-            options = SyncOptions(may_expunge, "QRESYNC" in self.enabled)
+            options = SyncOptions(may_expunge, "QRESYNC" in self.enabled or self.is_uid_only)
             first_new = self.selected.next_told
             changed = await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
             for context in self.selected.contexts if changed else ():
