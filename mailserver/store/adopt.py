@@ -2,7 +2,7 @@
 
 `subscriptions` in the root or the CONTROL directory (`.subscriptions` for mbox): either `V\\t2`, an
 empty line, and names with tabs between levels, or one name a line with the layout's separator.
-Names are modified UTF-7; those that cannot be mailboxes here are left out.
+Names are modified UTF-7, or UTF-8 (`Layout.utf8`); those that cannot be mailboxes here are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read_subscriptions(layout: Layout) -> Sequence[str]:
     if content.startswith(b"V\t2\n"):
         content, separator = content[4:], b"\t"
     lines = filter(None, content.split(b"\n"))
-    names = [_subscribed(line.split(separator)) for line in lines]
+    names = [_subscribed(line.split(separator), layout.utf8) for line in lines]
     return [name for name in names if name]
 
 
@@ -42,16 +42,17 @@ def subscriptions_mark(layout: Layout) -> str:
 
 def write_subscriptions(layout: Layout, names: Sequence[str]) -> None:
     """Dovecot's file names them, in version 2. Raises OSError, also where Dovecot holds its lock."""
-    lines = [b"\t".join(encode_modified_utf7(level) for level in name.split("/")) for name in names]
+    encode = str.encode if layout.utf8 else encode_modified_utf7
+    lines = [b"\t".join(encode(level) for level in name.split("/")) for name in names]
     replace_under_lock(_path(layout), b"V\t2\n\n" + b"".join(line + b"\n" for line in lines))
 
 
-def _subscribed(levels: Sequence[bytes]) -> str | None:
+def _subscribed(levels: Sequence[bytes], utf8: bool) -> str | None:
     try:
-        return checked_name("/".join(_level(level) for level in levels))
+        return checked_name("/".join(_level(level, utf8) for level in levels))
     except (BadMailboxName, ImapSyntaxError, UnicodeError):
         return None
 
 
-def _level(raw: bytes) -> str:
-    return decode_modified_utf7(raw) if raw.isascii() else raw.decode()
+def _level(raw: bytes, utf8: bool) -> str:
+    return decode_modified_utf7(raw) if raw.isascii() and not utf8 else raw.decode()

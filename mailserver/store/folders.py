@@ -23,12 +23,12 @@ import abc
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final
 
 from mailserver.store.layout import Kind, Layout
 from mailserver.store.maildir_deposit import make_maildir, sync_directory
-from mailserver.store.names import INBOX, dotted, from_dotted, from_plain, plain
+from mailserver.store.names import INBOX, RESERVED, dotted, from_dotted, from_plain, plain
 from mailserver.store.shared_files import make_directory, share_file
 
 _TRASH: Final = "..removed-"  # no Maildir++ folder and no plain one begins with two dots
@@ -66,11 +66,11 @@ class Folders(abc.ABC):
 def folders_of(layout: Layout) -> Folders:
     """The folders of that layout."""
     if layout.kind is Kind.MBOX:
-        return MboxFolders(layout.root, layout.dirname)
+        return MboxFolders(layout.root, layout.dirname, layout.utf8)
     is_shared = not layout.inbox
     if layout.plain:
-        return MaildirDirectories(layout.root, is_shared)
-    return MaildirPlusPlus(layout.root, is_shared)
+        return MaildirDirectories(layout.root, is_shared, layout.utf8)
+    return MaildirPlusPlus(layout.root, is_shared, layout.utf8)
 
 
 def _is_directory(path: str) -> bool:
@@ -85,6 +85,19 @@ def _is_file(path: str) -> bool:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _spelt(directory: str, usual: str, name: str, name_of: Callable[[str], str | None]) -> str:
+    """How the entry of that name is spelt in the directory: as `usual` where there is none.
+
+    Another program, or we before, may have written it otherwise (`names`).
+    """
+    if os.path.lexists(os.path.join(directory, usual)):
+        return usual
+    try:
+        return next((entry for entry in sorted(os.listdir(directory)) if name_of(entry) == name), usual)
+    except (FileNotFoundError, NotADirectoryError):
+        return usual
 
 
 def make_directories(path: str, is_shared: bool = False) -> None:
@@ -122,9 +135,10 @@ def _sweep(root: str) -> None:
 class MaildirPlusPlus(Folders):
     """Maildir++: `.Work.2024` in the root."""
 
-    def __init__(self, root: str, is_shared: bool = False) -> None:
+    def __init__(self, root: str, is_shared: bool = False, utf8: bool = False) -> None:
         self._root = root
         self._is_shared = is_shared
+        self._utf8 = utf8
 
     def names(self) -> Mapping[str, bool]:
         """See `Folders.names`."""
@@ -133,12 +147,15 @@ class MaildirPlusPlus(Folders):
                 directories = [each.name for each in entries if each.name[0] == "." and _is_real(each)]
         except FileNotFoundError:
             return {}
-        found = {name: True for name in map(from_dotted, directories) if name and name != INBOX}
+        found = {name: True for name in map(self._name, directories) if name and name != INBOX}
         return _with_parents(found)
+
+    def _name(self, directory: str) -> str | None:
+        return from_dotted(directory, self._utf8)
 
     def path(self, name: str) -> str:
         """See `Folders.path`."""
-        return os.path.join(self._root, dotted(name))
+        return os.path.join(self._root, _spelt(self._root, dotted(name, self._utf8), name, self._name))
 
     def exists(self, name: str) -> bool:
         """See `Folders.exists`."""
@@ -185,14 +202,27 @@ def _with_parents(found: Mapping[str, bool]) -> Mapping[str, bool]:
 
 
 class _Plain(Folders):
-    """What both layouts of plain directories share."""
+    """What both layouts of plain directories share. `reserved` are names that are no mailboxes."""
 
-    def __init__(self, root: str, is_shared: bool = False) -> None:
+    def __init__(self, root: str, is_shared: bool, utf8: bool, reserved: Container[str]) -> None:
         self._root = root
         self._is_shared = is_shared
+        self._utf8 = utf8
+        self._reserved = reserved
+
+    def _name(self, levels: Sequence[str]) -> str | None:
+        return from_plain(levels, self._utf8, self._reserved)
+
+    def _levels(self, name: str) -> list[str]:
+        levels: list[str] = []
+        for depth, usual in enumerate(plain(name, self._utf8, self._reserved), 1):
+            above = "/".join(name.split("/")[:depth])
+            directory = os.path.join(self._root, *levels)
+            levels.append(_spelt(directory, usual, above, lambda entry: self._name([*levels, entry])))
+        return levels
 
     def _level(self, name: str) -> str:
-        return os.path.join(self._root, *plain(name))
+        return os.path.join(self._root, *self._levels(name))
 
     def _walk(self, levels: list[str]) -> Mapping[str, bool]:
         """The folders below a level; `levels` are names on disk."""
@@ -204,7 +234,7 @@ class _Plain(Folders):
         except FileNotFoundError:
             return found
         for entry in entries:
-            name = from_plain([*levels, entry.name])
+            name = self._name([*levels, entry.name])
             if name is None:
                 continue
             is_directory = entry.is_dir(follow_symlinks=False)
@@ -240,6 +270,9 @@ class _Plain(Folders):
 class MaildirDirectories(_Plain):
     """Maildirs in plain directories: `Work/2024/cur`."""
 
+    def __init__(self, root: str, is_shared: bool = False, utf8: bool = False) -> None:
+        super().__init__(root, is_shared, utf8, RESERVED)
+
     def path(self, name: str) -> str:
         """See `Folders.path`."""
         return self._level(name)
@@ -259,15 +292,15 @@ class MaildirDirectories(_Plain):
         for part in ("cur", "new", "tmp"):
             if _is_directory(os.path.join(path, part)):
                 _discard(self._root, os.path.join(path, part))
-        if _is_directory(path) and not self._walk(plain(name)):
+        if _is_directory(path) and not self._walk(self._levels(name)):
             _discard(self._root, path)
 
 
 class MboxFolders(_Plain):
     """mbox files: `Work`, or `Work/mBoX-MeSsAgEs` where it has children."""
 
-    def __init__(self, root: str, dirname: str) -> None:
-        super().__init__(root)
+    def __init__(self, root: str, dirname: str, utf8: bool = False) -> None:
+        super().__init__(root, False, utf8, frozenset({dirname}))
         self._dirname = dirname
 
     def _is_mailbox_file(self, name: str) -> bool:

@@ -5,9 +5,10 @@
     maildir:~/mail:LAYOUT=fs                folders are plain directories: ~/mail/Name
     mbox:~/mail:INBOX=/var/mail/%u          INBOX in the spool, folders are files below ~/mail
 
-Keys after a further colon: INBOX=, LAYOUT=maildir++|fs, DIRNAME= (mbox), and CONTROL=, INDEX=,
-VOLATILEDIR=, UTF-8 and the like, which say where Dovecot keeps its own files: CONTROL is where its
-`dovecot-uidlist` and `subscriptions` are looked for, the rest is of no concern here.
+Keys after a further colon: INBOX=, LAYOUT=maildir++|fs, DIRNAME= (mbox), UTF-8 (names of folders on
+disk are UTF-8, not modified UTF-7), and CONTROL=, INDEX=, VOLATILEDIR= and the like, which say where Dovecot
+keeps its own files: CONTROL is where its `dovecot-uidlist` and `subscriptions` are looked for, the
+rest is of no concern here.
 Variables: those of `wire.user_variables`; `~/` is the home.
 
 Where `mail_location` is empty: `home_mailbox` below the home, else `mail_spool_directory`/user;
@@ -47,7 +48,7 @@ class Layout:
     `inbox` is the path of INBOX, "" where there is none (a public namespace). `root` is the directory
     of the other folders: for Maildir++ it has them as `.Name`, else (`plain`) as directories or files.
     `dirname` is the file that holds the messages of an mbox with children. `control` is where Dovecot's
-    own files lie.
+    own files lie. `utf8`: names of folders, and of subscriptions, are not in modified UTF-7 there.
     `separator` is what clients see between the levels of names, `prefix` ("" or `INBOX/`) before them.
     """
 
@@ -60,6 +61,7 @@ class Layout:
     control: str = ""
     separator: str = "/"
     prefix: str = ""
+    utf8: bool = False
 
 
 def _substitute(text: str, account: Account) -> str:
@@ -98,7 +100,7 @@ def parse_location(location: str, account: Account) -> Layout:
     dirname = options.get("DIRNAME") or MBOX_DIRNAME
     if "/" in dirname:
         raise BadLocation("DIRNAME must be a plain name")
-    return Layout(kind, inbox, kind, root, style == "fs", dirname, control)
+    return Layout(kind, inbox, kind, root, style == "fs", dirname, control, utf8="UTF-8" in options)
 
 
 def _default_inbox(kind: Kind, root: str) -> str:

@@ -7,9 +7,9 @@ Version 3 (1 is read too), in the maildir or its CONTROL directory:
     25017 :1276533073.M242911P3632.kurkku:2,F
 
 `V` is UIDVALIDITY, `N` UIDNEXT, `G` the mailbox's GUID; a message is the same where the name
-up to the colon is equal. A file that cannot be understood is taken for absent: clients
-download again, nothing else. It is written, under Dovecot's lock, when nobody uses the mailbox
-any more, so that Dovecot finds the UIDs that our clients know.
+up to the colon is equal. A file that cannot be understood, or whose UIDs do not ascend, is taken for
+absent, as Dovecot takes it: clients download again, nothing else. It is written, under Dovecot's lock,
+when nobody uses the mailbox any more, so that Dovecot finds the UIDs that our clients know.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST_FILE: Final = 256 << 20  # octets; a million messages take a third of i
 _HEADER: Final = re.compile(rb"3(?: [VNG][0-9A-Za-z]+)+")
 _OLD_HEADER: Final = re.compile(rb"1 ([0-9]{1,10}) ([0-9]{1,10})")
 _GUID: Final = re.compile(rb" G([0-9a-f]{32})(?= |\Z)")
-_ENTRY: Final = re.compile(rb"([0-9]{1,10})(?: [A-Z][^ :\n]*)* :?([^:/\n ]+)(?::[^\n]*)?")
+_ENTRY: Final = re.compile(rb"([0-9]{1,10})(?:(?: [A-Z][^ :\n]*)* :| )([^:/\n]+)(?::[^\n]*)?")
 
 
 def read_small_file(path: str, limit: int = _LARGEST_FILE) -> bytes:
@@ -49,10 +49,12 @@ def read_uidlist(directory: str) -> tuple[Adopted, Mapping[str, int]]:
     if not 0 < uidvalidity < 2**32:
         return Adopted(), {}
     uids: dict[str, int] = {}
-    for line in rest.splitlines():
+    last = 0
+    for line in rest.split(b"\n")[:-1]:  # without a line that was cut short
         entry = _ENTRY.fullmatch(line)
-        if entry:
-            uids[os.fsdecode(entry[2])] = int(entry[1])
+        if entry is None or not last < int(entry[1]) < 2**32 - 1:
+            return Adopted(), {}
+        last = uids[os.fsdecode(entry[2])] = int(entry[1])
     return Adopted(uidvalidity, max(uidnext, max(uids.values(), default=0) + 1)), uids
 
 

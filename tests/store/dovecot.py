@@ -194,6 +194,7 @@ def imap_over_pipes(root: Path, location: str) -> Iterator[imaplib.IMAP4]:
         yield client
         client.logout()
     finally:
+        print((root / "errors").read_text())
         give(root, before.st_uid, before.st_gid)
 
 

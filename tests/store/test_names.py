@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.store.contract import BadMailboxName
-from mailserver.store.names import checked_name, dotted, from_dotted, from_plain, plain
+from mailserver.store.names import RESERVED, checked_name, dotted, from_dotted, from_plain, plain
 from tests.store.contract_suite import HOSTILE_NAMES, ODD_NAMES
 
 LEVELS = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -67,12 +67,28 @@ def test_maildir_names_are_dovecots(name: str, directory: str) -> None:
     assert dotted(name) == directory
 
 
-@pytest.mark.parametrize("directory", ["cur", "..removed-1", ".", "..", ".a..b", ".&AC8-", ".INBOX/.."])
+@pytest.mark.parametrize("directory", ["cur", "..removed-1", ".", "..", ".a..b", ".INBOX/.."])
 def test_what_is_no_folder(directory: str) -> None:
     """Directories that nobody can have meant as folders."""
     assert from_dotted(directory) is None
 
 
 def test_names_of_other_programs() -> None:
-    """A UTF-8 name that another program made is shown as it is."""
+    """A UTF-8 name that another program made is shown as it is, composed; and what is no modified UTF-7."""
     assert from_dotted(".Entw\u00fcrfe") == "Entw\u00fcrfe"
+    assert from_dotted(".Entwu\u0308rfe") == "Entw\u00fcrfe"
+    assert from_dotted(".A&B.&AC8-") == "A&B/&AC8-"
+    assert from_dotted(".back\\slash.\\5cx") == "back\\slash/\\x"
+
+
+@given(NAMES.map("/".join), st.sampled_from([frozenset(), RESERVED]))
+def test_a_name_in_utf_8_comes_back(text: str, reserved: frozenset[str]) -> None:
+    """Where Dovecot's location says UTF-8, nothing is taken for modified UTF-7."""
+    try:
+        name = checked_name(text)
+        directory, levels = dotted(name, utf8=True), plain(name, True, reserved)
+    except BadMailboxName:
+        return
+    assert from_dotted(directory, utf8=True) == name
+    assert from_plain(levels, True, reserved) == name
+    assert from_dotted(".A&-B", utf8=True) == "A&-B"
