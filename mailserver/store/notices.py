@@ -140,10 +140,15 @@ class Notices:
             watched = self._watched[mailbox] = _Watched(mailbox)
         watched.is_wanted = True
         if watched.paths != list(mailbox.watched_paths()):  # new, moved, or one did not exist
-            self._renew([mailbox])
-            watched.has_missed = True  # perhaps, between its opening and the watch
-        if watched.has_missed:
+            self._reactor.callLater(0, self._begin, mailbox)  # behind the answer: large directories take long
+        elif watched.has_missed:
             watched.has_missed = False
+            self._refresh([mailbox])
+
+    def _begin(self, mailbox: IndexedMailbox) -> None:
+        """The mailbox is watched, and refreshed for what came between its opening and the watch."""
+        if mailbox in self._watched:
+            self._renew([mailbox])
             self._refresh([mailbox])
 
     def _drop(self, mailbox: IndexedMailbox) -> None:

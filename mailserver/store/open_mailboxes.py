@@ -88,16 +88,17 @@ class OpenMailboxes:
         """The mailbox, refreshed and watched, for a user more."""
         with self._lock:
             box = self.find(name)
-            self._enter(box)
+            box.users += 1
         try:
             box.refresh()
         except BaseException:
             self._leave(box)
             raise
+        with self._lock:
+            self._watch(box)
         return box
 
-    def _enter(self, box: IndexedMailbox) -> None:
-        box.users += 1
+    def _watch(self, box: IndexedMailbox) -> None:
         if not box.is_watched:
             box.is_watched = True
             self._watcher.watch(box)
@@ -111,7 +112,8 @@ class OpenMailboxes:
             if box is None or not box.is_current():
                 return None
             self._boxes.move_to_end(name)
-            self._enter(box)
+            box.users += 1
+            self._watch(box)
             return box
         finally:
             self._lock.release()
