@@ -32,6 +32,7 @@ from mailserver.store.mbox_lines import from_line
 from mailserver.store.mbox_open import UnsafeMailbox
 from mailserver.store.quota import start_warning, usage_at_delivery
 from mailserver.store.quota_rules import Grace, QuotaWarning, Rules, due, parse_rules
+from mailserver.store.side_by_side import SideBySide
 
 _BLOCK: Final = 256 * 1024
 _NO_RULES: Final = Rules()
@@ -59,7 +60,8 @@ class LocalAgents:
     mailbox may belong to somebody else. `command_shell` runs all commands, where it is not empty.
     `report` gets the traceback of what nobody expected.
     `accounts_directory` holds each account's state, for quotas; `quota_warnings` are run where one is passed,
-    and the last message may lead over the limit by `quota_grace`.
+    and the last message may lead over the limit by `quota_grace`. `helpers` wait for the disk where several
+    messages are deposited at once.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LocalAgents:
         strict_ownership: bool = True,
         command_shell: Sequence[str] = (),
         report: Callable[[str], None] = _to_standard_error,
+        helpers: SideBySide | None = None,
     ) -> None:
         self._hostname = hostname
         self._forward_file_mode = forward_file_mode
@@ -90,6 +93,7 @@ class LocalAgents:
         self._strict_ownership = strict_ownership
         self._command_shell = tuple(command_shell)
         self._report = report
+        self._helpers = helpers
 
     def read_forward(self, owner: Owner, paths: tuple[str, ...]) -> tuple[Forward | None, tuple[str, ...]]:
         """See `Agents.read_forward`. The warnings do not begin with `warning: `."""
@@ -186,7 +190,7 @@ class LocalAgents:
 
         def deposit() -> None:
             messages = (_message(each, content) for each, content in mail)
-            maildir.deposit_all(job.target, messages, self._hostname, job.size_limit)
+            maildir.deposit_all(job.target, messages, self._hostname, job.size_limit, self._helpers)
 
         try:
             deposit()

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from mailserver.config.bounce_templates import expanded, read_templates
 from mailserver.config.config import Config
@@ -24,10 +24,15 @@ from mailserver.queue.slots import Slots
 from mailserver.roles.parts import Parts
 from mailserver.roles.ways_out import WaysOut, exported_environment
 from mailserver.store.locking import LockRules
+from mailserver.store.side_by_side import SideBySide
 from mailserver.threads import Threads
 
+SYNC_THREADS: Final = 4  # that wait for the disk when several messages go into a maildir at once
 
-def local_agents(parts: Parts, rules: LockRules | None = None) -> LocalAgents:
+
+def local_agents(
+    parts: Parts, rules: LockRules | None = None, helpers: SideBySide | None = None
+) -> LocalAgents:
     """Whoever delivers with the rights of this process; `rules` for locks, where not the configured ones."""
     config = parts.config
     mode = config.string("forward_file_mode")
@@ -44,6 +49,7 @@ def local_agents(parts: Parts, rules: LockRules | None = None) -> LocalAgents:
         strict_ownership=config.boolean("strict_mailbox_ownership"),
         command_shell=config.words("local_command_shell"),
         report=parts.warn("local"),
+        helpers=helpers,
     )
 
 
@@ -98,7 +104,7 @@ def make_runner(
 def direct_delivery(parts: Parts, services: Services, reactor: Any) -> DirectDelivery:
     """Whoever delivers before the reply, where this process may write to all mailboxes."""
     rules = replace(parts.store.lock_rules, patience=min(parts.store.lock_rules.patience, LOCK_PATIENCE))
-    return DirectDelivery(services, local_agents(parts, rules), reactor)
+    return DirectDelivery(services, local_agents(parts, rules, SideBySide(SYNC_THREADS)), reactor)
 
 
 def reporter(config: Config, warn: Callable[[str], None]) -> Reporter:

@@ -22,8 +22,10 @@ from typing import Final
 
 from mailserver.store.maildir_names import unique_name
 from mailserver.store.shared_files import make_directory, share_file
+from mailserver.store.side_by_side import SideBySide
 
 SUBDIRECTORIES: Final = ("tmp", "new", "cur")
+_NO_HELPERS: Final = SideBySide(0)
 counter = itertools.count()  # of this process's names
 _LONE_LF: Final = re.compile(rb"(?<!\r)\n")
 
@@ -75,9 +77,13 @@ def deposit(directory: str, pieces: Iterable[bytes], hostname: str, size_limit: 
 
 
 def deposit_all(
-    directory: str, messages: Iterable[Iterable[bytes]], hostname: str, size_limit: int = 0
+    directory: str,
+    messages: Iterable[Iterable[bytes]],
+    hostname: str,
+    size_limit: int = 0,
+    helpers: SideBySide | None = None,
 ) -> list[str]:
-    """As `deposit`, for several messages at once: all of them, or none."""
+    """As `deposit`, for several messages at once: all of them, or none. `helpers` wait for the disk, too."""
     drafts: list[Draft] = []
     try:
         for pieces in messages:
@@ -89,8 +95,8 @@ def deposit_all(
         if len(drafts) > 1:
             for draft in drafts:
                 draft.hurry()
-        for draft in reversed(drafts):  # when the last one is durable, most of the others are too
-            draft.finish()
+        # When the last one is durable, most of the others are too.
+        (helpers or _NO_HELPERS).do([draft.finish for draft in reversed(drafts)])
         paths = [draft.publish("new", draft.name()) for draft in drafts]
         sync_directory(os.path.join(directory, "new"))
     except BaseException:

@@ -24,6 +24,7 @@ from mailserver.queue.file import QueueFile
 from mailserver.queue.incoming import MEMORY_LIMIT, IncomingMessage
 from mailserver.queue.runner import Runner
 from mailserver.store.locking import LockRules
+from mailserver.store.side_by_side import SideBySide
 from tests.queue.faults import KILLED, Nth, die, fail_with, hooked, in_child
 from tests.queue.test_batches import HeldThreads
 from tests.queue.world import NOBODY, DictTable, World, envelope
@@ -37,7 +38,7 @@ class DirectWorld(World):
     def __init__(self, base: Path, mail_format: str, aliases: dict[str, str] | None = None) -> None:
         super().__init__(base, aliases)
         self.slash = "/" if mail_format == "maildir" else ""
-        self.local = LocalAgents("mx.example.org", rules=LockRules(patience=0.1))
+        self.local = LocalAgents("mx.example.org", rules=LockRules(patience=0.1), helpers=SideBySide(2))
         self.rules = LocalRules(default_privs=NOBODY, mail_spool_directory=f"{base}/mail{self.slash}")
         self.restart()
 
@@ -239,6 +240,29 @@ def test_a_disk_that_fails_leaves_it_to_the_queue(tmp_path: Path, mail_format: s
         world.runner.accept(taken)
         assert world.queued() == [] and len(world.messages()) == 2, number
     assert isinstance(taken, Delivered) and number > 3
+
+
+def test_a_disk_that_fails_for_one_of_several(tmp_path: Path) -> None:
+    """F15: of a batch that is synced side by side nothing is left, whichever fails; all are queued."""
+    for number in range(1, 40):
+        world = DirectWorld(tmp_path / str(number), "maildir")
+        threads = world.hold()
+        taken: list[Any] = []
+        for _ in range(6):
+            Deferred.fromCoroutine(world.direct.take(world.incoming())).addBoth(taken.append)
+        threads.finish()
+        fault = Nth(number, fail_with(errno.EIO))
+        with hooked(fault, ("open", "fsync", "rename")):
+            threads.finish()
+        while threads.calls:
+            threads.finish()
+        new = world.base / "mail" / "alice"
+        assert os.listdir(new / "tmp") == [] and len(taken) == 6
+        if not fault.reached:
+            break
+        assert sum(isinstance(each, QueueFile) for each in taken) == 5
+        assert len(world.messages()) == 1, number
+    assert all(isinstance(each, Delivered) for each in taken) and number > 15
 
 
 def test_messages_for_one_mailbox_go_together_and_in_order(tmp_path: Path, world: DirectWorld) -> None:
