@@ -45,14 +45,17 @@ async def fetch(session: Session, command: Fetch) -> Reply:
         known, since = selected.mailbox.messages, command.changed_since
         uids = [uid for uid in uids if (found := known.get(uid)) is not None and found.modseq > since]
     work = _Fetching(session, selected, _plan(session, command, selected))
+    can_decode = True
     try:
         done = 0
         while done < len(uids):
             done += await work.batch(uids, done)
             await session.output.room()
     except CannotDecode:
-        raise Refusal("The part's encoding is unknown.", b"UNKNOWN-CTE")
+        can_decode = False
     await session.sync(may_expunge=command.by_uid)
+    if not can_decode:
+        raise Refusal("The part's encoding is unknown.", b"UNKNOWN-CTE")
     if work.is_short and not command.by_uid:
         raise Refusal("Some of the messages no longer exist.", b"EXPUNGEISSUED")
     return ok("Fetch completed.", b"EXPUNGEISSUED" if work.is_short else b"")

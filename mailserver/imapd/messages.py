@@ -146,4 +146,4 @@ async def expunge(session: Session, command: Expunge) -> Reply:
 def _modseq_code(session: Session) -> bytes:
     if "CONDSTORE" not in session.enabled or session.selected is None:
         return b""
-    return b"HIGHESTMODSEQ %d" % session.selected.modseq
+    return b"HIGHESTMODSEQ %d" % session.selected.told_modseq

@@ -43,6 +43,7 @@ _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionar
 
 
 _uid_and_modseq: Final = itemgetter(0, 2)  # of a Message
+_modseq: Final = itemgetter(2)
 _MANY: Final = 4  # one of so many messages is enough to number them all at once
 
 
@@ -82,6 +83,7 @@ class Selected:
         self._claimed_to = recent.stop if recent is not None else 0
         self._told: dict[Uid, Modseq] = {}
         self._gone: frozenset[int] = frozenset()
+        self._held: Modseq | None = None  # below the modseqs of `_gone`
         self._next = 1
         self._take_list()
         self._recent_told = self.recent_count
@@ -232,14 +234,27 @@ class Selected:
 
         May raise MailboxReplaced.
         """
-        if self.mailbox.highest_modseq > self.modseq or (self._gone and options.may_expunge):
+        changed: Sequence[Uid] = ()
+        while self.mailbox.highest_modseq > self.modseq or (self._gone and options.may_expunge):
             changes = self.mailbox.changes_since(self.modseq)
             fresh = changes.changed[bisect_left(changes.changed, self._next) :]
             if fresh:
                 await self._claim_recent(threads, fresh[-1])
-            self._apply(changes, fresh, output, tell, options)
-            return changes.changed
-        return ()
+            told_to = self._apply(changes, fresh, output, tell, options)
+            changed = sorted({*changed, *changes.changed}) if changed else changes.changed
+            if told_to <= self.modseq:  # else there may be expunges below what was told
+                break
+        return changed
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the client was not told of an expunge yet."""
+        return self._held is not None
+
+    @property
+    def told_modseq(self) -> Modseq:
+        """The modseq up to which the client was told everything: HIGHESTMODSEQ. RFC 7162 §3.2."""
+        return self.modseq if self._held is None else self._held
 
     @property
     def has_news(self) -> bool:
@@ -266,16 +281,19 @@ class Selected:
         output: Output,
         tell: Callable[[int, Message], bytes],
         options: SyncOptions,
-    ) -> None:
-        known = self._next
+    ) -> Modseq:
+        """The highest modseq of a message whose flags were told."""
+        known, before = self._next, self.modseq
         self._gone |= {uid for uid in changes.expunged if uid < known and self.number(uid)}
         if options.may_expunge:
             self._tell_expunged(output, options.with_vanished)
         if fresh:
             self._add(fresh, output)
-        self._tell_flags(changes.changed[: bisect_left(changes.changed, known)], output, tell)
+        told_to = self._tell_flags(changes.changed[: bisect_left(changes.changed, known)], output, tell)
         self.modseq = max(self.modseq, changes.highest_modseq)
         self._told.clear()
+        self._held = (self._held or before) if self._gone else None
+        return told_to
 
     def _tell_expunged(self, output: Output, with_vanished: bool) -> None:
         gone = sorted(uid for uid in self._gone if self.number(uid))
@@ -305,11 +323,13 @@ class Selected:
 
     def _tell_flags(
         self, changed: Iterable[Uid], output: Output, tell: Callable[[int, Message], bytes]
-    ) -> None:
+    ) -> Modseq:
         told, there = self._told, filter(None, map(self.mailbox.messages.get, changed))
-        for message in [each for each in there if told.get(each[0]) != each[2]]:
+        untold = [each for each in there if told.get(each[0]) != each[2]]
+        for message in untold:
             if number := self.number(message.uid):
                 output.write(tell(number, message))
+        return max(map(_modseq, untold), default=Modseq(0))
 
 
 @lru_cache(maxsize=128)

@@ -151,7 +151,7 @@ def first_unseen(selected: Selected) -> int:
 
 
 def _resynchronise(session: Session, selected: Selected, resync: Resync) -> None:
-    """What the client missed is told. RFC 7162 §3.2.5."""
+    """What the client missed until the list was taken is told; `sync` tells the rest. RFC 7162 §3.2.5."""
     mailbox = selected.mailbox
     if resync.uidvalidity != mailbox.uidvalidity:
         return
@@ -164,11 +164,12 @@ def _resynchronise(session: Session, selected: Selected, resync: Resync) -> None
     if resync.uids is not None:
         spans = resync.uids.spans(max(1, mailbox.uidnext - 1))
         expunged, changed = within(expunged, spans), within(changed, spans)
+    expunged = [uid for uid in expunged if not selected.number(uid)]
     if expunged:
         session.output.line(b"* VANISHED (EARLIER) " + render_set(expunged))
     for uid in changed:
         number, message = selected.number(uid), mailbox.messages.get(Uid(uid))
-        if number and message is not None:
+        if number and message is not None and message.modseq <= selected.modseq:
             session.output.write(session.flags_line(number, message))
 
 

@@ -211,7 +211,10 @@ class Session:
         if "CONDSTORE" not in self.enabled:
             self.enabled |= {"CONDSTORE"}
             if self.selected is not None:
-                self.output.line(b"* OK [HIGHESTMODSEQ %d] Highest" % self.selected.modseq)
+                self._tell_modseq()
+
+    def _tell_modseq(self) -> None:
+        self.output.line(b"* OK [HIGHESTMODSEQ %d] Highest" % self.mailbox_in_use.told_modseq)
 
     def flags_line(self, number: int, message: Message) -> bytes:
         """An unsolicited FETCH of a message's flags; the client knows them all."""
@@ -237,8 +240,10 @@ class Session:
         if self.selected is not None:
             self.tell_keywords()
             options = SyncOptions(may_expunge, "QRESYNC" in self.enabled or self.is_uid_only)
-            first_new = self.selected.next_told
+            first_new, held_back = self.selected.next_told, self.selected.holds_back
             changed = await self.selected.sync(self.service.threads, self.output, self.flags_line, options)
+            if (held_back or self.selected.holds_back) and "CONDSTORE" in self.enabled:
+                self._tell_modseq()  # RFC 7162 §3.2: it counts for more than the MODSEQs of FETCH
             for context in self.selected.contexts if changed else ():
                 await context.update(changed)
             if self.watch is not None:
