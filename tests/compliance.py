@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "COMPLIANCE.md"
-_CITATION: Final = re.compile(r"RFC (\d{3,4})((?:(?:,| and)? ?§[0-9A-Z]+(?:\.[0-9A-Z]+)*)*)")
+_CITATION: Final = re.compile(r"RFC (\d{3,5})((?:(?:,| and)? ?§[0-9A-Z]+(?:\.[0-9A-Z]+)*)*)")
 _SECTION: Final = re.compile(r"§([0-9A-Z]+(?:\.[0-9A-Z]+)*)")
 
 TITLES: Final = {
@@ -53,6 +53,7 @@ TITLES: Final = {
     9051: "IMAP4rev2",
     8996: "TLS 1.0 and 1.1 deprecated", 9208: "IMAP QUOTA", 9266: "TLS exporter as channel binding",
     9394: "IMAP PARTIAL", 9585: "IMAP INPROGRESS", 9586: "IMAP UIDONLY", 9590: "IMAP LIST-METADATA",
+    10022: "IMAP UIDBATCHES",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from mailserver.imapd import (
     quota,
     search,
     selection,
+    uid_batches,
 )
 from mailserver.imapd.replies import Reply
 from mailserver.imapd.session import Session
@@ -46,6 +47,7 @@ _ON_SELECTED: Final[dict[str, Handler]] = {
     **{f"UID {name}": handler for name, handler in _ON_MESSAGES.items()},
     "CANCELUPDATE": contexts.cancel,
     "CHECK": selection.check,
+    "UIDBATCHES": uid_batches.uid_batches,
     "CLOSE": selection.close,
     "UNSELECT": selection.unselect,
 }

@@ -179,6 +179,15 @@ class CancelUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class UidBatches:
+    """UIDBATCHES: of `size` messages each; batches `first` to `last`, from 1, None for all. RFC 10022."""
+
+    size: int
+    first: int = 1
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Compress:
     """COMPRESS. RFC 4978."""
 
@@ -460,6 +469,22 @@ def _compress(reader: ArgumentReader) -> Compress:
     return Compress(reader.word())
 
 
+def _uid_batches(reader: ArgumentReader) -> UidBatches:
+    reader.space()
+    size = reader.number()
+    if not size:
+        raise ImapSyntaxError("Batch size must not be zero")
+    if reader.at_end:
+        return UidBatches(size)
+    reader.space()
+    first = reader.number()
+    reader.expect(b":")
+    last = reader.number()
+    if not first or not last:
+        raise ImapSyntaxError("Batches count from 1")
+    return UidBatches(size, first, last)
+
+
 def _cancel_update(reader: ArgumentReader) -> CancelUpdate:
     tags: list[bytes] = []
     while not reader.at_end or not tags:
@@ -525,6 +550,7 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "SETACL": read_set_acl,
     "DELETEACL": read_about_identifier,
     "LISTRIGHTS": read_about_identifier,
+    "UIDBATCHES": _uid_batches,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),
     "UID STORE": lambda reader: _store(reader, by_uid=True),

@@ -83,6 +83,7 @@ IN_SELECTED: dict[str, list[bytes]] = {
     "UID EXPUNGE": [b"UID EXPUNGE 1"],
     "UID REPLACE": [b"UID REPLACE 1 INBOX {4+}\r\na: b"],
     "CANCELUPDATE": [b'CANCELUPDATE "x"'],
+    "UIDBATCHES": [b"UIDBATCHES 500"],
     "CHECK": [b"CHECK"],
     "CLOSE": [b"CLOSE"],
     "UNSELECT": [b"UNSELECT"],

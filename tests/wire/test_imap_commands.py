@@ -128,6 +128,8 @@ def parsed(text: bytes, *literals: bytes) -> object:
                 returns=Returns(frozenset({"RELEVANCY", "ALL"})),
             ),
         ),
+        (b"UIDBATCHES 2000", commands.UidBatches(2000)),
+        (b"UIDBATCHES 2000 10:20", commands.UidBatches(2000, 10, 20)),
         (b"SORT (REVERSE DATE) UTF-8 ALL", search.Order(search.Every(), (("DATE", True),))),
         (
             b"UID THREAD REFERENCES UTF-8 ALL",
