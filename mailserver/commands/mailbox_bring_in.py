@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from mailserver.commands.mailbox_accounts import Work
@@ -15,6 +15,7 @@ from mailserver.store.account import FileAccountStore
 from mailserver.store.archive import Letter
 from mailserver.store.contract import MessageGone, NewMessage, NoSuchMailbox, Uid
 from mailserver.store.mailbox import IndexedMailbox
+from mailserver.store.state_readers import Said
 
 _BATCH: Final = 100  # messages stored together
 _BATCH_OCTETS: Final = 16 << 20
@@ -37,6 +38,7 @@ class Source:
     read: Callable[[Letter], NewMessage]
     uidnext: int = 0
     modseq: int = 0
+    said: Said = field(default_factory=dict)
 
 
 def identity(content: bytes) -> bytes:
@@ -59,6 +61,7 @@ def bring_in(store: FileAccountStore, source: Source, is_dry: bool) -> int:
     try:
         brought = sum(_brought_in(mailbox, source, is_dry))
         if not is_dry and mailbox.uidvalidity == source.uidvalidity:
+            mailbox.restore_seen(source.said)
             mailbox.raise_to(source.uidnext, source.modseq)
     finally:
         store.close(mailbox)

@@ -18,6 +18,7 @@ from mailserver.store.account import FileAccountStore
 from mailserver.store.archive import Letter
 from mailserver.store.contract import NewMessage, Uid
 from mailserver.store.layout import BadLocation, parse_location
+from mailserver.store.state_readers import Said
 
 
 def register(action: Callable[..., argparse.ArgumentParser]) -> None:
@@ -42,9 +43,11 @@ def _move_format(work: Work) -> int:
     os.makedirs(moving, mode=0o700, exist_ok=True)
     with only_user(work):
         with work.store(is_alone=True) as source, work.store(new, moving) as target:
+            said = source.said()
             for folder in source.folders():
                 if folder.selectable:
-                    report(work, folder.name, _moved(source, target, folder.name, arguments.dry_run))
+                    count = _moved(source, target, folder.name, said.get(folder.name, {}), arguments.dry_run)
+                    report(work, folder.name, count)
             for name in source.subscriptions():
                 target.set_subscribed(name, True)
         if not arguments.dry_run:
@@ -57,7 +60,7 @@ def _move_format(work: Work) -> int:
     return 0
 
 
-def _moved(source: FileAccountStore, target: FileAccountStore, name: str, is_dry: bool) -> int:
+def _moved(source: FileAccountStore, target: FileAccountStore, name: str, said: Said, is_dry: bool) -> int:
     mailbox = source.open(name)
     try:
         known = [mailbox.messages[uid] for uid in mailbox.uids]
@@ -68,7 +71,9 @@ def _moved(source: FileAccountStore, target: FileAccountStore, name: str, is_dry
 
         return bring_in(
             target,
-            Source(name, mailbox.uidvalidity, letters, read, mailbox.uidnext, mailbox.highest_modseq + 1),
+            Source(
+                name, mailbox.uidvalidity, letters, read, mailbox.uidnext, mailbox.highest_modseq + 1, said
+            ),
             is_dry,
         )
     finally:

@@ -33,6 +33,7 @@ from mailserver.store.contract import (
 from mailserver.store.layout import Kind, Layout
 from mailserver.store.moment import Moment, PastMailbox
 from mailserver.store.names import checked_name
+from mailserver.store.state_readers import SAID, Said, by_mailbox
 
 Register = Callable[..., argparse.ArgumentParser]
 
@@ -230,10 +231,10 @@ def _restore(work: Work) -> int:
     arguments = work.arguments
     try:
         with _unpacked(arguments.source) as path, work.store() as store:
-            modseqs = _modseqs(path)
+            modseqs, said = _remembered(path)
             for box in _boxes(work, path):
                 source = _from_archive(box, box.name)
-                source.modseq = modseqs.get(box.name, 0)
+                source.modseq, source.said = modseqs.get(box.name, 0), said.get(box.name, {})
                 report(work, box.name, bring_in(store, source, arguments.dry_run))
             if not arguments.dry_run:
                 _restore_subscriptions(store, path)
@@ -249,14 +250,16 @@ def _find(path: str, name: str) -> str:
     return ""
 
 
-def _modseqs(path: str) -> Mapping[str, int]:
-    """HIGHESTMODSEQ by mailbox, from the state.db in a backup."""
+def _remembered(path: str) -> tuple[Mapping[str, int], Mapping[str, Said]]:
+    """HIGHESTMODSEQ and what readers have seen, by mailbox, from the state.db in a backup."""
     database = _find(path, "state.db")
     if not database:
-        return {}
+        return {}, {}
     db = sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)
     try:
-        return dict(db.execute("SELECT name, modseq FROM mailbox").fetchall())
+        modseqs = dict(db.execute("SELECT name, modseq FROM mailbox").fetchall())
+        is_of_today = db.execute("SELECT 1 FROM sqlite_master WHERE name='own_seen'").fetchone()
+        return modseqs, by_mailbox(db.execute(SAID).fetchall()) if is_of_today else {}
     except sqlite3.Error as error:
         raise CommandError(f"state.db in the backup: {error}", UNUSABLE) from error
     finally:

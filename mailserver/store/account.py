@@ -51,6 +51,7 @@ from mailserver.store.quota import QuotaKeeper, Usage
 from mailserver.store.quota_rules import Rules
 from mailserver.store.shared_files import group_of
 from mailserver.store.state import State
+from mailserver.store.state_readers import Said
 from mailserver.store.status import is_untouched, remembered_status
 from mailserver.store.text_builder import TextBuilder
 from mailserver.store.text_index import TextIndex
@@ -497,6 +498,10 @@ class FileAccountStore(AccountStore):
     def places_of(self, key: str) -> Sequence[tuple[str, Uid]]:
         """Mailbox and UID of each message that the format knows by that key. *Blocking*, and slow."""
         return self._state.places_of(key)
+
+    def said(self) -> Mapping[str, Said]:
+        """What readers have seen for themselves, or not, in each mailbox."""
+        return self._state.said()
 
     def snapshot(self) -> bytes:
         """state.db as it is at this moment."""

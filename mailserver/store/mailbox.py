@@ -39,6 +39,7 @@ from mailserver.store.format import Delta, Found
 from mailserver.store.mailbox_index import Change, MailboxIndex
 from mailserver.store.own_seen import SeenChange
 from mailserver.store.private_seen import Messages, PrivateSeenMailbox, SharedMailbox, with_seen, without_seen
+from mailserver.store.state_readers import Said
 from mailserver.store.text_builder import index_batch, missing_batches
 
 _BATCH: Final = 500  # messages that are read, or whose sizes are learnt, before that is written down
@@ -439,6 +440,18 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
             self.uidvalidity = uidvalidity
             self._write_row(self.uidnext, self.highest_modseq, self._uid_sum)
         return True
+
+    def restore_seen(self, said: Said) -> None:
+        """What readers said of messages is kept, where they have not said otherwise since. *Blocking.*"""
+        for reader, seen in said.items():
+
+            def plan(reader: str = reader, seen: Mapping[Uid, bool] = seen) -> Change:
+                since = {uid for uid, *_ in self._state.own_seen(self._id, reader)}
+                kept = {uid: it for uid, it in seen.items() if uid in self.messages and uid not in since}
+                return Change(own=SeenChange(reader, kept))
+
+            with self._working():
+                self._change(plan)
 
     def raise_to(self, uidnext: int, modseq: int) -> None:
         """UIDs and modseqs that were given before a backup was made are not given again. *Blocking.*"""

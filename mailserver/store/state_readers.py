@@ -9,8 +9,9 @@ behind when it expunges a message or deletes a mailbox is nobody's, and goes som
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from mailserver.store.contract import Modseq, Reader, Uid
 from mailserver.store.state_database import StateDatabase
@@ -22,6 +23,20 @@ _OF_READER: Final = (
     " JOIN message ON message.mailbox=mailbox.id AND message.uid=own_seen.uid"
     " WHERE mailbox.id=? AND reader.name=?"
 )
+Said = Mapping[str, Mapping[Uid, bool]]  # of a mailbox: reader -> UID -> whether it is seen
+
+SAID: Final = (
+    "SELECT mailbox.name, reader.name, uid, seen FROM own_seen JOIN reader ON reader.id=own_seen.reader"
+    " JOIN mailbox USING (mailbox_id)"
+)
+
+
+def by_mailbox(rows: Iterable[tuple[Any, ...]]) -> Mapping[str, Said]:
+    """The rows of SAID by the mailbox's name."""
+    found: defaultdict[str, defaultdict[str, dict[Uid, bool]]] = defaultdict(lambda: defaultdict(dict))
+    for mailbox, reader, uid, seen in rows:
+        found[mailbox][reader][uid] = bool(seen)
+    return found
 
 
 class ReadersState(StateDatabase):
@@ -76,12 +91,9 @@ class ReadersState(StateDatabase):
         )
         return unseen + more - fewer  # type: ignore[operator,no-any-return]
 
-    def readers(self, identity: int) -> Sequence[str]:
-        """Who has seen messages of the mailbox, or unseen them, for himself."""
-        rows = self._read(
-            "SELECT reader.name FROM reader JOIN mailbox USING (mailbox_id) WHERE mailbox.id=?", (identity,)
-        )
-        return [str(name) for (name,) in rows]
+    def said(self) -> Mapping[str, Said]:
+        """What readers have said of each mailbox, by its name."""
+        return by_mailbox(self._read(SAID))
 
     def forget_seen(self, identity: int, uids: Sequence[Uid] | None = None) -> None:
         """Nobody has seen these messages of the mailbox, or any, nor its readers. In a transaction."""

@@ -21,13 +21,14 @@ from mailserver.accounts.account import Account
 from mailserver.commands.main import main
 from mailserver.store.account import FileAccountStore
 from mailserver.store.account_use import alone
-from mailserver.store.contract import FLAGGED, SEEN, NewMessage, StoreFailure, StoreMode, Uid
+from mailserver.store.contract import FLAGGED, SEEN, NewMessage, Reader, StoreFailure, StoreMode, Uid
 from mailserver.store.layout import layout_for
 from mailserver.store.maildir import make_maildir
 from mailserver.store.registry import FileStoreRegistry
 from tests.end_to_end.server import wait_for
 
 KEYWORD = b"Urgent"
+BOB = Reader("bob", starts_with_common=True)
 
 
 def content(number: int) -> bytes:
@@ -91,6 +92,9 @@ class Site:
             inbox.remove([Uid(2)])
             inbox.change_flags([Uid(1)], frozenset({SEEN, KEYWORD}), StoreMode.ADD)
             inbox.change_flags([Uid(4)], frozenset({FLAGGED}), StoreMode.ADD)
+            bobs = inbox.seen_by(BOB)
+            bobs.change_flags([Uid(1), Uid(3)], frozenset({SEEN}), StoreMode.ADD)
+            bobs.change_flags([Uid(1)], frozenset({SEEN}), StoreMode.REMOVE)
             store.create("Work")
             store.create("Work/Ünïcode 2024")
             store.set_subscribed("Work/Ünïcode 2024", True)
@@ -100,7 +104,7 @@ class Site:
             store.close(inbox)
 
     def seen(self) -> dict[str, Any]:
-        """UIDVALIDITY, UIDNEXT, and each message, of the mailboxes that hold any."""
+        """UIDVALIDITY, UIDNEXT, each message, and what bob has seen, of the mailboxes that hold any."""
         found: dict[str, Any] = {}
         with self.store() as store:
             for folder in store.folders():
@@ -112,7 +116,9 @@ class Site:
                     messages = [
                         (m.uid, sorted(m.flags), m.internal_date, unquoted(box.read(m.uid))) for m in known
                     ]
-                    found[folder.name] = (box.uidvalidity, box.uidnext, messages)
+                    bobs = box.seen_by(BOB).messages
+                    his = [uid for uid in box.uids if SEEN in bobs[uid].flags]
+                    found[folder.name] = (box.uidvalidity, box.uidnext, messages, his)
                 store.close(box)
         return found
 
@@ -216,7 +222,7 @@ def test_export_and_import(
         assert count in second.run("import")
     after = second.seen()
     assert after.keys() == before.keys()
-    for name, (validity, _, messages) in before.items():
+    for name, (validity, _, messages, _) in before.items():
         assert after[name][0] == validity
         assert [row[:3] for row in after[name][2]] == [row[:3] for row in messages]
 
@@ -227,7 +233,7 @@ def test_import_into_a_mailbox_that_is_used(site: Site, tmp_path: Path) -> None:
     make_maildir(str(source))
     (source / "cur" / "1500000000.M1P1.h:2,RS").write_bytes(b"Subject: old\n\nx\n")
     site.run("import", str(source), "--into", "INBOX")
-    (_, _, messages) = site.seen()["INBOX"]
+    messages = site.seen()["INBOX"][2]
     assert [row[0] for row in messages] == [1, 3, 4, 5]
     assert messages[-1][1] == [b"\\Answered", SEEN]
 
@@ -270,6 +276,7 @@ def test_downgrade_hands_the_state_to_an_older_release(site: Site) -> None:
 def test_move_format(site: Site) -> None:
     """All mail in the other format, under the same UIDs; the old mail stays where it was."""
     before, root = site.seen(), site.root
+    assert before["INBOX"][3] == [3]
     if site.location.startswith("mbox"):
         new = f"maildir:{root}/home/Maildir"
     else:

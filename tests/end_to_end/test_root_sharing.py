@@ -28,22 +28,24 @@ def server() -> Iterator[RootServer]:
     started._account("wally", 64103, f"{sha512}:20000:0:99999:7:::")
     with (started.etc / "group").open("a") as group:
         group.write(f"team:x:{GROUP}:ursula,viktor\n")
-    for name, mode in (("public", 0o2770), ("closed", 0o700)):
+    for name, mode in (("public", 0o2770), ("seen", 0o2770), ("closed", 0o700)):
         root = started.directory / name
         root.mkdir()
         os.chown(root, 0, GROUP)
         root.chmod(mode)
     started.configure(
         f"public_namespaces = Public/=maildir:{started.directory}/public,"
+        f" Seen/=maildir:{started.directory}/seen:INDEXPVT=~/seen,"
         f" Closed/=maildir:{started.directory}/closed",
         "shared_namespace = shared/%u/",
     )
     program, environment = interpreter()
-    subprocess.run(
-        [program, "-m", "mailserver.commands.main", "-c", str(started.directory / "config"),
-         "acl", "set", "Public", "group=team", "lrswitekxa"],
-        env={**os.environ, **environment}, check=True, timeout=DEADLINE,
-    )  # fmt: skip
+    for namespace in ("Public", "Seen"):
+        subprocess.run(
+            [program, "-m", "mailserver.commands.main", "-c", str(started.directory / "config"),
+             "acl", "set", namespace, "group=team", "lrswitekxa"],
+            env={**os.environ, **environment}, check=True, timeout=DEADLINE,
+        )  # fmt: skip
     started.start()
     yield started
     started.remove()
@@ -62,7 +64,10 @@ def message(subject: str) -> bytes:
 def test_members_of_the_group_share_mailboxes(server: RootServer) -> None:
     """Their session hosts run as different users and agree on UIDs, flags, expunges and each other's news."""
     with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
-        assert viktor.namespace().other is None and viktor.namespace().shared == (("Public/", "/"),)
+        assert viktor.namespace().other is None and viktor.namespace().shared == (
+            ("Public/", "/"),
+            ("Seen/", "/"),
+        )
         viktor.create_folder("Public/News")
         viktor.append("Public/News", message("one"), [b"\\Flagged", b"Blue"])
         mine, theirs = viktor.select_folder("Public/News"), ursula.select_folder("Public/News")
@@ -102,6 +107,27 @@ def test_copies_out_and_in(server: RootServer) -> None:
         assert found.st_mode & 0o060 == 0o060, path
     for path in all_below(server.directory / "state/accounts/public%2FPublic"):
         assert path.stat().st_gid == GROUP and path.stat().st_mode & 0o066 == 0o060, path
+
+
+def test_each_has_his_own_seen(server: RootServer) -> None:
+    """INDEXPVT: one host's user does not see what another's has seen, but all else that he did."""
+    with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
+        viktor.create_folder("Seen/News")
+        viktor.append("Seen/News", message("one"), [b"\\Seen"])
+        viktor.append("Seen/News", message("two"))
+        viktor.select_folder("Seen/News")
+        ursula.select_folder("Seen/News")
+        assert viktor.search("SEEN") == [1] and ursula.search("SEEN") == []
+        ursula.add_flags([2], [b"\\Seen", b"\\Flagged"])
+        viktor.noop()
+        assert viktor.search("SEEN") == [1] and viktor.search("FLAGGED") == [2]
+        viktor.remove_flags([1], [b"\\Seen"])
+        ursula.noop()
+        assert ursula.search("SEEN") == [2] and viktor.search("SEEN") == []
+        assert ursula.folder_status("Seen/News", ["UNSEEN"]) == {b"UNSEEN": 1}
+        viktor.delete_messages([2])
+        viktor.expunge([2])
+        assert ursula.folder_status("Seen/News", ["MESSAGES", "UNSEEN"]) == {b"MESSAGES": 1, b"UNSEEN": 1}
 
 
 @pytest.mark.parametrize("level", [".Trap/cur", ".Trap"])

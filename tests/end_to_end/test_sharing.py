@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from imapclient import IMAPClient
@@ -76,3 +78,26 @@ def test_the_administrators_command(server: Server) -> None:
         wait_for(lambda: alice.folder_status("Public/News", ["MESSAGES"])[b"MESSAGES"] == 2, "two messages")
         said = server.command("acl", "get", "Public/News")
         assert "user=bob                         lookup\n" in said
+
+
+def test_what_each_has_seen_outlives_a_kill(tmp_path: Path) -> None:
+    r"""private_seen: bob's \Seen is not alice's, and what she was told is seen is so after SIGKILL."""
+    with running(tmp_path / "home", "maildir", "private_seen = shared/%u/") as server:
+        with log_in(server, "bob") as bob, log_in(server, "alice") as alice:
+            bob.create_folder("Team")
+            bob.setacl("Team", "alice", "lrs")
+            for subject in (b"one", b"two"):
+                bob.append("Team", b"Subject: %b\r\n\r\nHi.\r\n" % subject, [b"\\Seen"])
+            assert b"READ-WRITE" in alice.select_folder("shared/bob/Team")
+            assert alice.search("UNSEEN") == [1, 2]
+            alice.fetch([2], ["BODY[TEXT]"])
+            bob.select_folder("Team")
+            bob.remove_flags([2], [b"\\Seen"])
+            assert alice.search("UNSEEN") == [1] and bob.search("UNSEEN") == [2]
+            server.stop(signal.SIGKILL)
+        server.start()
+        with log_in(server, "bob") as bob, log_in(server, "alice") as alice:
+            assert alice.folder_status("shared/bob/Team", ["UNSEEN"]) == {b"UNSEEN": 1}
+            alice.select_folder("shared/bob/Team")
+            bob.select_folder("Team")
+            assert alice.search("UNSEEN") == [1] and bob.search("UNSEEN") == [2]
