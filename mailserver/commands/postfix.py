@@ -12,6 +12,7 @@ import getopt
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -27,16 +28,18 @@ from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, config_directory, read_unchecked
 from mailserver.maillog import ListLog, MailLog
 from mailserver.roles.instance import running_pid
-from mailserver.roles.parts import mail_log
+from mailserver.roles.parts import Parts, mail_log
 from mailserver.roles.ready import DETACH
 
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 60.0
 _PAUSE: Final = 0.05
 _USAGE: Final = "usage: postfix [-c config_dir] [-Dv] command"
-_COMMANDS: Final = "start (or stop, reload, abort, flush, check, status, start-fg)"
+_COMMANDS: Final = (
+    "start (or stop, reload, abort, flush, check, status, set-permissions, upgrade-configuration, logrotate)"
+)
 _HELP: Final = """\
-usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush | status
+usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush | status | logrotate | tls
 
   check     say what is wrong with the configuration and its files; silent where nothing is
   start     check, then start the mail system in the background
@@ -46,6 +49,9 @@ usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush
   reload    take a changed main.cf and master.cf, or say why not; open the log anew
   flush     deliver everything that waits
   status    say whether it runs; exit status 1 where it does not
+  logrotate  move maillog_file away and compress it
+  set-permissions  give the queue to mail_owner
+  tls       keys and certificates: see postfix tls --help
 
 example:
   postfix -c /etc/mailserver start
@@ -65,12 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, words = getopt.getopt(arguments, "c:Dv")
     except getopt.GetoptError as error:
-        print(f"postfix: invalid option -- '{error.opt}'\npostfix: fatal: {_USAGE}", file=sys.stderr)
-        return 1
-    if len(words) != 1:
-        print(f"postfix: fatal: {_USAGE}", file=sys.stderr)
+        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
+        print(f"postfix: {problem} -- '{error.opt}'\npostfix: fatal: {_USAGE}", file=sys.stderr)
         return 1
     directory = config_directory(dict(options).get("-c"), os.environ)
+    if len(words) > 1 and words[0] == "tls":
+        return _tls(directory, words[1:])
+    if len(words) != 1 or words == ["tls"]:
+        print(f"postfix: fatal: {_USAGE}", file=sys.stderr)
+        return 1
     action = _ACTIONS.get(words[0])
     if action is None:
         text = f"fatal: unknown command: '{words[0]}'. Usage: postfix {_COMMANDS}"
@@ -87,6 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"postfix/postfix-script: fatal: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
+    return 1
+
+
+def _tls(directory: str, words: Sequence[str]) -> int:
+    from mailserver.commands import postfix_tls
+
+    if words[0] == "--help":
+        print(postfix_tls.HELP, end="")
+        return 0
+    try:
+        return postfix_tls.TlsScript(read_unchecked(directory, os.environ), words).run()
+    except (ConfigError, CommandError) as error:
+        text = str(error)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}"
+    print(f"postfix/postfix-tls-script: fatal: {text}", file=sys.stderr)
     return 1
 
 
@@ -228,6 +253,38 @@ class Script:
         """Delivery of everything that waits has begun."""
         return postqueue.main(["-c", self.directory, "-f"])
 
+    def rotate_log(self) -> int:
+        """The log has another name, and is compressed; the server writes a new one."""
+        path = self.config.string("maillog_file")
+        if not path:
+            raise _Fatal("empty 'maillog_file' parameter value - logfile rotation failed")
+        if path.startswith("/dev/"):
+            raise _Fatal(f"not rotating '{path}'")
+        rotated = f"{path}.{time.strftime(self.config.string('maillog_file_rotate_suffix'))}"
+        try:
+            os.rename(path, rotated)
+            _create_like(path, os.stat(rotated))
+            if self.pid:
+                os.kill(self.pid, signal.SIGHUP)
+                time.sleep(1)  # whoever wrote into the old one has the new one
+            subprocess.run([*self.config.words("maillog_file_compressor"), rotated], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise _Fatal(f"logfile '{path}' rotation failed: {error}") from error
+        return 0
+
+    def set_permissions(self) -> int:
+        """Queue and state belong to mail_owner. Raises _Fatal."""
+        if os.geteuid() != 0:
+            raise _Fatal("set-permissions needs root")
+        owner = Parts(self.config, ListLog()).mail_owner
+        own(self.config.string("queue_directory"), owner.uid, owner.gid)
+        return 0
+
+    def upgrade_configuration(self) -> int:
+        """Nothing is to be done: main.cf and master.cf of every release are read."""
+        self.say("nothing to upgrade: postfix check says what is wrong", to_log=False)
+        return 0
+
     def status(self) -> int:
         """Whether the server runs is said."""
         pid = self.pid
@@ -252,6 +309,37 @@ def _command(directory: str) -> list[str]:
     return [*twistd, "--nodaemon", "--pidfile=", quiet, "mailserver", "-c", directory]
 
 
+def _create_like(path: str, status: os.stat_result) -> None:
+    """An empty file with that mode and owner: the server may not be able to make one. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    finally:
+        os.close(descriptor)
+
+
+def own(queue: str, uid: int, gid: int) -> None:
+    """What lies in the queue belongs to that user, but for what others dropped. Raises OSError.
+
+    Links are not followed, whoever put them there.
+    """
+    for directory in sorted(os.listdir(queue)):
+        path = os.path.join(queue, directory)
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            continue
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchown(descriptor, uid, gid)
+            for name in os.listdir(descriptor) if directory != "maildrop" else ():
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+        finally:
+            os.close(descriptor)
+
+
 _ACTIONS: Final[dict[str, Callable[[Script], int]]] = {
     "check": Script.check,
     "start": Script.start,
@@ -263,6 +351,9 @@ _ACTIONS: Final[dict[str, Callable[[Script], int]]] = {
     "reload": Script.reload,
     "flush": Script.flush,
     "status": Script.status,
+    "logrotate": Script.rotate_log,
+    "set-permissions": Script.set_permissions,
+    "upgrade-configuration": Script.upgrade_configuration,
 }
 
 

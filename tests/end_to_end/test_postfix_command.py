@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import socket
@@ -75,6 +76,20 @@ def test_a_whole_life(daemon: Daemon) -> None:
     assert daemon.postfix("status", 1) == f"{say}the Postfix mail system is not running\n"
     assert daemon.postfix("stop", 1) == f"{say}fatal: the Postfix mail system is not running\n"
     assert "daemon started" in rotated.read_text()
+
+
+def test_the_log_is_rotated(daemon: Daemon) -> None:
+    """logrotate: the old log is compressed under another name, the server goes on in a new one."""
+    daemon.server.configure("maillog_file_rotate_suffix = old")
+    daemon.postfix("start")
+    assert daemon.postfix("logrotate") == ""
+    packed = daemon.maillog.with_name(f"{daemon.maillog.name}.old.gz")
+    assert b"daemon started" in gzip.decompress(packed.read_bytes())
+    assert daemon.run("sendmail", "alice", text="Subject: x\n\nx\n").returncode == 0
+    wait_for(lambda: "status=sent" in daemon.maillog.read_text(), "a line in the new log")
+    daemon.postfix("stop")
+    daemon.server.configure("maillog_file = /dev/stdout")
+    assert "fatal: not rotating '/dev/stdout'\n" in daemon.postfix("logrotate", 1)
 
 
 def test_a_broken_configuration_is_not_loaded(daemon: Daemon) -> None:
