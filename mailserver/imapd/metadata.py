@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mailserver.imapd import filters
 from mailserver.imapd.notify import NameEvent, announce
 from mailserver.imapd.replies import Refusal, Reply, ok
 from mailserver.imapd.session import Session
@@ -58,6 +59,9 @@ async def set_metadata(session: Session, command: SetMetadata) -> Reply:
     """All of the entries have their new values, or none. RFC 5464 §4.3."""
     if any(value is not None and len(value) > LARGEST_VALUE for _, value in command.values):
         raise Refusal("The value is too long.", b"METADATA MAXSIZE %d" % LARGEST_VALUE)
+    for entry, value in command.values if not command.mailbox else ():
+        if value is not None:
+            filters.check_entry(entry, value)
     try:
         await session.run(_annotate, session.store, command.mailbox, dict(command.values))
     except _TooMany:

@@ -11,8 +11,10 @@ Sequence numbers in the program count in each mailbox; `$` is of the selected on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from mailserver.imapd import contexts
+from mailserver.imapd.filters import expanded
 from mailserver.imapd.listing import folders_of, is_in
 from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Refusal, Reply, ok
@@ -43,6 +45,7 @@ async def multisearch(session: Session, command: MultiSearch) -> Reply:
     returns = command.search.returns or RETURN_ALL
     if "UPDATE" in returns:
         contexts.check_tag(session)
+    command = replace(command, search=await expanded(session, command.search))
     if command.search.uses_modseq:
         session.enable_condstore()
     own_name = selected.mailbox.name if selected is not None else ""

@@ -11,6 +11,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from mailserver.imapd import contexts
+from mailserver.imapd.filters import expanded
 from mailserver.imapd.fuzzy import Scores
 from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
@@ -29,6 +30,7 @@ from mailserver.wire.imap_search import Order
 async def order(session: Session, command: Order) -> Reply:
     """The messages that match are told in order, or as threads."""
     selected = session.mailbox_in_use
+    command = await expanded(session, command)
     if command.returns is not None and "UPDATE" in command.returns:
         contexts.check_tag(session)
         command = replace(command, program=contexts.frozen(command.program, selected))

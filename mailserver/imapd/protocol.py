@@ -374,7 +374,8 @@ class ImapServer(IMAP4Server):
             selected = self._session.selected if self._session is not None else None
             if selected is not None and fault.__cause__.saves:
                 selected.saved = []  # RFC 5182 §2.1: NO empties it, BAD does not
-            return Reply(b"NO", b"Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
+            status = b"BAD" if fault.__cause__.is_bad else b"NO"
+            return Reply(status, b"Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
         return Reply(b"BAD", b"Error in IMAP command: " + public_text(str(fault)))
 
     async def _reply(self, command: Command) -> Reply | None:

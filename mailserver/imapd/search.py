@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailserver.imapd import contexts
+from mailserver.imapd.filters import expanded
 from mailserver.imapd.progress import Progress, reporting
 from mailserver.imapd.replies import Reply, ok
 from mailserver.imapd.results import Results, tell
@@ -21,6 +22,7 @@ async def search(session: Session, command: Search) -> Reply:
     """What was found is told; with SAVE it is kept as `$`, with UPDATE its changes are told later."""
     if command.returns is None and session.is_rev2:
         command = replace(command, returns=RETURN_ALL)  # RFC 9051 §6.4.4: no SEARCH response
+    command = await expanded(session, command)
     returns = command.returns
     if returns is not None and "UPDATE" in returns:
         contexts.check_tag(session)

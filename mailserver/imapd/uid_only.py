@@ -22,10 +22,15 @@ def check(command: Command) -> None:
         raise _required(f"{command.name} is not allowed with UIDONLY: use UID {command.name}.")
     match command.arguments:
         case Search(program) | Order(program) | MultiSearch(_, Search(program)):
-            if _has_numbers(program):
-                raise _required("Message numbers are not allowed with UIDONLY: use the search key UID.")
+            check_program(program)
         case Select(resync=resync) if resync is not None and resync.matched_numbers is not None:
             raise _required("Message sequence match data is not allowed with UIDONLY.")
+
+
+def check_program(program: Key) -> None:
+    """The search program names no message by its number; else a Rejection."""
+    if _has_numbers(program):
+        raise _required("Message numbers are not allowed with UIDONLY: use the search key UID.")
 
 
 def _required(text: str) -> Rejection:

@@ -3,11 +3,13 @@
 A program becomes a tree of small values; `Every` is the implied AND. What a key means is
 `imapd.search`'s business. RFC 3501 §6.4.4, RFC 4731 (ESEARCH), RFC 5032 (WITHIN),
 RFC 5182 (SEARCHRES), RFC 7162 §3.1.5 (MODSEQ), RFC 8474 §5 (EMAILID), RFC 8514 (SAVEDATE),
-RFC 6203 (SEARCH=FUZZY).
+RFC 6203 (SEARCH=FUZZY),
+RFC 5466 (FILTERS).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -129,28 +131,42 @@ class HasObject:
     identifier: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What the stored criteria of that name say. `depth` is how deep the key stands. RFC 5466 §3.1."""
+
+    name: str
+    depth: int
+    is_fuzzy: bool = False
+
+
 Key = (
     Every | Either | Not | HasFlag | IsRecent | Numbered | Dated | Saved | Sized | Aged
-    | InField | InText | ModifiedSince | HasObject
+    | InField | InText | ModifiedSince | HasObject | Filtered
 )  # fmt: skip
 
 
 class BadCharset(ValueError):
-    """The charset is not one we read: NO [BADCHARSET (US-ASCII UTF-8)]. `saves`: of a search with SAVE."""
+    """The charset is not one we read: NO [BADCHARSET (US-ASCII UTF-8)]. `saves`: of a search with SAVE.
 
-    def __init__(self, name: str, saves: bool = False) -> None:
+    `is_bad`: BAD instead, since a filter is UTF-8 (RFC 5466 §3.1).
+    """
+
+    def __init__(self, name: str, saves: bool = False, is_bad: bool = False) -> None:
         super().__init__(name)
         self.saves = saves
+        self.is_bad = is_bad
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """SEARCH, UID SEARCH. `returns` None: the old untagged SEARCH."""
+    """SEARCH, UID SEARCH. `returns` None: the old untagged SEARCH. `has_filters`: some key is `Filtered`."""
 
     program: Key
     by_uid: bool = False
     returns: Returns | None = None
     uses_modseq: bool = False
+    has_filters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +182,16 @@ class Order:
     by_uid: bool = False
     returns: Returns | None = None
     uses_modseq: bool = False
+    has_filters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """A search program that was stored, of so many keys."""
+
+    program: Key
+    count: int
+    uses_modseq: bool
 
 
 _FLAG_KEYS: Final = {
@@ -173,6 +199,7 @@ _FLAG_KEYS: Final = {
     "FLAGGED": b"\\Flagged", "SEEN": b"\\Seen",
 }  # fmt: skip
 _FIELD_KEYS: Final = frozenset({"BCC", "CC", "FROM", "SUBJECT", "TO"})
+_LITERAL: Final = re.compile(rb"\{([0-9]{1,9})\+?\}\r\n")
 SORT_KEYS: Final = frozenset(
     {"ARRIVAL", "CC", "DATE", "DISPLAYFROM", "DISPLAYTO", "FROM", "RELEVANCY", "SIZE", "SUBJECT", "TO"}
 )
@@ -180,25 +207,29 @@ THREAD_ALGORITHMS: Final = frozenset({"ORDEREDSUBJECT", "REFERENCES", "REFS"})
 
 
 class _ProgramReader:
-    def __init__(self, reader: ArgumentReader, charset: str = "UTF-8") -> None:
+    def __init__(
+        self, reader: ArgumentReader, charset: str = "UTF-8", depth: int = 1, is_fuzzy: bool = False
+    ) -> None:
         self._reader = reader
         self._charset = charset
-        self._keys = 0
-        self._is_within_fuzzy = False
+        self._depth = depth
+        self._is_within_fuzzy = is_fuzzy
+        self.count = 0
+        self.has_filters = False
         self.is_fuzzy = False
         self.uses_modseq = False
 
     def program(self) -> Key:
         """All keys up to the end of the command."""
-        keys = [self.key(1)]
+        keys = [self.key(self._depth)]
         while not self._reader.at_end:
             self._reader.space()
-            keys.append(self.key(1))
+            keys.append(self.key(self._depth))
         return keys[0] if len(keys) == 1 else Every(tuple(keys))
 
     def key(self, depth: int) -> Key:
-        self._keys += 1
-        if depth > DEEPEST_SEARCH or self._keys > MOST_KEYS:
+        self.count += 1
+        if depth > DEEPEST_SEARCH or self.count > MOST_KEYS:
             raise ImapSyntaxError("Search program too complex")
         reader = self._reader
         if reader.peek() == b"(":
@@ -208,6 +239,8 @@ class _ProgramReader:
         name = reader.word()
         if name == "FUZZY":
             return self._fuzzy(depth)
+        if name == "FILTER":
+            return self._filtered(depth)
         if name == "NOT":
             reader.space()
             return Not(self.key(depth + 1))
@@ -225,6 +258,14 @@ class _ProgramReader:
         key = self.key(depth + 1)
         self._is_within_fuzzy = before
         return key
+
+    def _filtered(self, depth: int) -> Key:
+        self._reader.space()
+        name = self._reader.atom().decode("ascii")
+        if "/" in name:
+            raise ImapSyntaxError("Invalid filter name")
+        self.has_filters = True
+        return Filtered(name, depth, self._is_within_fuzzy)
 
     def _without_argument(self, name: str) -> Key | None:
         if name in _FLAG_KEYS:
@@ -312,11 +353,14 @@ _WITH_ARGUMENT: Final = frozenset(
 )  # fmt: skip
 
 
-def _charset(name: bytes, returns: Returns | None = None) -> str:
+def _charset(reader: ArgumentReader, returns: Returns | None = None) -> str:
+    name = reader.astring()
     upper = name.upper()
     if upper in (b"UTF-8", b"US-ASCII", b"ASCII"):
         return "UTF-8" if upper == b"UTF-8" else "ascii"
-    raise BadCharset(name.decode("latin-1"), returns is not None and "SAVE" in returns)
+    is_bad = b" FILTER " in reader.text[reader.position :].upper()
+    saves = returns is not None and "SAVE" in returns and not is_bad
+    raise BadCharset(name.decode("latin-1"), saves, is_bad)
 
 
 def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
@@ -327,12 +371,34 @@ def read_search(reader: ArgumentReader, by_uid: bool = False) -> Search:
     if reader.text[reader.position : reader.position + 8].upper() == b"CHARSET ":
         reader.position += 7
         reader.space()
-        charset = _charset(reader.astring(), returns)
+        charset = _charset(reader, returns)
         reader.space()
     program = _ProgramReader(reader, charset)
     key = program.program()
     _check_relevancy(program, returns, ())
-    return Search(key, by_uid, returns, program.uses_modseq)
+    return Search(key, by_uid, returns, program.uses_modseq, program.has_filters)
+
+
+def read_criteria(value: bytes, depth: int = 1, is_fuzzy: bool = False) -> Criteria:
+    """What is stored as a filter: keys alone, in UTF-8. Raises ImapSyntaxError. RFC 5466 §3.2."""
+    text, literals = _without_literals(value)
+    reader = ArgumentReader(text, literals)
+    program = _ProgramReader(reader, depth=depth, is_fuzzy=is_fuzzy)
+    key = program.program()
+    return Criteria(key, program.count, program.uses_modseq)
+
+
+def _without_literals(value: bytes) -> tuple[bytes, list[bytes]]:
+    pieces, literals, position = list[bytes](), list[bytes](), 0
+    for _ in range(MOST_KEYS):
+        found = _LITERAL.search(value, position)
+        if found is None:
+            break
+        end = found.end() + int(found[1])
+        pieces.append(value[position : found.end()])
+        literals.append(value[found.end() : end])
+        position = end
+    return b"".join((*pieces, value[position:])), literals
 
 
 def _check_relevancy(
@@ -340,7 +406,7 @@ def _check_relevancy(
 ) -> None:
     """RFC 6203 §4, §6."""
     is_wanted = (returns is not None and "RELEVANCY" in returns) or "RELEVANCY" in dict(criteria)
-    if is_wanted and not program.is_fuzzy:
+    if is_wanted and not program.is_fuzzy and not program.has_filters:
         raise ImapSyntaxError("RELEVANCY without a FUZZY key")
 
 
@@ -350,13 +416,20 @@ def read_sort(reader: ArgumentReader, by_uid: bool = False) -> Order:
     returns = read_returns(reader)
     criteria = tuple(reader.list_of(lambda: _criterion(reader)))
     reader.space()
-    charset = _charset(reader.astring(), returns)
+    charset = _charset(reader, returns)
     reader.space()
     returns = returns or read_returns(reader)  # imaptest has it there
     program = _ProgramReader(reader, charset)
     key = program.program()
     _check_relevancy(program, returns, criteria)
-    return Order(key, criteria, by_uid=by_uid, returns=returns, uses_modseq=program.uses_modseq)
+    return Order(
+        key,
+        criteria,
+        by_uid=by_uid,
+        returns=returns,
+        uses_modseq=program.uses_modseq,
+        has_filters=program.has_filters,
+    )
 
 
 def _criterion(reader: ArgumentReader) -> tuple[str, bool]:
@@ -377,6 +450,7 @@ def read_thread(reader: ArgumentReader, by_uid: bool = False) -> Order:
     if algorithm not in THREAD_ALGORITHMS:
         raise ImapSyntaxError("Unknown THREAD algorithm")
     reader.space()
-    charset = _charset(reader.astring())
+    charset = _charset(reader)
     reader.space()
-    return Order(_ProgramReader(reader, charset).program(), algorithm=algorithm, by_uid=by_uid)
+    program = _ProgramReader(reader, charset)
+    return Order(program.program(), algorithm=algorithm, by_uid=by_uid, has_filters=program.has_filters)
