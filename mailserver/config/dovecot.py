@@ -1,7 +1,7 @@
 """The grammar of dovecot.conf, of 2.3 and of 2.4; `dovecot_meaning` says what it means here.
 
-`key = value`, `section name { … }`, `!include`, `!include_try`, `<file`, quotes, `\\` at the end of
-a line, `$key` for an earlier value. Files are read through `read`, so that the grammar itself
+`key = value`, `section name { … }`, `!include`, `!include_try`, `<file`, quotes, `\\` at the end of a line,
+`$key` (2.4: `$SET:key`) for an earlier value. Files are read through `read`, so that the grammar itself
 touches no disk.
 """
 
@@ -85,7 +85,7 @@ class Parser:
         text = text.strip()
         if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
             return re.sub(r"\\(.)", r"\1", text[1:-1])
-        return re.sub(r"\$(\w+)", lambda match: self._earlier(match[1]), text).strip()
+        return re.sub(r"\$(?:SET:)?(\w+)", lambda match: self._earlier(match[1]), text).strip()
 
     def _earlier(self, name: str) -> str:
         for setting in reversed(self.top.settings):

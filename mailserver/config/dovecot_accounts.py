@@ -36,6 +36,7 @@ def account_source(section: Section, settings: dict[str, Setting]) -> None:
     values = {setting.name: setting.value for setting in section.settings}
     driver = values.get("driver", section.name).strip()
     if driver in ("prefetch", "static") and section.kind == "userdb":
+        _default_home(section, values, settings)
         return
     if driver == "pam":
         _pam(section, values, settings)
@@ -58,6 +59,15 @@ def account_source(section: Section, settings: dict[str, Setting]) -> None:
     path = values.get("passwd_file_path") or _path_in_args(values.get("args", ""))
     if path:
         settings["passwd_file"] = Setting("passwd_file", path.replace("$", "$$"), section.where)
+
+
+def _default_home(section: Section, values: dict[str, str], settings: dict[str, Setting]) -> None:
+    """`args = uid=vmail home=/srv/mail/%u` of 2.3, `fields { home = … }` of 2.4: mail_home says the same."""
+    fields = next((each.values() for each in section.sections if each.kind == "fields"), {})
+    words = dict(word.partition("=")[::2] for word in values.get("args", "").split())
+    home = fields.get("home") or words.get("home", "")
+    if home:
+        settings.setdefault("mail_home", Setting("mail_home", home.replace("$", "$$"), section.where))
 
 
 def _pam(section: Section, values: dict[str, str], settings: dict[str, Setting]) -> None:

@@ -13,7 +13,8 @@ from typing import Final
 
 from mailserver.config.declaration import Type
 from mailserver.config.dovecot_accounts import account_source, auth_listener
-from mailserver.config.dovecot_namespaces import PLUGIN_SETTINGS, namespace
+from mailserver.config.dovecot_blocks import flatten
+from mailserver.config.dovecot_namespaces import PLACE, PLUGIN_SETTINGS, inherit_place, location_of, namespace
 from mailserver.config.dovecot_quota import QuotaSettings
 from mailserver.config.dovecot_tree import Section
 from mailserver.config.parameters import PARAMETERS
@@ -49,7 +50,7 @@ OTHER_PARTS: Final = (
 )  # fmt: skip
 # Sections whose contents change nothing here: the names of folders, and parts that we do not have.
 QUIET_SECTIONS: Final = frozenset({"mailbox", "dict", "map", "metric", "event_exporter"})
-_PLACE: Final = ("mail_driver", "mail_path", "mail_inbox_path", "mailbox_list_layout", "mail_control_path")
+_USER: Final = re.compile(r"%\{([a-z |]+)\}")
 _SIZE: Final = re.compile(r"(\d+)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _NUMBERS: Final = (Type.OCTETS, Type.INTEGER)
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -60,9 +61,11 @@ def meaning(top: Section) -> tuple[list[Setting], list[str]]:
     settings: dict[str, Setting] = {}
     warnings: list[str] = []
     quota = QuotaSettings()
+    flatten(top, _is_known)
     for setting in top.settings:
         if not quota.take(setting):
             _top_level(setting, settings, warnings)
+    inherit_place(top)
     _mail_location(settings)
     for section in sorted(top.sections, key=lambda section: section.kind == "userdb"):
         if not quota.take_section(section):
@@ -71,22 +74,40 @@ def meaning(top: Section) -> tuple[list[Setting], list[str]]:
     return list(settings.values()), warnings
 
 
+def _is_known(name: str) -> bool:
+    parameter = PARAMETERS.get(RENAMED.get(name, name))
+    return name in PLACE or (parameter is not None and parameter.source != "postfix")
+
+
+def _old_format(found: re.Match[str]) -> str:
+    """`%{user | username | lower}` as 2.3's `%Ln`; what 2.3 could not say as it is."""
+    user, *filters = (word.strip() for word in found[1].split("|"))
+    if user != "user" or not {*filters} <= {"username", "domain", "lower", "upper"}:
+        return found[0]
+    part = "n" if "username" in filters else "d" if "domain" in filters else "u"
+    return "%" + "L" * ("lower" in filters) + "U" * ("upper" in filters) + part
+
+
 def _top_level(setting: Setting, settings: dict[str, Setting], warnings: list[str]) -> None:
     name = RENAMED.get(setting.name, setting.name)
     value = setting.value
     if name == "auth_allow_cleartext":
         name, value = "disable_plaintext_auth", "no" if value == "yes" else "yes"
-    if name == "auth_username_format" and re.sub(r"\s", "", value) == "%{user|lower}":
-        value = "%Lu"
+    if name == "acl_driver" and "acl" not in settings:
+        name = "acl"
+    if name == "acl_global_path":
+        name, value = "acl", f"vfile:{value}"
+    if name == "auth_username_format":
+        value = _USER.sub(_old_format, value)
     if name in ("ssl_ca", "ssl_cert", "ssl_key"):
         value = value.removeprefix("<").strip()
     parameter = PARAMETERS.get(name)
-    if name in _PLACE or (parameter is not None and parameter.source != "postfix"):
+    if _is_known(name):
         value = _with_digits(value) if parameter is not None and parameter.type in _NUMBERS else value
         settings[name] = Setting(name, value.replace("$", "$$"), setting.where)
     elif name.startswith(OTHER_PARTS):
         warnings.append(f"{setting.where}: {setting.name}: a part of Dovecot that is not here: ignored")
-    elif parameter is None and not name.startswith("@"):  # 2.4's groups of defaults
+    elif parameter is None and name != "acl_driver" and not name.startswith("@"):  # a group that is not there
         warnings.append(f"{setting.where}: {setting.name}: this program does not know it: ignored")
 
 
@@ -100,13 +121,10 @@ def _with_digits(text: str) -> str:
 
 def _mail_location(settings: dict[str, Setting]) -> None:
     """2.4's mail_driver, mail_path and the like as 2.3's mail_location."""
-    driver, path, inbox, layout, control = (settings.pop(name, None) for name in _PLACE)
-    if driver is None or path is None:
-        return
-    value = f"{driver.value}:{path.value}"
-    for key, part in (("INBOX", inbox), ("LAYOUT", layout), ("CONTROL", control)):
-        value += f":{key}={part.value}" if part is not None and part.value else ""
-    settings["mail_location"] = Setting("mail_location", value, path.where)
+    parts = {name: settings.pop(name) for name in PLACE if name in settings}
+    value = location_of({name: setting.value for name, setting in parts.items()})
+    if value:
+        settings["mail_location"] = Setting("mail_location", value, parts["mail_path"].where)
 
 
 def _section(
@@ -123,6 +141,14 @@ def _section(
         warnings.append(f"{section.where}: {section.kind}: a part of Dovecot that is not here: ignored")
     elif section.kind == "mail_plugins":
         pass
+    elif section.kind == "acl_sharing_map":
+        files = [section.values(), *(each.values() for each in section.sections)]
+        path = next(
+            (found for each in files if (found := each.get("dict_file_path") or each.get("path"))), ""
+        )
+        if path:
+            value = f"file:{path}".replace("$", "$$")
+            settings["acl_shared_dict"] = Setting("acl_shared_dict", value, section.where)
     elif section.kind == "namespace":
         namespace(section, settings, warnings)
     elif section.kind == "plugin":

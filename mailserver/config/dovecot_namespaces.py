@@ -13,6 +13,7 @@ of the one with INBOX.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from mailserver.config.dovecot_tree import Section
@@ -20,6 +21,42 @@ from mailserver.config.syntax import Setting
 
 PLUGIN_SETTINGS: Final = frozenset({"acl", "acl_anyone", "acl_shared_dict"})
 _USELESS: Final = ("INDEX=", "INDEXPVT=", "CONTROL=", "VOLATILEDIR=", "INDEXCACHE=", "LISTINDEX=")
+
+
+# 2.4's settings that say where mail lies, and the keys of 2.3's location that they stand for.
+PLACE: Final = {
+    "mail_driver": "",
+    "mail_path": "",
+    "mail_inbox_path": "INBOX=",
+    "mailbox_list_layout": "LAYOUT=",
+    "mail_control_path": "CONTROL=",
+    "mailbox_directory_name": "DIRNAME=",
+    "mailbox_list_utf8": "UTF-8",
+}
+
+
+def location_of(values: Mapping[str, str]) -> str:
+    """2.3's location, of 2.4's settings; "" where there is no driver or no path."""
+    location = f"{values.get('mail_driver', '')}:{values.get('mail_path', '')}"
+    if location.startswith(":") or location.endswith(":"):
+        return ""
+    for name, key in PLACE.items():
+        value = values.get(name, "").strip()
+        if key.endswith("=") and value:
+            location += f":{key}{value}"
+        elif key and value == "yes":
+            location += f":{key}"
+    return location
+
+
+def inherit_place(top: Section) -> None:
+    """A namespace that says in 2.4's words where its mail lies has the rest of them from the top level."""
+    place = [setting for setting in top.settings if setting.name in PLACE]
+    for section in top.sections:
+        values = section.values()
+        if section.kind == "namespace" and values.keys() & PLACE.keys():
+            own = {"mail_inbox_path", "mail_control_path"} if values.get("inbox") != "yes" else set()
+            section.settings[:0] = [setting for setting in place if setting.name not in own]
 
 
 def namespace(section: Section, settings: dict[str, Setting], warnings: list[str]) -> None:
@@ -70,6 +107,8 @@ def _private(
     if values.get("inbox") == "yes" or section.name == "inbox":
         if prefix:
             settings["namespace_prefix"] = Setting("namespace_prefix", prefix, section.where)
+        if location := _full_location(values):
+            settings["mail_location"] = Setting("mail_location", location.replace("$", "$$"), section.where)
     elif prefix or values.get("hidden") == "yes":
         warnings.append(
             f'{section.where}: namespace {section.name}: prefix "{prefix}": of the own folders one namespace'
@@ -79,10 +118,7 @@ def _private(
 
 def _full_location(values: dict[str, str]) -> str:
     """2.3's location, or 2.4's mail_driver and mail_path."""
-    location = values.get("location", values.get("mail_location", ""))
-    if not location and values.get("mail_driver") and values.get("mail_path"):
-        location = f"{values['mail_driver']}:{values['mail_path']}"
-    return location.strip()
+    return (values.get("location", values.get("mail_location", "")) or location_of(values)).strip()
 
 
 def _location(values: dict[str, str]) -> str:

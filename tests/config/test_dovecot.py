@@ -16,6 +16,7 @@ from mailserver.config.listeners import listeners
 from mailserver.config.syntax import ConfigError
 from mailserver.maillog import ListLog
 from mailserver.roles.parts import Parts
+from mailserver.store.layout import parse_location
 from tests.config.hosts import written
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -307,6 +308,95 @@ def test_a_whole_version_2_4(tmp_path: Path) -> None:
     assert not [warning for warning in config.warnings if "does not know it" in warning]
     named = {warning.split(": ")[1] for warning in config.warnings}
     assert named == {"fts_autoindex", "log_debug", "sieve_script"}
+
+
+V24_IN_BLOCKS = """\
+dovecot_config_version = 2.4.1
+dovecot_storage_version = 2.4.1
+ssl_server {
+  cert_file = /etc/ssl/mail.pem
+  key_file = /etc/ssl/mail.key
+}
+auth_mechanisms {
+  plain = yes
+  login = yes
+  cram-md5 = no
+}
+auth_username_format = %{user | lower}
+mailbox_list_utf8 = yes
+namespace inbox {
+  inbox = yes
+  @place = spool
+  @nowhere = at all
+  separator = .
+}
+group @place spool {
+  @driver = mbox
+  mail_path = %{home}/mail
+  mail_inbox_path = /var/mail/%{user}
+  separator = /
+}
+group @driver mbox {
+  mail_driver = mbox
+  mailbox_directory_name = $SET:name
+}
+passdb virtual {
+  passdb_driver = passwd-file
+  passwd_file_path = /etc/dovecot/passwd
+  default_password_scheme = sha512-crypt
+}
+userdb virtual {
+  driver = static
+  fields {
+    uid = vmail
+    home = /srv/mail/%{user}
+  }
+}
+quota user {
+  storage_size = 1G
+}
+namespace public {
+  type = public
+  prefix = Public/
+  mail_driver = maildir
+  mail_path = /srv/public
+}
+acl_driver = vfile
+acl_global_path = /etc/dovecot/acl
+acl_sharing_map {
+  dict file {
+    path = /var/lib/shared
+  }
+}
+"""
+
+
+def test_blocks_and_groups_of_version_2_4(tmp_path: Path) -> None:
+    """Settings in blocks of their own, groups that are included, names before drivers: all are read."""
+    config = written(tmp_path, MAIN, "", V24_IN_BLOCKS)
+    assert config.string("ssl_cert") == "/etc/ssl/mail.pem"
+    assert config.words("auth_mechanisms") == ("plain", "login")
+    location = config.string("mail_location")
+    assert location == "mbox:%{home}/mail:INBOX=/var/mail/%{user}:UTF-8"
+    layout = parse_location(location, Account("bob", 1, 1, "/home/bob"))
+    assert (layout.inbox, layout.root, layout.utf8) == ("/var/mail/bob", "/home/bob/mail", True)
+    assert config.string("namespace_separator") == "."
+    assert config.string("passwd_file") == "/etc/dovecot/passwd"
+    assert config.string("mail_home") == "/srv/mail/%{user}"
+    assert config.string("quota_rule") == "*:storage=1G"
+    assert config.string("public_namespaces") == "{ Public/=maildir:/srv/public:UTF-8 }"
+    assert config.string("acl") == "vfile:/etc/dovecot/acl"
+    assert config.string("acl_shared_dict") == "file:/var/lib/shared"
+    assert [warning.split(": ", 1)[1] for warning in config.warnings] == []
+
+
+def test_mail_of_the_namespace_with_inbox(tmp_path: Path) -> None:
+    """Its location is the account's, in 2.3's words too."""
+    main = MAIN + "home_mailbox = M/\n"
+    config = written(
+        tmp_path, main, "", "namespace inbox {\n inbox = yes\n location = maildir:~/M:UTF-8\n}\n"
+    )
+    assert config.string("mail_location") == "maildir:~/M:UTF-8"
 
 
 @pytest.mark.needs("dovecot")

@@ -18,6 +18,10 @@ from mailserver.wire.user_variables import expand
         ),
         *(("%Lu", "al@example.org"), ("%Ud", "EXAMPLE.ORG"), ("%{user}", "Al@Example.org")),
         *(("%{ user | lower }", "al@example.org"), ("%{user|domain|upper}", "EXAMPLE.ORG")),
+        *(
+            ("/m/%1n/%2.1Lu%1.3d", "/m/A/@xam"),
+            ("%{user | substr(0, 1) | lower}%{user|substr(3)}", "aExample.org"),
+        ),
         *(("%{user | username}/%{home}", "Al//home/al"), ("%{username}.%{domain}", "Al.Example.org")),
     ],
 )
@@ -26,7 +30,9 @@ def test_expansion(text: str, expanded: str) -> None:
     assert expand(text, "Al@Example.org", "/home/al") == expanded
 
 
-@pytest.mark.parametrize("text", ["%x", "%{uid}", "%{user | nonsense}", "%", "%h"])
+@pytest.mark.parametrize(
+    "text", ["%x", "%{uid}", "%{user | nonsense}", "%{user | substr(x)}", "%1x", "%", "%h"]
+)
 def test_what_is_unknown_is_refused(text: str) -> None:
     """Also the home, where there is none yet."""
     if text != "%":
