@@ -33,6 +33,10 @@ Preamble = Mapping[str, Any]
 class Entrance:
     """One connection's way in. `is_open` is false once the client has left."""
 
+    __slots__ = (
+        "_bindings", "_journal", "_logins", "_registry", "_service", "_shown", "is_open", "transcript",
+    )  # fmt: skip
+
     def __init__(
         self,
         service: Service,

@@ -6,8 +6,6 @@ below the hints, and a line now and then keeps network paths open and finds dead
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -39,12 +37,10 @@ class _Watch:
         "_has_more",
         "_is_stopped",
         "_is_telling",
-        "_poll",
         "_session",
         "_spoke",
         "_stopping",
     )
-    _poll: Any
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -52,7 +48,7 @@ class _Watch:
         self._stopping: Deferred[None] | None = None
         self._done: Deferred[bytes] = Deferred()
         self._spoke = session.service.reactor.seconds()
-        self._poll_later()
+        session.service.rounds.join(self)
 
     def until(self, line: Deferred[bytes]) -> Deferred[bytes]:
         """The client's line, or the fault that ends the session."""
@@ -65,7 +61,7 @@ class _Watch:
         """Nothing more is told; what was being told is finished."""
         self._is_stopped = True
         self._session.listen()
-        self._poll.cancel()
+        self._session.service.rounds.leave(self)
         if self._is_telling:
             self._stopping = Deferred()
             await self._stopping
@@ -78,12 +74,8 @@ class _Watch:
         if not self._done.called:
             self._done.errback(failure)
 
-    def _poll_later(self) -> None:
-        interval = self._session.settings.poll_interval
-        self._poll = self._session.service.reactor.callLater(interval, self._look)
-
-    def _look(self) -> None:
-        self._poll_later()
+    def look(self) -> None:
+        """The slow poll; see `Rounds`."""
         settings = self._session.settings
         now = self._session.service.reactor.seconds()
         if 0 < settings.idle_notify_interval <= now - self._spoke:

@@ -15,6 +15,8 @@ from mailserver.wire.imap_framing import CommandReader, Event, Fatal, Limits
 class Input:
     """Octets in, events out. `limits` may be replaced between commands."""
 
+    __slots__ = ("_inflater", "_reader", "_tap")
+
     def __init__(self, limits: Limits) -> None:
         self._reader = CommandReader(limits)
         self._inflater: Inflater | None = None

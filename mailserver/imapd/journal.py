@@ -25,6 +25,11 @@ class Journal:
     `session` is the session that began on it, kept when it has ended.
     """
 
+    __slots__ = (
+        "_clock", "_log", "_name", "_settings", "_started", "_was_turned_away", "attempts", "id", "method",
+        "octets_in", "octets_out", "peer", "reason", "session",
+    )  # fmt: skip
+
     def __init__(self, log: MailLog, clock: Any, settings: ImapSettings) -> None:
         self.peer = Peer("", 0, "", 0, False, False)
         self.id = secrets.token_urlsafe(9)

@@ -27,6 +27,11 @@ SLICE: Final = 0.010  # seconds of work before others get their turn
 class Output:
     """Writes to one transport. `resumed` is called when a client that was behind has caught up."""
 
+    __slots__ = (
+        "_clock", "_deflater", "_held", "_pieces", "_resumed", "_slice_start", "_transport", "_waiting",
+        "is_paused", "octets", "tap",
+    )  # fmt: skip
+
     def __init__(self, clock: Any, resumed: Callable[[], None]) -> None:
         self.octets = 0
         self.is_paused = False

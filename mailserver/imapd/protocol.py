@@ -363,7 +363,15 @@ class ImapServer(IMAP4Server):
             return
         if self._session is not None:
             self._session.current_words = b"" if text.literals else text.text[len(command.tag) + 1 :]
-        reply = await self._reply(command)
+        session, handler = self._session, HANDLERS.get(command.name)
+        try:
+            if session is None or handler is None:
+                reply = await self._of_the_connection(command)
+            else:
+                await self._prepare(session, command)
+                reply = await handler(session, command.arguments)
+        except Exception as fault:
+            reply = self._reply_to(fault, command)
         if reply is not None:
             self._finish(command.tag, reply)
 
@@ -378,26 +386,24 @@ class ImapServer(IMAP4Server):
             return Reply(status, b"Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
         return Reply(b"BAD", b"Error in IMAP command: " + public_text(str(fault)))
 
-    async def _reply(self, command: Command) -> Reply | None:
-        """How the command ended; None where the answer is another's to give, or nobody's."""
-        try:
-            return await self._dispatch(command)
-        except (Refusal, Rejection) as answer:
-            return answer.reply
-        except StoreError as fault:
-            return self._store_fault(fault)
-        except Barred as barred:
-            self._output.line(barred.reply.line(command.tag))
-            self._say_goodbye(str(barred))
-        except Farewell as farewell:
-            self._say_goodbye(str(farewell))
-        except ClientGone:
-            pass
-        except Exception:
-            _log.failure("IMAP command {name} failed", name=command.name)
-            return Reply(
-                b"NO", b"Internal error occurred. Refer to server log for more information.", b"SERVERBUG"
-            )
+    def _reply_to(self, fault: Exception, command: Command) -> Reply | None:
+        """How the command ended that raised; None where the answer is another's to give, or nobody's."""
+        match fault:
+            case Refusal() | Rejection():
+                return fault.reply
+            case StoreError():
+                return self._store_fault(fault)
+            case Barred():
+                self._output.line(fault.reply.line(command.tag))
+                self._say_goodbye(str(fault))
+            case Farewell():
+                self._say_goodbye(str(fault))
+            case ClientGone():
+                pass
+            case _:
+                _log.failure("IMAP command {name} failed", name=command.name)
+                text = b"Internal error occurred. Refer to server log for more information."
+                return Reply(b"NO", text, b"SERVERBUG")
         return None
 
     def _store_fault(self, fault: StoreError) -> Reply | None:
@@ -407,19 +413,20 @@ class ImapServer(IMAP4Server):
             self._say_goodbye(str(farewell))
             return None
 
-    async def _dispatch(self, command: Command) -> Reply | None:
-        session = self._session
+    async def _of_the_connection(self, command: Command) -> Reply | None:
+        """What is no session's command."""
         if command.name in ("CAPABILITY", "LOGOUT", "ID"):
             return self._anywhere(command)
-        if session is None:
+        if self._session is None:
             return await self._before_login(command)
         if command.name == "COMPRESS":
             return self._compress(command)
         if command.name == "UNAUTHENTICATE":
             return await self._leave()
-        handler = HANDLERS.get(command.name)
-        if handler is None:
-            raise Rejection("Command is not valid after login.", b"CLIENTBUG")
+        raise Rejection("Command is not valid after login.", b"CLIENTBUG")
+
+    async def _prepare(self, session: Session, command: Command) -> None:
+        """The session may begin with the command. Raises what handlers do."""
         if command.name in NEEDS_SELECTED:
             session.mailbox_in_use  # noqa: B018  (a Rejection where there is none)
         if session.is_uid_only:
@@ -428,7 +435,6 @@ class ImapServer(IMAP4Server):
         await session.check_rights()
         if command.name in NEEDS_MESSAGES:
             await session.wake()
-        return await handler(session, command.arguments)
 
     def _anywhere(self, command: Command) -> Reply:
         if command.name == "CAPABILITY":

@@ -44,6 +44,7 @@ _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionar
 
 _uid_and_modseq: Final = itemgetter(0, 2)  # of a Message
 _modseq: Final = itemgetter(2)
+_NO_UIDS: Final[frozenset[int]] = frozenset()  # one object: each takes as much as twenty UIDs
 _MANY: Final = 4  # one of so many messages is enough to number them all at once
 
 
@@ -71,18 +72,23 @@ class SyncOptions:
 class Selected:
     """One mailbox, open for one session. `recent`: None where there is no \\Recent (IMAP4rev2)."""
 
+    __slots__ = (
+        "_claimed_to", "_gone", "_has_recent", "_held", "_is_shared", "_next", "_recent", "_recent_told",
+        "_sleeping", "_told", "_uids", "contexts", "is_read_only", "keywords_told", "mailbox", "modseq", "own", "saved",
+    )  # fmt: skip
+
     def __init__(self, mailbox: Mailbox, is_read_only: bool, recent: range | None) -> None:
         self.mailbox = mailbox
         self.is_read_only = is_read_only
         self.saved: list[int] = []  # SEARCHRES: UIDs
         self.contexts: list[KeptSearch] = []
-        self.own: frozenset[int] = frozenset()  # UIDs that the session itself made, where NOTIFY needs them
+        self.own: frozenset[int] = _NO_UIDS  # UIDs that the session itself made, where NOTIFY needs them
         self.keywords_told: tuple[tuple[bytes, ...], Rights] | None = None
         self._has_recent = recent is not None
         self._recent: list[range] = [recent] if recent else []
         self._claimed_to = recent.stop if recent is not None else 0
         self._told: dict[Uid, Modseq] = {}
-        self._gone: frozenset[int] = frozenset()
+        self._gone: frozenset[int] = _NO_UIDS
         self._held: Modseq | None = None  # below the modseqs of `_gone`
         self._next = 1
         self._take_list()
@@ -91,6 +97,7 @@ class Selected:
     def _take_list(self) -> None:
         """The list as it is now; changes after the modseq taken first are found by `sync`."""
         self._uids: array[int] | None = None
+        self._is_shared = False  # the list, with whoever selects the mailbox
         self._sleeping = self.mailbox.sleeping
         if self._sleeping is not None:  # nothing is \\Recent in it
             self.modseq, self._next, self._recent = self._sleeping.modseq, int(self._sleeping.uidnext), []
@@ -100,7 +107,7 @@ class Selected:
         if modseq != self.modseq:
             uids = array("I", self.mailbox.uids)
             _lists[self.mailbox] = self.modseq, uids
-        self.uids = uids[:]
+        self._uids, self._is_shared = uids, True
         self._next = uids[-1] + 1 if uids else 1
 
     @property
@@ -284,7 +291,8 @@ class Selected:
     ) -> Modseq:
         """The highest modseq of a message whose flags were told."""
         known, before = self._next, self.modseq
-        self._gone |= {uid for uid in changes.expunged if uid < known and self.number(uid)}
+        if changes.expunged:
+            self._gone |= {uid for uid in changes.expunged if uid < known and self.number(uid)}
         if options.may_expunge:
             self._tell_expunged(output, options.with_vanished)
         if fresh:
@@ -305,12 +313,14 @@ class Selected:
             output.write(b"".join(b"* %d EXPUNGE\r\n" % self.number(uid) for uid in reversed(gone)))
         if gone:
             vanished = set(gone)
-            self.uids = array("I", [uid for uid in self.uids if uid not in vanished])
+            self.uids, self._is_shared = array("I", [uid for uid in self.uids if uid not in vanished]), False
             if self.recent_count != self._recent_told:
                 self._tell_recent(output)
-        self._gone = frozenset()
+        self._gone = _NO_UIDS
 
     def _add(self, fresh: Sequence[Uid], output: Output) -> None:
+        if self._is_shared:
+            self.uids, self._is_shared = self.uids[:], False
         self.uids.extend(fresh)
         self._next = fresh[-1] + 1
         output.line(b"* %d EXISTS" % len(self.uids))

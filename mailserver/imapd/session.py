@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -18,10 +19,11 @@ from mailserver.accounts.account import Account
 from mailserver.imapd.output import Output
 from mailserver.imapd.recall import Recall
 from mailserver.imapd.replies import Refusal, Rejection
+from mailserver.imapd.rounds import Rounds
 from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags, permanent_flags
 from mailserver.imapd.settings import ImapSettings
 from mailserver.rawlog import RawLog
-from mailserver.store.acl import FLAG_RIGHTS, NONE
+from mailserver.store.acl import FLAG_RIGHTS, NONE, Rights
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
 from mailserver.threads import Threads
 from mailserver.wire import imap_responses as render
@@ -34,7 +36,8 @@ T = TypeVar("T")
 class Service:
     """What all sessions of one listener share.
 
-    `reactor` gives intervals and `callFromThread`; `now` the time of day in POSIX seconds.
+    `reactor` gives intervals and `callFromThread`; `now` the time of day in POSIX seconds; `rounds` looks
+    after sessions that idle.
     """
 
     settings: ImapSettings
@@ -42,6 +45,10 @@ class Service:
     reactor: Any
     now: Callable[[], float] = time.time
     rawlog: RawLog | None = None
+    rounds: Rounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounds", Rounds(self.reactor, self.settings.poll_interval))
 
 
 @dataclass(slots=True)
@@ -75,8 +82,26 @@ class Watching(Protocol):
         """Nothing is told any more, and nothing held."""
 
 
+@lru_cache(maxsize=256)
+def _flag_rights(rights: Rights) -> Rights:
+    """Those of the rights that have to do with flags: the same object for all sessions."""
+    return rights & FLAG_RIGHTS
+
+
+_NOTHING_ENABLED: Final[frozenset[str]] = frozenset()  # one object for all sessions
+
+
+def _nothing() -> None:
+    """Nothing."""
+
+
 class Session:
     """See the module. `next_line` gives the client's next line, for IDLE."""
+
+    __slots__ = (
+        "_is_closed", "_is_hinted", "account", "changed", "counts", "current_tag", "current_words", "enabled",
+        "next_line", "output", "recall", "selected", "service", "store", "wants_turn", "watch",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -92,13 +117,13 @@ class Session:
         self.output = output
         self.next_line = next_line
         self.counts = Counts()
-        self.enabled: frozenset[str] = frozenset()
+        self.enabled: frozenset[str] = _NOTHING_ENABLED
         self.current_tag = b""  # of the command at work, for ESEARCH
         self.current_words = b""  # the rest of it, b"" where it has literals
         self.recall = Recall(store)
         self.selected: Selected | None = None
         self.watch: Watching | None = None  # NOTIFY's
-        self.wants_turn: Callable[[], None] = lambda: None  # asks for `tell_between`, between commands
+        self.wants_turn: Callable[[], None] = _nothing  # asks for `tell_between`, between commands
         self.changed: Callable[[], None] | None = None  # called after changes of the selected mailbox
         self._is_hinted = False
         self._is_closed = False
@@ -197,7 +222,7 @@ class Session:
     def tell_keywords(self) -> None:
         """The client knows which flags there are, and which it can change. RFC 3501 §7.2.6."""
         selected = self.mailbox_in_use
-        keywords, rights = tuple(selected.mailbox.keywords), selected.mailbox.rights & FLAG_RIGHTS
+        keywords, rights = tuple(selected.mailbox.keywords), _flag_rights(selected.mailbox.rights)
         if (keywords, rights) == selected.keywords_told:
             return
         selected.keywords_told = keywords, rights
