@@ -50,7 +50,7 @@ class MailLog(Protocol):
 def _ident(service: str, syslog_name: str, retrieval_name: str) -> str:
     if service.startswith(("imap", "pop3", "auth")):
         return f"{retrieval_name}: {service}"
-    return f"{syslog_name}/{service}[{os.getpid()}]"
+    return f"{syslog_name}/{service}[{os.getpid()}]".removeprefix("/")
 
 
 class FileLog:

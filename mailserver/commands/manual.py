@@ -30,7 +30,8 @@ from mailserver.config.parameters import TOPICS
 WIDTH: Final = 78
 # Postfix's commands, all in section 1; mailq and newaliases are other names of their pages.
 COMMANDS: Final = (
-    "postalias", "postcat", "postconf", "postfix", "postmap", "postqueue", "postsuper", "sendmail",
+    "postalias", "postcat", "postconf", "postfix", "postlock", "postlog", "postmap", "postqueue", "postsuper",
+    "sendmail",
 )  # fmt: skip
 _OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType({"mailq": "postqueue", "newaliases": "postalias"})
 _PARAMETERS_HEAD: Final = (
