@@ -1,8 +1,8 @@
 """From `type:name` as main.cf has it to a table. DATABASE_README, postconf(5).
 
 hash, btree and dbm read our index or the source text; lmdb, texthash, inline, static, randmap, fail, cidr,
-regexp, pcre, unionmap, pipemap and unix are Postfix's; cidr:, regexp: and pcre: take their rules
-from `{{ rule }, { rule }}` as well as from a file. `proxy:` in front changes nothing: there
+regexp, pcre, unionmap, pipemap, tcp, socketmap and unix are Postfix's; cidr:, regexp: and pcre: take their
+rules from `{{ rule }, { rule }}` as well as from a file. `proxy:` in front changes nothing: there
 is no process that would have to read for another one.
 """
 
@@ -17,13 +17,14 @@ from mailserver.tables.cidr import CidrTable
 from mailserver.tables.combine import PipeTable, UnionTable, member_tables
 from mailserver.tables.hash import IndexedTable
 from mailserver.tables.regexp import pcre_table, regexp_table
+from mailserver.tables.remote import SocketmapTable, TcpTable
 from mailserver.tables.source import Grammar, alias_lines, map_lines
 from mailserver.tables.table import Table, TableError
 from mailserver.tables.text import FailTable, InlineTable, RandomTable, StaticTable, TextTable, UnixTable
 
 TABLE_TYPES: Final = (
     "btree", "cidr", "dbm", "fail", "hash", "inline", "lmdb", "pcre", "pipemap",
-    "proxy", "randmap", "regexp", "static", "texthash", "unionmap", "unix",
+    "proxy", "randmap", "regexp", "socketmap", "static", "tcp", "texthash", "unionmap", "unix",
 )  # fmt: skip
 TEXT_WHEN_STALE: Final = frozenset({"hash", "btree", "dbm"})
 DEFAULT_TYPE: Final = "hash"
@@ -56,6 +57,8 @@ class TableOpener:
 
     def aliases(self, name: str) -> Table:
         """An alias table: its source has `name: value` lines, and `$1` is not for its results."""
+        if split_name(name)[0] in ("tcp", "socketmap"):
+            raise TableError(f"{name}: map is not allowed for security sensitive data")
         return self._open(name, alias_lines, may_substitute=False)
 
     def _open(self, name: str, grammar: Grammar, may_substitute: bool) -> Table:
@@ -80,6 +83,8 @@ class TableOpener:
             return InlineTable(name, argument)
         if kind == "static":
             return StaticTable(name, argument)
+        if kind in ("tcp", "socketmap"):
+            return TcpTable(name, argument) if kind == "tcp" else SocketmapTable(name, argument)
         if kind == "randmap":
             return RandomTable(name, argument)
         if kind == "fail":
