@@ -28,6 +28,7 @@ from mailserver.store.contract import (
     SEEN,
     Mailbox,
     MailboxBusy,
+    MailboxStatus,
     Sleeping,
     StoreError,
     StoreFailure,
@@ -103,6 +104,9 @@ class _Work:
     async def search(self, name: str) -> None:
         """A mailbox that is not selected is searched, as far as there is one that may be. §2.2."""
         try:
+            figures = self._session.store.status_at_once(name)
+            if figures is not None and _has_none(figures, self._command.program):
+                return
             mailbox = await self._session.open(name)
             try:
                 await self._search_open(name, mailbox)
@@ -139,7 +143,7 @@ class _Work:
             self._session.output.flush()
 
 
-def _has_none(mailbox: Sleeping, program: keys.Key) -> bool:
+def _has_none(mailbox: Sleeping | MailboxStatus, program: keys.Key) -> bool:
     """Whether the figures of a mailbox say that nothing can be found: it need not be read then."""
     parts: Sequence[keys.Key] = program.keys if isinstance(program, keys.Every) else (program,)
     return (

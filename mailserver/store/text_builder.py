@@ -15,6 +15,7 @@ from mailserver.message.text import searchable
 from mailserver.store.contract import MessageGone, StoreError, Uid
 from mailserver.store.text_index import Text, TextIndex
 
+MOST_WAITING: Final = 64  # mailboxes, which are in memory meanwhile
 BATCH: Final = 20  # messages: 500 would hold up other writers for most of a second
 _REST: Final = 0.002  # seconds between two batches
 
@@ -64,9 +65,9 @@ class TextBuilder:
         self._stop = threading.Event()
 
     def want(self, mailbox: Indexable) -> None:
-        """The mailbox's messages will be in the index before long."""
+        """The mailbox's messages will be in the index before long; after a later search, where many wait."""
         with self._lock:
-            if self._stop.is_set():
+            if self._stop.is_set() or len(self._wanted) >= MOST_WAITING:
                 return
             self._wanted[mailbox.mailbox_id] = mailbox
             if self._thread is None:
