@@ -15,12 +15,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import crowds, growth, report, retrieval, transfer
+from benchmarks import crowds, growth, report, retrieval, system_accounts, transfer
 from benchmarks.measure import Sample, Workload
 from benchmarks.peers import Peers, why_not
 from benchmarks.servers import Ours, Server, running
 
-WORKLOADS = (*transfer.WORKLOADS, *crowds.WORKLOADS, *retrieval.WORKLOADS, *growth.WORKLOADS)
+WORKLOADS = (
+    *transfer.WORKLOADS,
+    *crowds.WORKLOADS,
+    *retrieval.WORKLOADS,
+    *growth.WORKLOADS,
+    *system_accounts.WORKLOADS,
+)
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,6 +27,7 @@ from typing import Any, Final
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
 from mailserver.rights.as_user import Identity, become_confined, die_with_parent
+from mailserver.rights.fresh_reactor import look_for_reactor
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.log_line import LogLine
 from mailserver.rights.messages import BadMessage, Message
@@ -102,6 +103,7 @@ class Zygote:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._wake[0], selectors.EVENT_READ, self._woken)
+        look_for_reactor()
         gc.collect()
         gc.freeze()
         while not self._is_stopping:
