@@ -141,15 +141,18 @@ def _with_lines(explanation: Plan, config: Config) -> Plan:
 
 
 def _with_filter(explanation: Plan, config: Config, port: int) -> Plan:
-    """The content_filter that mail over SMTP goes through before is the first step."""
+    """The filters that mail over SMTP goes through before are the first steps."""
     plan = explanation.plan
     rows = [row.config for row in listeners(config) if row.service == "smtpd" and port in (0, row.port)]
     view = rows[0] if rows else config
-    name = view.string("content_filter")
-    if plan is None or not name:
+    steps = tuple(
+        Step(0, f"first through the {kind} {view.string(name)}", f"{name}, {view.where(name)}")
+        for name, kind in (("smtpd_proxy_filter", "proxy filter"), ("content_filter", "filter"))
+        if view.string(name)
+    )
+    if plan is None or not steps:
         return explanation
-    step = Step(0, f"first through the filter {name}", f"content_filter, {view.where('content_filter')}")
-    return replace(explanation, plan=replace(plan, steps=(step, *plan.steps)))
+    return replace(explanation, plan=replace(plan, steps=(*steps, *plan.steps)))
 
 
 def _address(text: str) -> Address:

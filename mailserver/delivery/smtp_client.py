@@ -161,6 +161,7 @@ class SmtpClient(ESMTPClient):
         self._room: Deferred[None] | None = None
         self._is_closed = False
         self._is_shaking_hands = False
+        self._stuffing = Stuffing()
 
     # What Twisted calls.
 
@@ -466,28 +467,54 @@ class SmtpClient(ESMTPClient):
         self._dot_is_out = False
 
     async def _send_content(self, mail: Mail) -> None:
-        self._stage = "sending message body"
-        stuffing = Stuffing(self.session.line_length_limit)
-        self.transport.registerProducer(self, True)
+        self.begin_content()
         try:
             for offset in range(0, mail.octets, PIECE):
-                piece = await mail.read(offset, min(PIECE, mail.octets - offset))
-                self.setTimeout(self.session.limits.data_xfer)
-                self.transport.write(stuffing.feed(piece))
-                if self._room is not None:
-                    await self._room
-                if self._lost is not None:
-                    raise self._lost
-            self._dot_is_out = True
-            self.transport.write(stuffing.finish())
+                await self.send_piece(await mail.read(offset, min(PIECE, mail.octets - offset)))
+            self._finish_content()
         finally:
-            self.setTimeout(None)
             self.transport.unregisterProducer()
+
+    def begin_content(self) -> None:
+        """The server has said 354: `send_piece` may be called, and nothing else but `end_content`."""
+        self._stage = "sending message body"
+        self._stuffing = Stuffing(self.session.line_length_limit)
+        self.transport.registerProducer(self, True)
+
+    async def send_piece(self, piece: bytes) -> None:
+        """The piece (LF line ends) is on its way, and there is room for another. Raises SessionFailed."""
+        self.setTimeout(self.session.limits.data_xfer)
+        self.transport.write(self._stuffing.feed(piece))
+        if self._room is not None:
+            await self._room
+        self.setTimeout(None)
+        if self._lost is not None:
+            raise self._lost
+
+    def _finish_content(self) -> None:
+        self._dot_is_out = True
+        self.transport.write(self._stuffing.finish())
+
+    async def end_content(self) -> Reply:
+        """The reply to the final dot, which is out. Raises SessionFailed."""
+        self._finish_content()
+        self.transport.unregisterProducer()
+        reply = (await self._final_answer()).reply
+        self._dot_is_out = False
+        return reply
+
+    async def command(self, line: str) -> Reply:
+        """The reply to a command. Raises SessionFailed."""
+        return await self._ask(line, self.session.limits.mail, f"sending {line.split(':')[0]}")
 
     async def _reset(self) -> None:
         reply = await self._ask("RSET", self.session.limits.mail, "sending RSET")
         if not reply.is_positive:
             self.close()
+
+    def abort(self) -> None:
+        """The connection is cut, whatever was under way."""
+        self._fail(SessionFailed(f"lost connection with {self.peer} while {self._stage}"))
 
     def close(self) -> None:
         """QUIT is sent; the connection closes whatever the answer."""

@@ -30,6 +30,7 @@ from mailserver.roles.milters import milter_macros, milter_rules, milters_by_cli
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
 from mailserver.roles.verification import Verifications
+from mailserver.service_endpoint import ServiceEndpoint, parse_endpoint
 from mailserver.smtpd.address_restrictions import RecipientDirectory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.smtpd.limits import ClientLimits
@@ -37,6 +38,7 @@ from mailserver.smtpd.local_clients import WORDS as LOCAL_WORDS
 from mailserver.smtpd.local_clients import LocalClients
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy, RestrictionTexts
+from mailserver.smtpd.proxy import ProxyFilter
 from mailserver.smtpd.reception import Take
 from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
@@ -74,6 +76,7 @@ _CODES: Final = (
     "defer_code",
 )
 _CONNECTIONS_FOR_A_PROCESS: Final = 10  # one process here serves what Postfix has many for
+SPEED_ADJUST: Final = "speed_adjust"
 _STAGES: Final = ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 
 
@@ -288,6 +291,7 @@ class SmtpListeners:
             logged_in=parts.logged_in,
             milters=self.milters(config),
             take=self._take,
+            proxy=self._proxy(config),
         )
         return SmtpFactory(services, is_tls=is_tls)
 
@@ -301,6 +305,28 @@ class SmtpListeners:
             self._dovecots[path] = DovecotLogins(self._reactor, self._threads, ask)
             self._parts.log.write("master", f"SMTP logins are checked by Dovecot at {path}")
         return self._dovecots[path]
+
+    def _proxy(self, config: Config) -> ProxyFilter | None:
+        """The before-queue filter of one listener. Raises ConfigError."""
+        text = config.string("smtpd_proxy_filter")
+        if not text:
+            return None
+        try:
+            endpoint = _proxy_endpoint(text, config.string("queue_directory"))
+        except ValueError as problem:
+            raise config.error("smtpd_proxy_filter", str(problem)) from problem
+        options = config.words("smtpd_proxy_options")
+        if unknown := [word for word in options if word != SPEED_ADJUST]:
+            raise config.error("smtpd_proxy_options", f"unknown word {unknown[0]}: write {SPEED_ADJUST}")
+        return ProxyFilter(
+            endpoint=endpoint,
+            reactor=self._reactor,
+            ehlo=config.string("smtpd_proxy_ehlo"),
+            timeout=config.seconds("smtpd_proxy_timeout"),
+            directory=self._parts.queue.path,
+            warn=self._parts.warn(_syslog_service(config)),
+            speed_adjust=SPEED_ADJUST in options,
+        )
 
     def milters(self, config: Config) -> Milters | None:
         """The milters of one listener. Raises ConfigError."""
@@ -318,6 +344,14 @@ class SmtpListeners:
         wanted = level not in ("", "none") or config.boolean("smtpd_tls_wrappermode")
         wanted = wanted or config.boolean("smtpd_use_tls") or config.boolean("smtpd_enforce_tls")
         return self._parts.tls.server("smtp", config) if wanted else None
+
+
+def _proxy_endpoint(text: str, directory: str) -> ServiceEndpoint:
+    """`inet:host:port`, `host:port`, `port` of this host, `unix:path`. Raises ValueError."""
+    written = text if text.startswith(("inet:", "unix:")) else f"inet:{text}"
+    if written.removeprefix("inet:").isdigit():
+        written = f"inet:localhost:{written.removeprefix('inet:')}"
+    return replace(parse_endpoint(written, directory), text=text)
 
 
 def _local_clients(parts: Parts, config: Config) -> LocalClients:

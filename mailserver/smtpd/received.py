@@ -26,7 +26,8 @@ def received_field(
     Folded as Postfix folds it, LF line ends. The recipient is named only where there is one:
     another's address is nobody's business. `arrival` is wall-clock seconds. What came with SMTPUTF8
     says UTF8SMTP (RFC 6531 §4.3). What came under TLS says which, and `certificate` is a comment on the
-    client's; with None neither (smtpd_tls_received_header).
+    client's; with None neither (smtpd_tls_received_header). Where the queue id is "" the mail is on its way
+    to a proxy filter.
     """
     client = envelope.client
     origin = f"{_safe(client.name)} [{_literal(client.address)}]"
@@ -37,13 +38,15 @@ def received_field(
     if show_login and client.login:
         lines.append(f"(Authenticated sender: {_safe(client.login)})")
     protocol = f"UTF8{client.protocol.removeprefix('E')}" if envelope.smtputf8 else client.protocol
-    lines.append(f"by {host} ({mail_name}) with {protocol} id {queue_id}")
+    lines.append(f"by {host} ({mail_name}) with {protocol}" + (f" id {queue_id}" if queue_id else ""))
     stamp = arrival_date(arrival)
     if len(envelope.recipients) == 1:
         recipient = envelope.recipients[0]
         lines.append(f"for <{recipient.original or recipient.address}>; {stamp}")
-    else:
+    elif queue_id:
         lines[-1] += f"; {stamp}"
+    else:
+        lines[-1:] = [f"{lines[-1]};", stamp]
     return ("\n\t".join(lines) + "\n").encode("utf-8", "replace")
 
 

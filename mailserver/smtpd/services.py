@@ -18,6 +18,7 @@ from mailserver.smtpd.local_clients import LocalClients
 from mailserver.smtpd.lookups import Networks, Resolver
 from mailserver.smtpd.milters import Milters
 from mailserver.smtpd.policy import Policy
+from mailserver.smtpd.proxy import ProxyFilter
 from mailserver.smtpd.reception import MakeFilter, Take
 from mailserver.smtpd.settings import SmtpdSettings
 from mailserver.tables.table import Table
@@ -44,7 +45,7 @@ class Services:
     that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
     worth in a login. `now` is the wall clock. `sasl_rate_limits` are those of smtpd_sasl_rate_limit_maps,
     `local_clients` those whose headers are completed as our users' are. `take`, where given, makes messages
-    durable instead of the queue alone.
+    durable instead of the queue alone; `proxy` has them pass through a filter instead of either.
     """
 
     settings: SmtpdSettings
@@ -71,6 +72,7 @@ class Services:
     certificates: CertificateRules | None = None
     certificate_logins: CertificateLogins | None = None
     take: Take | None = None
+    proxy: ProxyFilter | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)
 
     @property

@@ -42,6 +42,7 @@ _COUNTED: Final = (
     "rset", "noop", "vrfy", "etrn", "quit", "unknown",
 )  # fmt: skip
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
+_ACTIONS_OF_THE_QUEUE: Final = frozenset(("hold", "discard", "redirect", "filter", "bcc"))
 _NOT_IMPLEMENTED: Final = frozenset(("ETRN", "EXPN", "TURN", "XFORWARD"))
 
 
@@ -100,6 +101,18 @@ class Session:
     def client(self) -> str:
         """`name[address]`, as the log has it."""
         return f"{self.request.client_name}[{self.request.address}]"
+
+    @property
+    def origin(self) -> str:
+        """The same, with what is known of who stands behind it: what the log has of a message."""
+        sasl = f", sasl_method={self.sasl_method}, sasl_username={self.login}" if self.login else ""
+        return f"{self.client}{self.forwarded.log_words}{sasl}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its mail is a local client's, or came from one through a filter."""
+        is_local = self.forwarded.is_local
+        return self.services.local_clients.have(self) if is_local is None else is_local
 
     @property
     def protocol(self) -> str:
@@ -194,6 +207,12 @@ class Session:
             self.log_reject("reject_warning", command, verdict)
         for note in decision.notes:
             kind, _, text = note.partition(": ")
+            if self.services.proxy is not None and kind in _ACTIONS_OF_THE_QUEUE:
+                action = kind.upper()
+                self.log(
+                    f"warning: with smtpd_proxy_filter specified, action {action} is unavailable: {text}"
+                )
+                continue
             self.log(f"NOQUEUE: {kind}: {command} from {self.client}: {text}; {self._about()}")
         if decision.error:
             self.log(decision.error)
@@ -220,6 +239,14 @@ class Session:
         if refusal.disconnects:
             self.close()
         return True
+
+    def answer_for_filter(self, verdict: Verdict) -> None:
+        """The client hears what a proxy filter said to its message."""
+        self.reply(verdict.code, verdict.dsn, verdict.text)
+        if verdict.code == 421:
+            self.close()
+        elif verdict.code < 400:
+            self.forgive()
 
     def log_reject(self, kind: str, command: str, verdict: Verdict) -> None:
         """The refusal is in the log, in the form that fail2ban and pflogsumm read."""

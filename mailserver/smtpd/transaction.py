@@ -24,6 +24,8 @@ from mailserver.queue.cleanup import ContentRefused
 from mailserver.queue.direct import Delivered
 from mailserver.queue.file import QueueFile
 from mailserver.smtpd.connection import Work
+from mailserver.smtpd.proxied import ProxiedReception, ask_filter, pass_on
+from mailserver.smtpd.proxy import Dialogue
 from mailserver.smtpd.received import missing_fields, received_field
 from mailserver.smtpd.reception import Reception
 from mailserver.smtpd.verdict import Effects, Stage, Verdict
@@ -47,7 +49,9 @@ class Transaction:
     mail: MailCommand
     recipients: list[Recipient] = field(default_factory=list)
     effects: Effects = field(default_factory=Effects)
-    reception: Reception | None = None
+    command: str = ""  # as the client wrote it
+    filter: Dialogue | None = None  # of smtpd_proxy_filter, once a recipient was accepted
+    reception: Reception | ProxiedReception | None = None
     chunks: ChunkDecoder | None = None
     has_failed: bool = False  # a chunk was refused: the rest of them is swallowed
     number: int = field(default_factory=count(1).__next__)
@@ -113,6 +117,8 @@ class MailTransactions:
         self.is_receiving = False
         if transaction is not None and transaction.reception is not None:
             transaction.reception.discard()
+        elif transaction is not None and transaction.filter is not None:
+            transaction.filter.close()
         if self._session.milters is not None:
             self._session.milters.forget_message()
         self._session.forwarded.forget()
@@ -156,7 +162,7 @@ class MailTransactions:
     def _begin(self, command: MailCommand, argument: bytes) -> Work:
         session = self._session
         session.rates.count("message")
-        transaction = Transaction(command)
+        transaction = Transaction(command, command=f"MAIL {argument.decode('utf-8', 'replace')}")
         if session.services.policy.decides("sender") or session.milters is not None:
             return self._ask_sender(transaction, argument)
         self._open(transaction)
@@ -232,7 +238,11 @@ class MailTransactions:
             parameters = argument.rpartition(b">")[2]
             refusal = await session.milters.rcpt(str(recipient.address), parameters)
             refused = session.refused_by_milter(refusal)
-        self._asked = None
+        try:
+            if session.services.proxy is not None and not refused:
+                await ask_filter(session, session.services.proxy, transaction, argument)
+        finally:
+            self._asked = None
         if not refused:
             transaction.recipients.append(recipient)
             session.reply(250, "2.1.5", "Ok")
@@ -250,7 +260,7 @@ class MailTransactions:
         if session.settings.forbid_unauth_pipelining and session.wire.has_waiting_input:
             session.refuse_pipelining()
             return None
-        if session.services.policy.decides("data") or session.milters is not None:
+        if session.services.policy.decides("data") or session.milters or transaction.filter:
             return self._ask_data(transaction)
         self._invite(transaction)
         return None
@@ -281,12 +291,17 @@ class MailTransactions:
         decision = await session.services.policy.data(request, transaction.effects)
         if session.apply(decision, command):
             return False
-        return session.milters is None or await self._milters_let_content_come(transaction, command)
+        if session.milters and not await self._milters_let_content_come(transaction, command):
+            return False
+        if transaction.filter is not None:
+            await transaction.filter.data()
+        return True
 
     async def _milters_let_content_come(self, transaction: Transaction, command: str) -> bool:
         session = self._session
         assert session.milters is not None
-        transaction.reception = self._receive(transaction)  # they are told the queue id
+        if transaction.filter is None:
+            transaction.reception = self._receive(transaction)  # they are told the queue id
         if not session.refused_by_milter(await session.milters.data(command)):
             return True
         reception, transaction.reception = transaction.reception, None
@@ -294,34 +309,40 @@ class MailTransactions:
             reception.discard()
         return False
 
-    def _receive(self, transaction: Transaction) -> Reception:
-        """The message has its queue id, its Received: field, and a line in the log."""
+    def _receive(self, transaction: Transaction) -> Reception | ProxiedReception:
+        """The message has its Received: field; unless it is proxied, its queue id and a line in the log."""
         session, services = self._session, self._session.services
-        is_local = session.forwarded.is_local
-        if is_local is None:
-            is_local = services.local_clients.have(session)
+        is_local = session.is_local
         envelope = self._envelope(transaction)
         arrival = services.now()
+        fields = _prepended(transaction)
+        if transaction.filter is not None:
+            # Where the client is a filter itself (XFORWARD), its own Received: field is enough.
+            received = b"" if session.forwarded.values else self._received(envelope, "", arrival)
+            limit = session.settings.message_size_limit
+            return ProxiedReception(transaction.filter, limit, fields + received)
         adds_copies = session.settings.adds_copies
         reception = Reception(services.queue, envelope, arrival, services.threads, adds_copies, services.take)
         host, queue_id = session.settings.myhostname, reception.queue_id
         transaction.queue_id = queue_id
-        received = received_field(
+        received = self._received(envelope, queue_id, arrival)
+        adds_fields = is_local or session.settings.always_add_missing_headers
+        missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
+        reception.begin(services.make_filter(fields + received, missing, is_local), received)
+        session.log(f"{queue_id}: client={session.origin}")
+        return reception
+
+    def _received(self, envelope: Envelope, queue_id: str, arrival: float) -> bytes:
+        session = self._session
+        return received_field(
             envelope,
             queue_id,
-            host,
+            session.settings.myhostname,
             session.settings.mail_name,
             arrival,
             session.settings.sasl_authenticated_header,
             session.certificate.comment if session.settings.tls_received_header else None,
         )
-        fields = "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
-        adds_fields = is_local or session.settings.always_add_missing_headers
-        missing = missing_fields(envelope, queue_id, host, arrival) if adds_fields else {}
-        reception.begin(services.make_filter(fields + received, missing, is_local), received)
-        sasl = f", sasl_method={session.sasl_method}, sasl_username={session.login}" if session.login else ""
-        session.log(f"{queue_id}: client={session.client}{session.forwarded.log_words}{sasl}")
-        return reception
 
     def _envelope(self, transaction: Transaction) -> Envelope:
         session, mail = self._session, transaction.mail
@@ -477,6 +498,12 @@ class MailTransactions:
                 self.forget()
                 return ""
         transaction.reception = None  # from here on it is ours, whether or not the client stays
+        if isinstance(reception, ProxiedReception):
+            verdict = await pass_on(session, transaction, reception)
+            if self._current is transaction:
+                self.forget()
+            session.answer_for_filter(verdict)
+            return ""
         try:
             if session.milters is not None and not await session.milters.let_in(transaction, reception):
                 return ""
@@ -535,6 +562,11 @@ class _Answered(SmtpError):
 
     def __init__(self) -> None:
         super().__init__(554, "5.5.1", "Error: refused")
+
+
+def _prepended(transaction: Transaction) -> bytes:
+    """The fields that access rules put before the message."""
+    return "".join(f"{text}\n" for text in transaction.effects.prepend).encode("utf-8", "replace")
 
 
 def _text(address: Address | None) -> str:

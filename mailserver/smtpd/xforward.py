@@ -8,6 +8,7 @@ the header completed as that of local mail is. It counts to the end of the next 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from mailserver.maillog import printable
@@ -45,6 +46,11 @@ class Forwarded:
             name, address = values.get("NAME") or "unknown", values.get("ADDR") or "unknown"
             words += f", orig_client={printable(name, 255)}[{address}]"
         return words
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """What the attributes said, "" where that is not known; {} where nothing was said."""
+        return self._values
 
     def extensions(self) -> list[str]:
         """The line of the EHLO reply, for those who may use it."""

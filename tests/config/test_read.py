@@ -151,24 +151,24 @@ def test_restriction_classes_and_transports_may_have_any_name(tmp_path: Path) ->
 
 
 def test_a_refused_parameter_stops_the_start(tmp_path: Path) -> None:
-    """smtpd_proxy_filter would send mail elsewhere: refused with its line, unless it is allowed by name."""
-    with pytest.raises(ConfigError, match=r"main\.cf:1: smtpd_proxy_filter: .*allow_unsupported"):
-        written(tmp_path, "smtpd_proxy_filter = 127.0.0.1:10024\n")
-    allowed = written(tmp_path, "smtpd_proxy_filter = 127.0.0.1:1\nallow_unsupported = smtpd_proxy_filter\n")
-    assert "smtpd_proxy_filter" in allowed.warnings[0]
+    """smtp_reply_filter would change what servers say: refused, unless it is allowed by name."""
+    with pytest.raises(ConfigError, match=r"main\.cf:1: smtp_reply_filter: .*allow_unsupported"):
+        written(tmp_path, "smtp_reply_filter = pcre:/etc/x\n")
+    allowed = written(tmp_path, "smtp_reply_filter = pcre:/etc/x\nallow_unsupported = smtp_reply_filter\n")
+    assert "smtp_reply_filter" in allowed.warnings[0]
 
 
 def test_a_refused_parameter_in_a_row_stops_the_start(tmp_path: Path) -> None:
     """-o of our own services counts as main.cf does; Postfix's rows may have what they like."""
-    with pytest.raises(ConfigError, match=r"master\.cf:1: smtpd_proxy_filter"):
-        written(tmp_path, "", "25 inet n - n - - smtpd -o smtpd_proxy_filter=127.0.0.1:1\n")
+    with pytest.raises(ConfigError, match=r"master\.cf:1: smtp_reply_filter"):
+        written(tmp_path, "", "25 inet n - n - - smtpd -o smtp_reply_filter=pcre:/etc/x\n")
     quiet = written(tmp_path, "", "relay unix - - n - - smtp -o smtp_header_checks=pcre:/x\n")
     assert quiet.warnings == ()
 
 
 def test_the_default_of_a_refused_parameter_is_fine(tmp_path: Path) -> None:
-    """`smtpd_proxy_filter =` says nothing."""
-    assert written(tmp_path, "smtpd_proxy_filter =\nsmtpd_milters = $non_smtpd_milters\n").warnings == ()
+    """`smtp_reply_filter =` says nothing."""
+    assert written(tmp_path, "smtp_reply_filter =\nsmtpd_milters = $non_smtpd_milters\n").warnings == ()
 
 
 def test_a_harmless_parameter_is_warned_of(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ PARAMETERS: Final = (
         """
         internal_mail_filter_classes =
         milter_header_checks =
-        smtpd_proxy_filter =
         """,
     ),
     *group(
@@ -141,9 +140,6 @@ PARAMETERS: Final = (
         """,
     ),
     *group(Kind.HARMLESS, "Belongs to a proxy, none of which is asked.", """
-        smtpd_proxy_ehlo = $myhostname
-        smtpd_proxy_options =
-        smtpd_proxy_timeout = 100s
         smtpd_upstream_proxy_timeout = 5s
     """),
     *group(
