@@ -25,6 +25,7 @@ from zlib import crc32
 
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
+    SEEN,
     SYSTEM_FLAGS,
     Changes,
     Flags,
@@ -53,6 +54,7 @@ from mailserver.store.state import (
 from mailserver.store.text_builder import TextBuilder
 
 _SYSTEM: Final = {flag.lower(): flag for flag in SYSTEM_FLAGS}
+_SEEN: Final = frozenset({SEEN})
 _LINGERING_READERS: Final = 4
 _FEW_SAID: Final = 1000  # messages that are gone, of which it may be known who has seen them
 
@@ -448,6 +450,17 @@ class MailboxIndex(MailboxMemory):
         if change.uids:
             self._keep_up_texts()
 
+    def _change_shown(self, flags: Mapping[Uid, Flags], modseq: Modseq) -> None:
+        r"""As `MailboxMemory._change_shown`; to who has a \Seen of his own the common one passes by."""
+        if self._own_seen:
+            known = self._messages
+            passing = {
+                uid: known[uid].modseq for uid, new in flags.items() if new ^ known[uid].flags == _SEEN
+            }
+            for own in [*self._own_seen.values()]:
+                own.pass_by(passing, modseq)
+        super()._change_shown(flags, modseq)
+
     def _news_of_seen(self, since: Modseq, modseq: Modseq) -> list[tuple[OwnSeen, Modseq, dict[Uid, bool]]]:
         """What readers who look at the mailbox have seen in other processes, up to `modseq`."""
         news = []
@@ -462,7 +475,7 @@ class MailboxIndex(MailboxMemory):
         """What these have now seen is in memory before the modseq is, and told, to them alone, behind it."""
         for own, modseq, seen in news:
             own.take(modseq, seen)
-            if len(own.said) > 2 * len(self._uids) + _FEW_SAID:
+            if own.size > 2 * len(self._uids) + _FEW_SAID:
                 own.forget(self._messages.__contains__)
         yield
         for own, *_ in news:

@@ -34,6 +34,7 @@ class OwnSeen:
 
     def __init__(self, rows: Iterable[tuple[Uid, bool, Modseq]], since: Modseq) -> None:
         self.said: dict[Uid, Said] = {uid: (is_seen, modseq) for uid, is_seen, modseq in rows}
+        self.passed_by: dict[Uid, tuple[Modseq, Modseq]] = {}  # see `pass_by`
         self._log: deque[tuple[Modseq, Sequence[Uid]]] = deque(maxlen=_REMEMBERED_CHANGES)
         self._floor = since
         self._listening = threading.Lock()
@@ -44,10 +45,27 @@ class OwnSeen:
         self.said.update({uid: (is_seen, modseq) for uid, is_seen in seen.items()})
         self._log.append((modseq, [*seen]))
 
+    def pass_by(self, messages: Mapping[Uid, Modseq], modseq: Modseq) -> None:
+        r"""The common \Seen of the messages changes with that modseq, and nothing else. They had these.
+
+        To who has his own a message is unchanged since the first of two modseqs in `passed_by`, as long
+        as it has the second.
+        """
+        for uid, before in messages.items():
+            first, last = self.passed_by.get(uid, (before, before))
+            self.passed_by[uid] = (first if last == before else before), modseq
+
+    @property
+    def size(self) -> int:
+        """Of how many messages something is known."""
+        return max(len(self.said), len(self.passed_by))
+
     def forget(self, there: Callable[[Uid], bool]) -> None:
         """Nothing is known of messages that are not there."""
         for uid in [uid for uid in self.said if not there(uid)]:
             del self.said[uid]
+        for uid in [uid for uid in self.passed_by if not there(uid)]:
+            del self.passed_by[uid]
 
     def changed(self, since: Modseq, until: Modseq) -> set[Uid]:
         """The messages that were seen or unseen with a modseq above `since`, at most `until`."""

@@ -2,9 +2,10 @@ r"""A mailbox that others share, as one of its readers sees it: \Seen is his own
 
 So have it Dovecot's users with INDEXPVT. A change of his has a modseq of the mailbox's own series, so that
 his other sessions find it as they find any; to others a modseq goes by, and nothing changes (RFC 7162
-§3.1.4, Example 14). What he has seen stands in state.db with the mailbox's flags, and is durable with them in
-one transaction (`state_readers`). The format beside the messages (a maildir's `S`, an mbox's `Status:`)
-knows of the common \Seen alone.
+§3.1.4, Example 14). So goes by to him, as long as he is remembered here, what happens to the common \Seen.
+What he has seen stands in state.db with the mailbox's flags, and is durable with them in one transaction
+(`state_readers`). The format beside the messages (a maildir's `S`, an mbox's `Status:`) knows of the common
+\Seen alone.
 """
 
 from __future__ import annotations
@@ -117,10 +118,11 @@ class PrivateSeenMailbox(Mailbox):
         """See `Mailbox.changes_since`."""
         changes = self._common.changes_since(modseq)
         own = self.own.changed(modseq, changes.highest_modseq).difference(changes.expunged)
-        if not own:
+        if not own and not self.own.passed_by:
             return changes
-        there = self._common.messages
-        changed = sorted({*changes.changed, *(uid for uid in own if uid in there)})
+        there = self.messages
+        both = sorted({*changes.changed, *own})
+        changed = [uid for uid in both if (found := there.get(uid)) is not None and found.modseq > modseq]
         return Changes(changes.highest_modseq, changed, changes.expunged, changes.complete)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -264,20 +266,24 @@ class PrivateSeenMailbox(Mailbox):
 class _AsSeen(Messages):
     r"""The messages with the reader's own \Seen, put together as they are asked for."""
 
-    __slots__ = ("_messages", "_said", "_starts_with_common")
+    __slots__ = ("_messages", "_passed_by", "_said", "_starts_with_common")
 
     def __init__(self, messages: Messages, own: OwnSeen, starts_with_common: bool) -> None:
         self._messages = messages
         self._said = own.said
+        self._passed_by = own.passed_by
         self._starts_with_common = starts_with_common
 
     def shown(self, message: Message) -> Message:
         """The message as the reader sees it."""
         uid, flags, modseq, date = message
         said = self._said.get(uid)
+        if said is None and self._starts_with_common:
+            return message
+        unchanged_since, passed_by = self._passed_by.get(uid, (modseq, modseq))
+        if passed_by == modseq:
+            modseq = unchanged_since
         if said is None:
-            if self._starts_with_common or SEEN not in flags:
-                return message
             return Message(uid, without_seen(flags), modseq, date)
         is_seen, said_at = said
         own = with_seen(flags) if is_seen else without_seen(flags)

@@ -187,6 +187,32 @@ def test_one_transaction_and_a_modseq(harness: MaildirHarness) -> None:
     harness.store.close(inbox)
 
 
+def test_the_common_seen_passes_by(harness: MaildirHarness) -> None:
+    """What the owner reads is no change to who has his own, not even by its modseq; all else is."""
+    inbox = harness.store.open("INBOX")
+    inbox.append([LETTER, LETTER])
+    bob, dave = view(inbox, BOB), view(inbox, Reader("dave", starts_with_common=True))
+    dave.change_flags([Uid(1)], READ, StoreMode.ADD)
+    before, known = inbox.highest_modseq, [*bob.messages.values()]
+    for mode in (StoreMode.ADD, StoreMode.REMOVE, StoreMode.ADD):
+        inbox.change_flags([Uid(1), Uid(2)], READ, mode)
+    assert bob.changes_since(before).changed == [] and [*bob.messages.values()] == known
+    assert bob.changes_since(before).highest_modseq == before + 3
+    assert dave.changes_since(before).changed == [2] and seen_by(dave) == [1, 2]
+    assert bob.change_flags([Uid(1)], READ, StoreMode.ADD, before).changed == [1]
+    inbox.change_flags([Uid(2)], frozenset({FLAGGED}), StoreMode.ADD)
+    inbox.change_flags([Uid(1), Uid(2)], READ, StoreMode.REMOVE)
+    assert bob.changes_since(before).changed == [1, 2] and seen_by(bob) == [1]
+    now = inbox.highest_modseq
+    assert [bob.messages[Uid(uid)].modseq for uid in (1, 2)] == [now - 2, now - 1]
+    other = MaildirHarness(harness.state_directory.parent)
+    with other.store.borrow("INBOX") as theirs:
+        theirs.change_flags([Uid(1)], READ, StoreMode.ADD)
+    assert bob.refresh() and bob.changes_since(now).changed == []
+    other.registry.shut()
+    harness.store.close(inbox)
+
+
 def test_another_process_is_heard(harness: MaildirHarness) -> None:
     """Two session hosts with one namespace: a reader is told what he saw in the other, and nobody else is."""
     with harness.store.borrow("INBOX") as inbox:
@@ -340,7 +366,8 @@ FLAGS = st.frozensets(st.sampled_from([SEEN, FLAGGED, b"Blue"]))
 class Readers(RuleBasedStateMachine):
     """One mailbox, its owner and three readers; `seen` and `common` say what must be.
 
-    A reader keeps up by `changes_since` alone, as a session does, and must know all that he sees.
+    A reader keeps up by `changes_since` alone, as a session does, and must know all that he sees, and hear
+    of nothing else.
     """
 
     location = "maildir:~/Maildir"
@@ -447,9 +474,11 @@ class Readers(RuleBasedStateMachine):
             cache = self.cache[name]
             for uid in changes.expunged:
                 cache.pop(uid, None)
-            cache.update((uid, seen.messages[uid]) for uid in changes.changed)
+            told = {uid: seen.messages[uid] for uid in changes.changed}
+            assert all(uid not in cache or cache[uid].flags != each.flags for uid, each in told.items())
+            cache.update(told)
             self.known[name] = changes.highest_modseq
-            assert cache == dict(seen.messages.items())
+            assert {uid: each.flags for uid, each in cache.items()} == expected
             assert all(each.modseq <= seen.highest_modseq for each in cache.values())
 
     def teardown(self) -> None:
