@@ -52,6 +52,15 @@ class CannotExpandNow(Exception):
     """The recipient must wait: the text says what is wrong and where."""
 
 
+class PutOff(CannotExpandNow):
+    """A `retry:` transport says that the recipient must wait, with that enhanced status and text."""
+
+    def __init__(self, nexthop: str) -> None:
+        code = _CODE.fullmatch(nexthop)
+        self.dsn, self.text = (code[1], code[2]) if code else ("4.0.0", nexthop)
+        super().__init__(nexthop)
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
     """Where a destination stands: what it came from, and with whose rights it acts."""
@@ -333,7 +342,7 @@ class _Expansion:
         elif route.transport == "virtual":
             self._virtual_mailbox(node, address)
         elif route.transport == "retry":
-            raise CannotExpandNow(route.nexthop)
+            raise PutOff(route.nexthop)
         elif route.transport == "error":
             code = _CODE.fullmatch(route.nexthop)
             dsn, text = (code[1], code[2]) if code else ("5.0.0", route.nexthop)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from mailserver.accounts.account import TemporaryAccountFailure
-from mailserver.delivery.expand import CannotExpandNow, expand
+from mailserver.delivery.expand import CannotExpandNow, PutOff, expand
 from mailserver.delivery.plan import Leaf, LeafKind
 from mailserver.envelope import Outcome, Recipient, Status
 from mailserver.queue.bounce import received_field, sender_of
@@ -91,6 +91,9 @@ class LocalWork:
                     already_delivered_to=already,
                     sender=self._progress.sender,
                 )
+            except PutOff as error:
+                self._settle_deferred(number, Outcome.deferred(error.text, error.dsn, relay="none"))
+                continue
             except (CannotExpandNow, TableError, TemporaryAccountFailure, OSError) as error:
                 self._defer(number, error, "temporary lookup failure")
                 continue
@@ -127,8 +130,7 @@ class LocalWork:
         )
 
     def _settle_waiting(self, number: int) -> None:
-        self.record_outcomes({number: WAITS_FOR_FLUSH})
-        self._progress.settle(number, WAITS_FOR_FLUSH)
+        self._settle_deferred(number, WAITS_FOR_FLUSH)
 
     def _rewrite_sender(self, pending: Sequence[int]) -> bool:
         """The sender is what sender_canonical_maps makes of it; where they cannot be read, all waits."""
@@ -166,7 +168,9 @@ class LocalWork:
     def _defer(self, number: int, cause: object, text: str) -> None:
         recipient = self._progress.leaves[number].recipient
         self._services.log.write("local", f"warning: {self._message.queue_id}: {recipient}: {text}: {cause}")
-        outcome = Outcome.deferred(text, "4.3.0")
+        self._settle_deferred(number, Outcome.deferred(text, "4.3.0"))
+
+    def _settle_deferred(self, number: int, outcome: Outcome) -> None:
         self.record_outcomes({number: outcome})
         self._progress.settle(number, outcome)
 

@@ -341,7 +341,9 @@ class MailTransactions:
             session.settings.mail_name,
             arrival,
             session.settings.sasl_authenticated_header,
-            session.certificate.comment if session.settings.tls_received_header else None,
+            session.certificate.comment
+            if envelope.client.tls and session.settings.tls_received_header
+            else None,
         )
 
     def _envelope(self, transaction: Transaction) -> Envelope:

@@ -258,6 +258,14 @@ def test_remote_mail_waits_with_the_reason(tmp_path: Path) -> None:
     assert "dsn=4.4.1, status=deferred (relaying to other.test is not configured yet)" in line
 
 
+def test_a_retry_transport_says_why(tmp_path: Path) -> None:
+    """retry(8): its next hop is the status, and stands in the log and in the queue's listing."""
+    world = World(tmp_path, default_transport="retry:4.4.4 wait a moment")
+    world.send("x@far.test")
+    assert len(world.lines("dsn=4.4.4, status=deferred (wait a moment)")) == 1
+    assert not world.lines("warning")
+
+
 def test_the_same_delay_is_written_once(tmp_path: Path) -> None:
     """A journal does not grow by its recipients at each attempt."""
     world = World(tmp_path, {"team": "bob, nosuch@dead.test"})
