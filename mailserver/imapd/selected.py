@@ -73,8 +73,8 @@ class Selected:
     """One mailbox, open for one session. `recent`: None where there is no \\Recent (IMAP4rev2)."""
 
     __slots__ = (
-        "_claimed_to", "_gone", "_has_recent", "_held", "_is_shared", "_next", "_recent", "_recent_told",
-        "_sleeping", "_told", "_uids", "contexts", "is_read_only", "keywords_told", "mailbox", "modseq", "own", "saved",
+        "_gone", "_has_recent", "_held", "_is_shared", "_next", "_recent", "_recent_told", "_sleeping",
+        "_told", "_uids", "contexts", "is_read_only", "keywords_told", "mailbox", "modseq", "own", "saved",
     )  # fmt: skip
 
     def __init__(self, mailbox: Mailbox, is_read_only: bool, recent: range | None) -> None:
@@ -86,7 +86,6 @@ class Selected:
         self.keywords_told: tuple[tuple[bytes, ...], Rights] | None = None
         self._has_recent = recent is not None
         self._recent: list[range] = [recent] if recent else []
-        self._claimed_to = recent.stop if recent is not None else 0
         self._told: dict[Uid, Modseq] = {}
         self._gone: frozenset[int] = _NO_UIDS
         self._held: Modseq | None = None  # below the modseqs of `_gone`
@@ -202,11 +201,10 @@ class Selected:
     @property
     def has_unclaimed(self) -> bool:
         r"""Whether the list has messages of which nobody said yet to whom they are \Recent."""
-        return self._has_recent and not self.is_read_only and self._claimed_to < self._next
+        return self._has_recent and not self.is_read_only and self.mailbox.peek_recent() < self._next
 
     def add_recent(self, claimed: range) -> None:
         r"""These UIDs are \Recent in this session, those that it does not know yet included."""
-        self._claimed_to = claimed.stop
         if self._recent and self._recent[-1].stop == claimed.start:
             claimed = range(self._recent.pop().start, claimed.stop)
         if claimed:
@@ -278,7 +276,7 @@ class Selected:
             return
         if self.is_read_only:
             self.add_recent(range(max(self.mailbox.peek_recent(), self._next), last + 1))
-        elif last >= self._claimed_to:
+        elif last >= self.mailbox.peek_recent():
             self.add_recent(await threads.run(self.mailbox.claim_recent))
 
     def _apply(
