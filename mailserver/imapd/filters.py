@@ -33,8 +33,6 @@ C = TypeVar("C", Search, Order)
 
 async def expanded(session: Session, command: C) -> C:
     """The command with what its filters say in their place; a Refusal where there is no such filter. §3.1."""
-    if not command.has_filters:
-        return command
     expansion = _Expansion(await session.run(session.store.annotations, ""))
     try:
         program = expansion.of(command.program, ())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from mailserver.imapd import contexts
 from mailserver.imapd.filters import expanded
@@ -26,18 +27,27 @@ from mailserver.imapd.session import Session
 from mailserver.store.contract import (
     DELETED,
     SEEN,
+    AccessDenied,
+    BadMailboxName,
     Mailbox,
-    MailboxBusy,
+    MailboxReplaced,
     MailboxStatus,
+    NoSuchMailbox,
     Sleeping,
     StoreError,
-    StoreFailure,
 )
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_filter import MailboxFilter
 from mailserver.wire.imap_multisearch import MultiSearch
 from mailserver.wire.imap_results import RETURN_ALL
 from mailserver.wire.imap_search import Search
+
+_NOT_THERE: Final = (
+    NoSuchMailbox,
+    BadMailboxName,
+    AccessDenied,
+    MailboxReplaced,
+)  # for this user, or any more
 
 
 async def multisearch(session: Session, command: MultiSearch) -> Reply:
@@ -46,7 +56,8 @@ async def multisearch(session: Session, command: MultiSearch) -> Reply:
     returns = command.search.returns or RETURN_ALL
     if "UPDATE" in returns:
         contexts.check_tag(session)
-    command = replace(command, search=await expanded(session, command.search))
+    if command.search.has_filters:
+        command = replace(command, search=await expanded(session, command.search))
     if command.search.uses_modseq:
         session.enable_condstore()
     own_name = selected.mailbox.name if selected is not None else ""
@@ -112,10 +123,10 @@ class _Work:
                 await self._search_open(name, mailbox)
             finally:
                 await self._session.give_back(mailbox)
-        except (MailboxBusy, StoreFailure):
-            self.is_short = True
-        except StoreError:
+        except _NOT_THERE:
             pass
+        except StoreError:
+            self.is_short = True
 
     async def _search_open(self, name: str, mailbox: Mailbox) -> None:
         session, command = self._session, self._command

@@ -30,7 +30,8 @@ from mailserver.wire.imap_search import Order
 async def order(session: Session, command: Order) -> Reply:
     """The messages that match are told in order, or as threads."""
     selected = session.mailbox_in_use
-    command = await expanded(session, command)
+    if command.has_filters:
+        command = await expanded(session, command)
     if command.returns is not None and "UPDATE" in command.returns:
         contexts.check_tag(session)
         command = replace(command, program=contexts.frozen(command.program, selected))

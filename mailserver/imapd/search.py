@@ -22,7 +22,8 @@ async def search(session: Session, command: Search) -> Reply:
     """What was found is told; with SAVE it is kept as `$`, with UPDATE its changes are told later."""
     if command.returns is None and session.is_rev2:
         command = replace(command, returns=RETURN_ALL)  # RFC 9051 §6.4.4: no SEARCH response
-    command = await expanded(session, command)
+    if command.has_filters:
+        command = await expanded(session, command)
     returns = command.returns
     if returns is not None and "UPDATE" in returns:
         contexts.check_tag(session)

@@ -58,6 +58,7 @@ def test_on_the_disk_nothing_has_it(server: Server, tmp_path: Path) -> None:
      b"GETACL Work", b"SETACL Work bob lr", b"DELETEACL Work bob", b"LISTRIGHTS Work bob", b"MYRIGHTS Work",
      b"GETQUOTAROOT Work", b"GETMETADATA Work /private/comment",
      b'SETMETADATA Work (/private/comment "x")', b"NOTIFY SET (mailboxes Work (MessageNew MessageExpunge))",
+     b"ESEARCH IN (mailboxes Work) ALL",
      b"COPY 1 Work", b"MOVE 1 Work", b"UID COPY 1 Work", b"SELECT INBOXES.Work"],
 )  # fmt: skip
 def test_names_outside_are_refused(server: Server, command: bytes) -> None:
@@ -125,3 +126,19 @@ def test_others_mailboxes_are_without_it(tmp_path: Path) -> None:
     }  # fmt: skip
     assert b'"INBOX.Team"' in bob.ask(b"5 GETACL INBOX.Team")
     server.close()
+
+
+def test_esearch_goes_down_the_tree_that_clients_see(server: Server) -> None:
+    """All is below INBOX, and one level below it what stands beside it on the disk. RFC 7377 §2.2."""
+    client = server.log_in()
+    for name in (b"INBOX", b"INBOX.Work", b"INBOX.Work.2024"):
+        ends_ok(client, b"CREATE " + name if name != b"INBOX" else b"NOOP", b"APPEND %b {4+}\r\na: b" % name)
+
+    def named(sources: bytes) -> list[bytes]:
+        answers = told(client.ask(b"x ESEARCH IN (%b) ALL" % sources))
+        return [answer.split(b'"')[3] for answer in answers]
+
+    assert named(b"subtree INBOX") == [b"INBOX", b"INBOX.Work", b"INBOX.Work.2024"]
+    assert named(b"subtree-one INBOX") == [b"INBOX", b"INBOX.Work"]
+    assert named(b"subtree INBOX.Work") == [b"INBOX.Work", b"INBOX.Work.2024"]
+    assert named(b"mailboxes INBOX.Work") == [b"INBOX.Work"]
