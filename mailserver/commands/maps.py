@@ -143,6 +143,9 @@ class Command:
 
     def perform(self, names: Sequence[str]) -> int:
         """Do it for each table; the exit status. Raises Fatal, TableError, OSError."""
+        for name in names:
+            if name.endswith(":"):
+                raise Fatal(f'open dictionary: expecting "type:name" form instead of "{name}"')
         typed = [name if ":" in name else f"{self._default_type()}:{name}" for name in names]
         if self._options.query is not None:
             return self._query(typed, self._options.query)

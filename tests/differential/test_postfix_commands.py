@@ -206,6 +206,7 @@ POSTMAP = """\
 -q x 'inline:{a}'
 -q x 'inline:{}'
 -q x 'static:{a b}'
+-q x static:
 -q x 'randmap:{a}'
 -q x 'randmap:{{a b}}'
 -q x 'randmap:{}'

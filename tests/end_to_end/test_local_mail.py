@@ -209,6 +209,24 @@ def test_forced_expiry(machine: Machine) -> None:
     wait_for(lambda: machine.listing() == [], "an empty queue")
 
 
+def test_where_mail_would_go(machine: Machine) -> None:
+    """sendmail -bv: the report says it for each recipient; nobody gets anything, nothing waits."""
+    before = machine.server.inbox("bob").read_bytes() if machine.server.inbox("bob").exists() else b""
+    said = machine.command("sendmail", "-bv", "-f", "alice", "bob", "nosuch", "away@example.net").stdout
+    assert said == "Mail Delivery Status Report will be mailed to <alice>.\n"
+    report = machine.arrived("alice", "Mail Delivery Status Report").decode()
+    for line in (
+        "<bob@example.org> (expanded from <bob>): delivery via local: delivers to\n    mailbox",
+        '<nosuch@example.org> (expanded from <nosuch>): delivery via local: unknown\n    user: "nosuch"',
+        "<away@example.net>: connect to 127.0.0.1[127.0.0.1]:1: Connection refused",
+    ):
+        assert line in report
+    assert report.count("\nAction: deliverable\n") == 1 and report.count("\nAction: undeliverable\n") == 2
+    wait_for(lambda: machine.listing() == [], "an empty queue")
+    now = machine.server.inbox("bob").read_bytes() if machine.server.inbox("bob").exists() else b""
+    assert now == before
+
+
 def test_check_and_status(machine: Machine) -> None:
     """A clean configuration has nothing to say, also while its own server holds the ports."""
     clean = machine.command("postfix", "check")
