@@ -51,6 +51,7 @@ from mailserver.delivery.smtp_client import (
 from mailserver.delivery.tls_policy import MAY, DaneRules, PolicyFailed, TlsPolicy, settle
 from mailserver.dns import Resolver
 from mailserver.envelope import Outcome
+from mailserver.threads import Inline, Threads
 
 MOST_SESSIONS: Final = 2  # smtp_mx_session_limit: sessions that got as far as a greeting
 MOST_MESSAGES: Final = 100  # of one session
@@ -63,12 +64,12 @@ class RelaySettings:
     """Plain values, under smtp(8)'s parameter names without their prefix.
 
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
-    None. Both may raise TableError. `client_tls` makes Twisted's client context for (host name, names to
-    verify, lowest version, TLSA records). `log` gets a line for each session under TLS, `warn` what is wrong.
-    `bind_addresses` has one address of a family at most. `rules` are for content and
-    addresses that go out. With `is_lmtp`
-    LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below `socket_directory`. Where it
-    `sends_xforward`, servers that know XFORWARD are told whose mail it is.
+    None. Both may raise TableError; the first may ask another program, and runs in `threads`. `client_tls`
+    makes Twisted's client context for (host name, names to verify, lowest version, TLSA records). `log` gets
+    a line for each session under TLS, `warn` what is wrong. `bind_addresses` has one address of a family at
+    most. `rules` are for content and addresses that go out. With `is_lmtp` LMTP is spoken, no MX is asked
+    for, and `unix:path` is a next hop, below `socket_directory`. Where it `sends_xforward`, servers that know
+    XFORWARD are told whose mail it is.
     """
 
     helo_name: str
@@ -89,6 +90,7 @@ class RelaySettings:
     is_lmtp: bool = False
     socket_directory: str = ""
     sends_xforward: bool = False
+    threads: Threads = field(default_factory=Inline)
     log: Callable[[str], None] = lambda text: None
     warn: Callable[[str], None] = lambda text: None
 
@@ -271,7 +273,7 @@ class Relay:
 
     async def _policy(self, hop: NextHop, host: Host) -> TlsPolicy:
         """What TLS must give there. Within this host it gives nothing. Raises SessionFailed."""
-        policy = self._settings.tls_policy(str(hop))
+        policy = await self._settings.threads.run(self._settings.tls_policy, str(hop))
         if not hop.is_unix:
             try:
                 return await settle(policy, self._settings.dane, host)

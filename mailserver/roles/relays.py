@@ -8,6 +8,7 @@ which.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -28,7 +29,7 @@ from mailserver.roles.parts import Parts
 from mailserver.roles.transports import LMTP, SMTP, transports
 from mailserver.tables.access import first_entry
 from mailserver.tables.table import Entry, Table, TableError
-from mailserver.threads import Threads
+from mailserver.threads import Inline, Threads
 from mailserver.tls import lowest_version
 
 _STAGES: Final = ("connect", "starttls", "mail", "rcpt", "data_init", "data_xfer", "data_done", "xforward")
@@ -36,6 +37,11 @@ _FAMILIES: Final = {"all": {4, 6}, "ipv4": {4}, "ipv6": {6}}
 # Attributes of smtp_tls_policy_maps that this program has no choice in: its ciphers are the strong ones.
 _DIGESTS: Final = {"sha256": "1", "sha512": "2"}  # tls_dane_digests, and their numbers
 _NO_CHOICE: Final = frozenset({"ciphers", "exclude", "connection_reuse", "enable_rpk", "servername"})
+# What a resolver of MTA-STS policies says for reports (TLSRPT), which this program does not send.
+_FOR_REPORTS: Final = frozenset(
+    {"policy_type", "policy_domain", "policy_ttl", "policy_string", "policy_failure", "mx_host_pattern"}
+)
+_BRACED: Final = re.compile(r"\{\s*(\w+)\s*=[^}]*\}")
 
 
 class Relays:
@@ -48,7 +54,7 @@ class Relays:
         native, views = _native(threads), transports(parts.config)
         secure = SecureResolver(reactor)
         settings = {
-            name: relay_settings(parts, view.config, own_ports, native, view.client, secure)
+            name: relay_settings(parts, view.config, own_ports, native, view.client, secure, threads)
             for name, view in views.items()
         }
         self._relays = {name: Relay(reactor, resolver, each) for name, each in settings.items()}
@@ -88,6 +94,7 @@ def relay_settings(
     native: Callable[[str], Awaitable[Sequence[str]]] | None = None,
     client: str = SMTP,
     secure: SecureResolver | None = None,
+    threads: Threads | None = None,
 ) -> RelaySettings:
     """How mail goes to other hosts by one transport. Raises ConfigError."""
     trust = Trust(
@@ -124,6 +131,7 @@ def relay_settings(
         if config.integer(f"{client}_tls_loglevel")
         else lambda text: None,
         warn=parts.warn(client),
+        threads=threads or Inline(),
     )
 
 
@@ -244,7 +252,7 @@ def _policy(config: Config, level: str, client: str) -> TlsPolicy:
 
 def _from_entry(config: Config, entry: Entry, client: str) -> TlsPolicy:
     """`level attribute=value …`. Raises TableError for what would promise more than is done."""
-    level, *attributes = entry.value.split()
+    level, *attributes = _BRACED.sub(r"\1=", entry.value).split() or [""]
     if level not in LEVELS:
         raise TableError(f"{entry.source}: TLS level {level} is not supported: write {', '.join(LEVELS)}")
     policy = _policy(config, level, client)
@@ -255,7 +263,7 @@ def _from_entry(config: Config, entry: Entry, client: str) -> TlsPolicy:
             match = tuple(value.split(":"))
         elif name == "protocols":
             minimum = lowest_version(value.split(":"))
-        elif name not in _NO_CHOICE:
+        elif name not in _NO_CHOICE and name not in _FOR_REPORTS:
             raise TableError(f"{entry.source}: TLS policy attribute {name} is not supported")
     return TlsPolicy(level, match, minimum)
 
