@@ -470,7 +470,7 @@ class MaildirFormat(MailboxFormat):
         return place
 
     def _place_for(self, key: str, old: str, flags: Flags) -> str:
-        return f"cur/{key}:2,{self._keywords.letters(flags, letters_of(old))}"
+        return f"cur/{key}{self._keywords.ending(flags, old[_PREFIX + len(key) :])}"
 
     def remove(self, keys: Sequence[str], keeps: bool = True) -> Delta | None:
         """See `MailboxFormat.remove`."""
@@ -553,6 +553,7 @@ class MaildirFormat(MailboxFormat):
         return [os.path.join(self._directory, name) for name in ("new", "cur")]
 
 
+_PREFIX: Final = len("cur/")  # as long as "new/"
 _CUR: Final = frozenset({"cur"})
 _BOTH: Final = frozenset({"cur", "new"})
 _CANNOT_LINK: Final = (1, 18, 31, 95)  # EPERM, EXDEV, EMLINK, EOPNOTSUPP

@@ -87,6 +87,7 @@ class Keywords:
         self._letters: dict[bytes, str] = {}
         self._meanings: dict[str, Flags] = {}
         self._spelt: dict[tuple[Flags, str], str] = {}
+        self._endings: dict[tuple[Flags, str], str] = {}
 
     def refresh(self) -> bool:
         """The file's present content is known; true where it changed."""
@@ -101,7 +102,7 @@ class Keywords:
         self._numbers = numbers
         self._letters = {name: chr(ord("a") + number) for number, name in numbers.items()}
         self._mark = mark
-        self._meanings, self._spelt = {}, {}
+        self._meanings, self._spelt, self._endings = {}, {}, {}
         return True
 
     def names(self) -> Sequence[bytes]:
@@ -135,6 +136,15 @@ class Keywords:
             strange = {letter for letter in old if self._flag(letter) is None}
             spelt = self._spelt[flags, old] = "".join(sorted((letters | strange) - {""}))
         return spelt
+
+    def ending(self, flags: Flags, old: str) -> str:
+        """What stands behind the key in a file's name, for the flags, where `old` stands there now."""
+        ending = self._endings.get((flags, old))
+        if ending is None:
+            if len(self._endings) >= _MOST_SPELT:
+                self._endings.clear()
+            ending = self._endings[flags, old] = ":2," + self.letters(flags, letters_of(old))
+        return ending
 
     def provide(self, flags: Iterable[bytes]) -> None:
         """Each keyword has a letter, while there are letters. Raises OSError."""

@@ -440,7 +440,7 @@ class MboxFormat(MailboxFormat):
                 os.lseek(descriptor, old, os.SEEK_SET)
                 held.assure(old)
                 write_all(descriptor, data)
-                os.fsync(descriptor)
+                os.fdatasync(descriptor)  # its times need not be durable
                 end = old + len(data)
                 written = list(scan(descriptor, old + len(first), end, self._mboxrd))
                 if len(written) != len(messages):

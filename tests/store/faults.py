@@ -22,6 +22,7 @@ CALLS: Final = (
     "pwrite",
     "sendfile",
     "fsync",
+    "fdatasync",
     "ftruncate",
     "rename",
     "link",

@@ -231,13 +231,14 @@ def test_failed_write_hides_no_news(
     """What was noticed under the lock of a write that failed is reported by the next poll."""
     (one,) = index.append(NewMessage(b"Subject: one\r\n\r\n"))
     put(path, SECOND)
-    real = os.fsync
+    sync = "fdatasync" if act == "append" else "fsync"
+    real = getattr(os, sync)
 
     def fail(descriptor: int) -> None:
-        monkeypatch.setattr(os, "fsync", real)
+        monkeypatch.setattr(os, sync, real)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, sync, fail)
     with pytest.raises(OSError):
         if act == "append":
             index.append(NewMessage(b"Subject: three\r\n\r\n"))
