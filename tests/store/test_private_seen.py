@@ -2,6 +2,7 @@ r"""A \Seen of each reader's own: the contract holds for him, and nobody else se
 
 from __future__ import annotations
 
+import mailbox as standard_mailbox
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -148,6 +149,18 @@ def test_what_one_reader_has_seen_is_his(harness: MaildirHarness) -> None:
         assert [unseen(harness.restart(), reader) for reader in (None, BOB, CAROL)] == counts
         inbox = harness.store.open("INBOX")
         bob, carol = view(inbox, BOB), view(inbox, CAROL)
+
+
+def test_the_header_of_an_mbox_tells_the_common_one(tmp_path: Path) -> None:
+    """`Status:` has an R where the owner has read the message, whoever else has."""
+    harness = MboxHarness(tmp_path)
+    with harness.store.borrow("INBOX") as inbox:
+        inbox.append([LETTER, LETTER])
+        view(inbox, BOB).change_flags([Uid(1)], READ, StoreMode.ADD)
+        inbox.change_flags([Uid(2)], READ, StoreMode.ADD)
+    harness.registry.shut()
+    with closing(standard_mailbox.mbox(harness.inbox_path)) as spool:
+        assert ["R" in message.get("Status", "") for message in spool] == [False, True]
 
 
 def test_who_starts_with_the_common_flags(harness: MaildirHarness) -> None:
