@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
@@ -20,9 +21,12 @@ from twisted.python.failure import Failure
 
 from mailserver.commands.domain_setup import WRONG, Examination, Finding, Site
 from mailserver.commands.errors import CommandError
+from mailserver.commands.tlsa_records import read_chains, tlsa_findings
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
 from mailserver.dns import Resolver
+from mailserver.dnssec import SecureResolver
+from mailserver.roles.tls_parts import key_pair_files
 
 _PATIENCE = 20  # seconds for another host's greeting
 
@@ -31,8 +35,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the parser of `mailserver doctor`."""
     parser = subparsers.add_parser(
         "doctor",
-        help="examine MX, addresses, PTR and SPF of this host's domains",
-        description="Ask DNS for what other mail hosts want to see: MX, A/AAAA, PTR, SPF, block lists.",
+        help="examine MX, addresses, PTR, SPF and TLSA of this host's domains",
+        description="Ask DNS for what other mail hosts want to see: MX, A/AAAA, PTR, SPF, block lists, TLSA.",
         epilog="examples:\n  mailserver doctor\n  mailserver doctor example.org --peer example.net",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,10 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         raise CommandError(str(error)) from error
     findings: list[Finding] = []
+    files = [pair.certificate for pair in key_pair_files(config, "smtpd")]
+    tlsa = (site.hostname, site.domains, read_chains(files))
 
     async def ask(clock: Any) -> None:
+        secure = SecureResolver(clock)
         examination = Examination(site, Resolver(clock, hosts_file=os.devnull), Greeting(clock).of)
-        async for finding in examination.findings():
+        async for finding in _all(examination.findings(), tlsa_findings(secure, *tlsa)):
             findings.append(finding)
             if not arguments.json:
                 print(f"{finding.state:8} {finding.subject}: {finding.text}", flush=True)
@@ -76,6 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     return int(any(finding.state == WRONG for finding in findings))
+
+
+async def _all(*questions: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    for question in questions:
+        async for finding in question:
+            yield finding
 
 
 def site_of(config: Config, domains: list[str], block_lists: list[str], peer: str) -> Site:

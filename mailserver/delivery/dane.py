@@ -85,14 +85,24 @@ def _parse(record: Tlsa) -> Any:
 
 def fits(record: Tlsa, certificate: x509.Certificate) -> bool:
     """Whether the record's data is that of the certificate. RFC 6698 §2.1."""
-    if record.selector == CERTIFICATE:
-        data = certificate.public_bytes(Encoding.DER)
-    else:
-        data = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    data = _selected(certificate, record.selector)
     if record.matching_type == FULL:
         return data == record.data
     digest = hashlib.sha256 if record.matching_type == DIGESTS["sha256"] else hashlib.sha512
     return digest(data).digest() == record.data
+
+
+def _selected(certificate: x509.Certificate, selector: int) -> bytes:
+    """What of the certificate a record is about, in DER."""
+    if selector == CERTIFICATE:
+        return certificate.public_bytes(Encoding.DER)
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def record_of(certificate: x509.Certificate, usage: int, selector: int) -> Tlsa:
+    """The record with SHA-256 that the certificate fits."""
+    digest = hashlib.sha256(_selected(certificate, selector)).digest()
+    return Tlsa(usage, selector, DIGESTS["sha256"], digest)
 
 
 def authenticate(dane: Dane, chain: Sequence[x509.Certificate]) -> None:
