@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import crowds, growth, report, retrieval, system_accounts, transfer
+from benchmarks import crowds, doors, growth, report, retrieval, system_accounts, transfer
 from benchmarks.measure import Sample, Workload
 from benchmarks.peers import Peers, why_not
 from benchmarks.servers import Ours, Server, running
@@ -26,6 +26,7 @@ WORKLOADS = (
     *retrieval.WORKLOADS,
     *growth.WORKLOADS,
     *system_accounts.WORKLOADS,
+    *doors.WORKLOADS,
 )
 
 

@@ -177,11 +177,15 @@ class Ours(Server):
 
     def start(self) -> None:
         """See `Server.start`."""
+        self.launch()
+        self._wait_until_it_answers()
+
+    def launch(self) -> None:
+        """The server is on its way."""
         with (self.directory / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [*_PROGRAM, "-c", str(self.directory), "run"], stdout=output, stderr=output
             )
-        self._wait_until_it_answers()
 
     def stop(self) -> None:
         """See `Server.stop`."""
