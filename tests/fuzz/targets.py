@@ -27,6 +27,7 @@ from mailserver.config.syntax import ConfigError, parse_main
 from mailserver.message import (
     addresses,
     dates,
+    fuzzy,
     header,
     imap_envelope,
     mime,
@@ -69,7 +70,7 @@ from mailserver.wire.imap_arguments import ImapSyntaxError
 from mailserver.wire.imap_commands import parse_command
 from mailserver.wire.imap_deflate import DeflateError, Deflater, Inflater
 from mailserver.wire.imap_framing import CommandReader, CommandText, Event, Fatal, Limits
-from mailserver.wire.imap_search import BadCharset
+from mailserver.wire.imap_search import MOST_KEYS, BadCharset, read_criteria
 from mailserver.wire.lines import BareNewline, ChunkDecoder, CommandLines, DataDecoder, LineTooLong
 from mailserver.wire.smtp_stuffing import Stuffing
 from tests.pop3d.dialogue import Dialogue, unstuffed
@@ -191,6 +192,23 @@ def imap_command(data: bytes) -> None:
     for takes_utf8 in (False, True):
         with contextlib.suppress(ImapSyntaxError, BadCharset):
             parse_command(CommandText(line, tuple(literals)), takes_utf8)
+
+
+def stored_search(data: bytes) -> None:
+    """A filter is a search program or an ImapSyntaxError. RFC 5466 §3.2."""
+    with contextlib.suppress(ImapSyntaxError):
+        assert read_criteria(data).count <= MOST_KEYS
+
+
+def fuzzy_search(data: bytes) -> None:
+    """What an exact search finds has a score, and no text that has one lacks the pieces. RFC 6203 §4."""
+    needle, _, content = data.decode("latin-1").partition("\0")
+    wanted, folded = fuzzy.FuzzyText(needle), text.fold(content)
+    score = wanted.of_text("", folded, with_header=False)
+    assert 0 <= score <= 100 and 0 <= wanted.of_text(folded, folded, with_header=True) <= 100
+    assert score or text.fold(needle) not in folded
+    plain = text.without_accents(folded)
+    assert not score or all(any(piece in plain for piece in group) for group in wanted.pieces)
 
 
 def imap_name(data: bytes) -> None:
@@ -505,6 +523,8 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     smtp_replies: _REPLIES,
     imap_framing: (b"a LOGIN {1}\r\nx {2+}\r\nyy\r\nb NOOP\r\n", b"a APPEND x {900}\r\n"),
     imap_command: _COMMANDS,
+    stored_search: (b'OR SMALLER 5000 FROM "boss@example.com"', b"(FILTER x) SUBJECT {2+}\r\nab NOT SEEN"),
+    fuzzy_search: (b"invoice b\0the invioce, b\xe9 and invoices", b"!\0what!", b"R\xe9sum\xe9\0resume"),
     imap_name: (b"a/b&AOQ-/c", b"INBOX/&-", "ä/ö".encode()),
     imap_sequence_set: (b"1:3,7,*:9,4294967295",),
     imap_deflate: (Deflater().deflate(b"a NOOP\r\n" * 9),),
