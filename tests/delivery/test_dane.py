@@ -225,7 +225,7 @@ class DaneRelayTests(RelayTestCase):
 
     def server_of(self, signed: Signed | None, length: int = 9) -> tuple[ExchangerFactory, int]:
         """A mail exchanger with that certificate, and its port."""
-        context = _Context(signed.pair(length)) if signed is not None else None
+        context = Context(signed.pair(length)) if signed is not None else None
         far = ExchangerFactory(context)
         return far, self.listen(far)
 
@@ -363,7 +363,7 @@ class DaneRelayTests(RelayTestCase):
         async def test() -> None:
             far, port = self.server_of(LEAF)
             hop = self.publish(port, OTHER.record(3, 1, 1))
-            second = ExchangerFactory(_Context(OTHER.pair()))
+            second = ExchangerFactory(Context(OTHER.pair()))
             self.listen(second, "127.0.0.2", port)
             owner = f"_{port}._tcp.two.test"
             record = OTHER.record(3, 1, 1)
@@ -432,7 +432,7 @@ class DaneRelayTests(RelayTestCase):
                 ("real.test", "real.test", False),
                 ("mx.test", "mx.test", False),
             ):
-                context = _Context(LEAF.pair())
+                context = Context(LEAF.pair())
                 port = self.listen(ExchangerFactory(context))
                 self.publish(port, record, host=base)
                 self.zone.records[1:2] = [
@@ -500,7 +500,7 @@ class DaneRelayTests(RelayTestCase):
         return self.run_test(test)
 
 
-class _Context(OurContext):
+class Context(OurContext):
     """The TLS of a server with that certificate; `asked_for` is the last name that a client asked for."""
 
     def __init__(self, pair: KeyPair) -> None:
