@@ -26,6 +26,7 @@ from mailserver.config.master import format_row, parse_master
 from mailserver.config.syntax import ConfigError, parse_main
 from mailserver.message import (
     addresses,
+    bounce_template,
     dates,
     fuzzy,
     header,
@@ -192,6 +193,14 @@ def imap_command(data: bytes) -> None:
     for takes_utf8 in (False, True):
         with contextlib.suppress(ImapSyntaxError, BadCharset):
             parse_command(CommandText(line, tuple(literals)), takes_utf8)
+
+
+def bounce_templates(data: bytes) -> None:
+    """Whatever a file says, there is a template of each kind, and each can be shown. bounce(5)."""
+    found, _ = bounce_template.parse_templates(data.decode("latin-1"))
+    assert found.keys() == bounce_template.BUILT_IN.keys()
+    for name, template in found.items():
+        bounce_template.as_text(name, template)
 
 
 def stored_search(data: bytes) -> None:
@@ -523,6 +532,9 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     smtp_replies: _REPLIES,
     imap_framing: (b"a LOGIN {1}\r\nx {2+}\r\nyy\r\nb NOOP\r\n", b"a APPEND x {900}\r\n"),
     imap_command: _COMMANDS,
+    bounce_templates: (
+        b"failure_template = <<EOF\nSubject: x\nCharset: utf-8\n\n$myhostname\nEOF\nx = <<\n",
+    ),
     stored_search: (b'OR SMALLER 5000 FROM "boss@example.com"', b"(FILTER x) SUBJECT {2+}\r\nab NOT SEEN"),
     fuzzy_search: (b"invoice b\0the invioce, b\xe9 and invoices", b"!\0what!", b"R\xe9sum\xe9\0resume"),
     imap_name: (b"a/b&AOQ-/c", b"INBOX/&-", "ä/ö".encode()),
