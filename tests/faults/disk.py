@@ -36,7 +36,11 @@ class Disk:
         self.path = path
 
     def cut(self, to: Path) -> Path:
-        """An image of what a power cut at this moment would leave."""
+        """An image of what a power cut at this moment would leave.
+
+        A new file: of one that was mounted a moment ago a loop device may be left, and what it has cached.
+        """
+        to.unlink(missing_ok=True)
         _run("cp", "--sparse=always", str(self._image), str(to))
         return to
 
