@@ -34,6 +34,7 @@ class MailboxMemory(Mailbox):
         self._expunged: dict[Uid, Message] = {}  # the last few
         self._counted: tuple[int, int] | None = None  # unseen and deleted messages, where they were asked for
         self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
+        self._hiding: Sequence[Uid] = ()  # gone from `_uids`, and not yet in the log
         self._log_floor = Modseq(0)  # the log reaches back to it
         self._empty()
 
@@ -107,6 +108,7 @@ class MailboxMemory(Mailbox):
 
     def _hide(self, uids: Sequence[Uid]) -> None:
         """The messages are not in memory any more."""
+        self._hiding = uids
         self._uids = _without(self._uids, uids)
         self._expunged |= {
             uid: self._messages[uid] for uid in uids[-_REMEMBERED_MESSAGES:] if uid in self._messages
@@ -147,20 +149,25 @@ class MailboxMemory(Mailbox):
     def _log_change(self, modseq: Modseq, changed: Sequence[Uid], expunged: Sequence[Uid]) -> None:
         """The change is remembered for `changes_since`, and told, unless it is nothing to most."""
         self._log.append((modseq, changed, expunged))
-        self.highest_modseq = modseq  # last: whoever sees it finds what it stands for in the log
+        self.highest_modseq = modseq  # now: whoever sees it finds what it stands for in the log
+        self._hiding = ()
         if changed or expunged:
             self._tell()
 
     def _recent_changes(self, modseq: Modseq) -> Changes | None:
-        """As `changes_since`; None where that is longer ago than is remembered."""
+        """As `changes_since`; None where that is longer ago than is remembered.
+
+        Whoever misses a message in `uids` is told that it is gone, though the modseq comes only now.
+        """
+        hiding = self._hiding  # first: it is empty again once the log has them
         highest = self.highest_modseq
         if modseq >= highest:
-            return Changes(highest)
+            return Changes(highest, (), hiding)
         log = list(self._log)
         if not self._remembers(log, modseq):
             return None
         changed: set[Uid] = set()
-        expunged: set[Uid] = set()
+        expunged = set(hiding)
         for number, uids, gone in reversed(log):
             if number <= modseq:
                 break

@@ -268,3 +268,21 @@ def test_lingering_mailboxes_are_bounded(harness: MaildirHarness, monkeypatch: p
         harness.store.close(harness.store.open(name))
     assert list(harness.store._open.boxes) == ["Drafts", "Archive", "INBOX"]
     assert harness.store.open("Drafts") is held
+
+
+def test_what_is_missing_is_known_to_be_gone(
+    harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an expunge is made known, whoever finds a message missing finds it expunged. RFC 7162 §3.2.5."""
+    box = harness.store.open("INBOX")
+    append(box, FIRST, SECOND, THIRD)
+    start, seen = box.highest_modseq, list[tuple[set[Uid], set[Uid]]]()
+
+    def look(identity: object, uids: object) -> None:
+        seen.append((set(box.uids), set(box.changes_since(start).expunged)))
+
+    monkeypatch.setattr(box._cache, "forget", look)  # type: ignore[attr-defined]
+    box.remove([Uid(2)])
+    assert seen == [({1, 3}, {2})]
+    assert list(box.changes_since(start).expunged) == [2]
+    assert not box.changes_since(box.highest_modseq).expunged
