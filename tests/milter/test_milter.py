@@ -21,11 +21,14 @@ from mailserver.milter.content import MilterContent
 from mailserver.milter.rules import Refusal
 from mailserver.queue.milters import ask_about_local
 from mailserver.roles.milters import milter_macros, milter_rules, milters_by_client
+from mailserver.service_endpoint import parse_endpoint
 from mailserver.smtpd.milters import Milters
+from mailserver.smtpd.proxy import ProxyFilter
 from mailserver.wire import milter
 from mailserver.wire.milter import Steps, packet
 from tests.config.hosts import written
 from tests.milter.milter_server import Answer, TestMilters, drop, hang, texts
+from tests.mx_server import ExchangerFactory
 from tests.queue.world import DictTable
 from tests.smtpd.harness import STRANGER, Connection, House, read_content
 
@@ -53,6 +56,44 @@ class MilterTests(TestCase):
 
         self.addCleanup(stop)
         return server, f"inet:127.0.0.1:{listening.getHost().port}"
+
+    def proxy(self) -> tuple[ExchangerFactory, ProxyFilter]:
+        """A before-queue filter, and what a listener says of it."""
+        server = ExchangerFactory()
+        listening = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]
+
+        def stop() -> Any:
+            for connection in server.connections:
+                connection.transport.abortConnection()
+            return listening.stopListening()
+
+        self.addCleanup(stop)
+        endpoint = parse_endpoint(f"inet:127.0.0.1:{listening.getHost().port}", "")
+        return server, ProxyFilter(
+            endpoint=endpoint, reactor=reactor, ehlo="here", timeout=60, directory="", warn=lambda text: None
+        )
+
+    def test_mail_for_a_proxy_filter_shows_milters_its_commands_alone(self) -> Any:
+        """MILTER_README: its content is the filter's; what a milter refuses does not get there."""
+
+        async def test() -> None:
+            server, address = self.serve()
+            far, proxy = self.proxy()
+            client = await self.connect(self.house(address, proxy=proxy))
+            replies = await self.say(client, *OPENING, "DATA", MESSAGE)
+            self.assertEqual(replies[-1], "250 2.0.0 Ok: queued as TEST")
+            self.assertEqual(len(far.messages), 1)
+            heard = server.commands()
+            self.assertTrue({"M", "R", "T"} <= set(heard) and {"L", "B", "E"}.isdisjoint(heard), heard)
+            for command in (milter.MAIL, milter.RCPT, milter.DATA):
+                server, address = self.serve({command: packet(milter.REJECT)})
+                far, proxy = self.proxy()
+                client = await self.connect(self.house(address, proxy=proxy))
+                replies = await self.say(client, *OPENING, "DATA")
+                self.assertIn("550 5.7.1 Command rejected", replies)
+                self.assertEqual((b"DATA" in far.commands, far.messages), (False, []))
+
+        return self.run_test(test)
 
     def house(self, milters: str, *settings: str, **changes: Any) -> House:
         """A server with these smtpd_milters."""

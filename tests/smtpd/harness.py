@@ -147,7 +147,7 @@ class House:
         xclient = changes.pop("xclient", None)
         tools = self.tools(**changes.pop("tools", {}))
         clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
-        milters = changes.pop("milters", None)
+        milters, proxy = changes.pop("milters", None), changes.pop("proxy", None)
         sasl_rate_limits = changes.pop("sasl_rate_limits", ())
         local_clients = changes.pop("local_clients", None) or LocalClients()
         texts = RestrictionTexts(**changes.pop("texts", {}))
@@ -169,6 +169,7 @@ class House:
             tls=tls,
             may_override_client=networks(xclient) if xclient else None,
             milters=milters,
+            proxy=proxy,
             sasl_rate_limits=sasl_rate_limits,
             local_clients=local_clients,
             **clients,
