@@ -66,10 +66,10 @@ class RelaySettings:
     `tls_policy` gives the policy for a next hop, `login` who to log in as at (next hop, host, sender), or
     None. Both may raise TableError; the first may ask another program, and runs in `threads`. `client_tls`
     makes Twisted's client context for (host name, names to verify, lowest version, TLSA records). `log` gets
-    a line for each session under TLS, `warn` what is wrong. `bind_addresses` has one address of a family at
-    most. `rules` are for content and addresses that go out. With `is_lmtp` LMTP is spoken, no MX is asked
-    for, and `unix:path` is a next hop, below `socket_directory`. Where it `sends_xforward`, servers that know
-    XFORWARD are told whose mail it is.
+    a line for each session under TLS, `note_starttls_offer` one where none was wanted, `warn` what is wrong.
+    `bind_addresses` has one address of a family at most. `rules` are for content and addresses that go out.
+    With `is_lmtp` LMTP is spoken, no MX is asked for, and `unix:path` is a next hop, below
+    `socket_directory`. Where it `sends_xforward`, servers that know XFORWARD are told whose mail it is.
     """
 
     helo_name: str
@@ -92,6 +92,7 @@ class RelaySettings:
     sends_xforward: bool = False
     threads: Threads = field(default_factory=Inline)
     log: Callable[[str], None] = lambda text: None
+    note_starttls_offer: Callable[[str], None] = lambda text: None
     warn: Callable[[str], None] = lambda text: None
 
 
@@ -265,7 +266,7 @@ class Relay:
             client.close()
             client = await self._connect(host)
             await client.open()
-        self._tell(client, policy)
+        self._tell(client, policy, host)
         login = self._settings.login(written, host.name, sender)
         if login is not None:
             await client.login(login)
@@ -289,9 +290,11 @@ class Relay:
         names = policy.names(hop.name, host.name)
         return self._settings.client_tls(name, names, policy.minimum, policy.dane)
 
-    def _tell(self, client: SmtpClient, policy: TlsPolicy) -> None:
+    def _tell(self, client: SmtpClient, policy: TlsPolicy, host: Host) -> None:
         """The log has a line for TLS, in smtp(8)'s form."""
         session = client.tls_session
+        if policy.level == "none" and "STARTTLS" in client.session.extensions:
+            self._settings.note_starttls_offer(f"Host offered STARTTLS: [{host.name}]")
         if session is not None:
             status = policy.status(session.get_peer_certificate() is not None)
             self._settings.log(f"{status} TLS connection established to {client.relay}: {describe(session)}")

@@ -130,6 +130,9 @@ def relay_settings(
         log=partial(parts.log.write, client)
         if config.integer(f"{client}_tls_loglevel")
         else lambda text: None,
+        note_starttls_offer=partial(parts.log.write, client)
+        if config.boolean(f"{client}_tls_note_starttls_offer")
+        else lambda text: None,
         warn=parts.warn(client),
         threads=threads or Inline(),
     )

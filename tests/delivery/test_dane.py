@@ -484,6 +484,24 @@ class DaneRelayTests(RelayTestCase):
 
         return self.run_test(test)
 
+    def test_an_offer_that_is_not_taken_is_noted(self) -> Any:
+        """smtp_tls_note_starttls_offer: at level none, of hosts that offer it."""
+
+        async def test() -> None:
+            for signed, level, noted in (
+                (LEAF, "none", ["Host offered STARTTLS: [mx.test]"]),
+                (None, "none", []),
+                (LEAF, "dane", []),
+            ):
+                found: list[str] = []
+                _, port = self.server_of(signed)
+                outcome = await self.deliver(
+                    self.dane(level, note_starttls_offer=found.append), self.publish(port)
+                )
+                self.assertEqual((outcome.status, found), (Status.DELIVERED, noted))
+
+        return self.run_test(test)
+
     def test_hosts_that_are_not_vouched_for_are_asked_about_where_that_is_wanted(self) -> Any:
         """smtp_tls_force_insecure_host_tlsa_lookup; without it a zone that is not signed is left in peace."""
 

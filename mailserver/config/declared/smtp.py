@@ -125,7 +125,7 @@ PARAMETERS: Final = (
              "Whether TLS begins with the connection, as on port 465."),
     honoured("smtp_tls_loglevel", Type.INTEGER, "0",
              "How much of TLS is logged: 0 nothing, 1 and more a line a session."),
-    inert("smtp_tls_note_starttls_offer", Type.BOOLEAN, "no",
+    honoured("smtp_tls_note_starttls_offer", Type.BOOLEAN, "no",
              "Whether hosts that offer STARTTLS unused are logged."),
     honoured("smtp_use_tls", Type.BOOLEAN, "no",
              "Old: smtp_tls_security_level = may."),
