@@ -88,7 +88,8 @@ def _spans(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, bytes, 
         if starts:
             keep, is_line_start = starts[-1][0], True
         else:
-            keep, is_line_start = max(0, len(window) - LONGEST_FROM_LINE), is_line_start and not base
+            keep = max(0, len(window) - LONGEST_FROM_LINE)
+            is_line_start = is_line_start and not keep
         base, window = base + keep, window[keep:] if keep else window
     if is_line_start and (starts := message_starts(window, True, is_end=True)[:1]):
         yield base + starts[0][0], window[starts[0][0] :], starts[0][1]
@@ -101,6 +102,8 @@ def message_starts(window: bytes, is_line_start: bool, is_end: bool = False) -> 
     """
     found = []
     at = -1 if is_line_start and window.startswith(b"From ") else window.find(b"\nFrom ")
+    if at < 0 and not is_line_start:
+        return found
     while True:
         line_end = window.find(b"\n", at + 1, at + 1 + LONGEST_FROM_LINE)
         if line_end < 0 and is_end and len(window) - at <= LONGEST_FROM_LINE:
