@@ -36,7 +36,8 @@ from mailserver.store.contract import (
     Uid,
 )
 from mailserver.store.format import Delta, Found
-from mailserver.store.mailbox_index import Change, MailboxIndex
+from mailserver.store.mailbox_changes import Change
+from mailserver.store.mailbox_index import MailboxIndex
 from mailserver.store.own_seen import SeenChange
 from mailserver.store.private_seen import Messages, PrivateSeenMailbox, SharedMailbox, with_seen, without_seen
 from mailserver.store.state_readers import Said

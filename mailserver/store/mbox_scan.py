@@ -100,7 +100,7 @@ def message_starts(window: bytes, is_line_start: bool, is_end: bool = False) -> 
 
     `is_end`: the last line needs no line end.
     """
-    found = []
+    found: list[tuple[int, int]] = []
     at = -1 if is_line_start and window.startswith(b"From ") else window.find(b"\nFrom ")
     if at < 0 and not is_line_start:
         return found

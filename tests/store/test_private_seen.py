@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mailserver.store import mailbox_index
+from mailserver.store import mailbox_changes
 from mailserver.store.account import FileAccountStore
 from mailserver.store.contract import (
     DELETED,
@@ -278,7 +278,7 @@ def test_nothing_is_left_of_what_is_gone(harness: MaildirHarness) -> None:
 
 def test_memory_follows_the_messages(harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that stays for years does not remember what is long gone."""
-    monkeypatch.setattr(mailbox_index, "_FEW_SAID", 10)
+    monkeypatch.setattr(mailbox_changes, "_FEW_SAID", 10)
     inbox = harness.store.open("INBOX")
     bob = view(inbox, BOB)
     assert isinstance(bob, PrivateSeenMailbox)
