@@ -114,6 +114,11 @@ DIALOGUES: Final = (
     Difference("move", "b11|b13", "RFC 2180 §4.3: SEARCH does not find what another session expunged."),
     Difference(
         "move",
+        "b12",
+        "RFC 5530 §3: EXPUNGEISSUED tells that another session expunged the message; Dovecot says OK alone.",
+    ),
+    Difference(
+        "move",
         "c9",
         "The message that a session moves into its own mailbox is recent to it; Dovecot clears that.",
     ),
