@@ -12,6 +12,7 @@ recipient is the message's.
 
 from __future__ import annotations
 
+import abc
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -69,32 +70,32 @@ class ProxyFilter:
         return ReplayedDialogue(dialogue, threads, self) if self.speed_adjust else dialogue
 
 
-class Dialogue:
+class Dialogue(abc.ABC):
     """What is said to a filter about one message. Methods raise SmtpError, which is for the client."""
 
+    @abc.abstractmethod
     async def begin(self) -> None:
         """The filter has taken MAIL."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def rcpt(self, line: str) -> None:
         """It has taken that RCPT command."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def data(self) -> None:
         """It waits for content."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def send(self, content: bytes) -> None:
         """The content (LF line ends) is on its way."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def end(self) -> Verdict:
         """What it says to the whole message. The dialogue is over."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> None:
         """The dialogue is over; without `end` nothing comes of the message."""
-        raise NotImplementedError
 
 
 class DirectDialogue(Dialogue):

@@ -10,6 +10,7 @@ Locks: the mailbox's own, then the one of state.db, which is held for a transact
 
 from __future__ import annotations
 
+import abc
 import errno
 import threading
 from collections import defaultdict, deque
@@ -73,7 +74,10 @@ class Change:
 
 
 class MailboxChanges(MailboxMemory):
-    """See the module. Not open yet: `mailbox_index`."""
+    """See the module; how it is opened has `mailbox_index`.
+
+    `users` counts those that have it open, `is_watched` says whether it is watched; see `OpenMailboxes`.
+    """
 
     def __init__(
         self,
@@ -87,6 +91,8 @@ class MailboxChanges(MailboxMemory):
     ) -> None:
         super().__init__()
         self.name = name
+        self.users = 0
+        self.is_watched = False
         self.lock = threading.RLock()
         self._format = form
         self._state = state
@@ -104,6 +110,8 @@ class MailboxChanges(MailboxMemory):
         self._kept_figures: tuple[Modseq, int | None] | None = None  # modseq and size of those in state.db
         self._own_seen: WeakValueDictionary[str, OwnSeen] = WeakValueDictionary()  # of readers who look at it
         self._last_readers: deque[OwnSeen] = deque(maxlen=_LINGERING_READERS)  # and who did lately
+        with self.lock, self._faults():
+            self._open()
 
     def _empty(self) -> None:
         super()._empty()
@@ -125,9 +133,13 @@ class MailboxChanges(MailboxMemory):
         self.keywords: list[bytes] = list(keywords)
         self._spellings = _SYSTEM | {keyword.lower(): keyword for keyword in keywords}
 
+    @abc.abstractmethod
+    def _open(self) -> None:
+        """The mailbox is as state.db and the format have it, in memory or asleep. Under the lock."""
+
+    @abc.abstractmethod
     def _wake(self, asleep: Sleeping) -> None:
-        """The messages are in memory."""
-        raise NotImplementedError
+        """The messages are in memory. Under the lock."""
 
     def _vanish(self) -> NoReturn:
         self.sleeping = None
@@ -306,7 +318,7 @@ class MailboxChanges(MailboxMemory):
                 own.forget(self._messages.__contains__)
         yield
         for own, *_ in news:
-            own.tell()
+            own.listeners.tell()
 
     def own_seen(self, reader: str) -> OwnSeen:
         """See `SharedMailbox.own_seen`."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mailserver.store.cache import Cache
 from mailserver.store.contract import (
     Changes,
     MailboxStatus,
@@ -22,40 +21,18 @@ from mailserver.store.contract import (
     StoreFailure,
     Uid,
 )
-from mailserver.store.format import Adopted, Delta, Found, MailboxFormat
+from mailserver.store.format import Adopted, Delta, Found
 from mailserver.store.mailbox_changes import Change, MailboxChanges
-from mailserver.store.quota import QuotaKeeper
 from mailserver.store.sleep import may_sleep, sleeping, with_checksum
 from mailserver.store.state import (
     Figures,
     MailboxRow,
     MessageTuple,
-    State,
 )
-from mailserver.store.text_builder import TextBuilder
 
 
 class MailboxIndex(MailboxChanges):
-    """The half of `Mailbox` that knows: what is there, what others changed, who listens.
-
-    `users` counts those that have it open, `is_watched` says whether it is watched; see `OpenMailboxes`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        form: MailboxFormat,
-        state: State,
-        cache: Cache,
-        warn: Callable[[str], None] = lambda text: None,
-        texts: TextBuilder | None = None,
-        quota: QuotaKeeper | None = None,
-    ) -> None:
-        super().__init__(name, form, state, cache, warn, texts, quota)
-        self.users = 0
-        self.is_watched = False
-        with self.lock, self._faults():
-            self._open()
+    """The half of `Mailbox` that knows: what is there, what others changed, who listens."""
 
     # Opening.
 

@@ -1,12 +1,11 @@
 """What is in memory of a mailbox: messages, the latest changes, and who listens.
 
 Written by the thread that holds the mailbox's lock; read at any time by others, as `Mailbox` has it. Nothing
-here touches a disk: `mailbox_index` fills it from state.db and the mailbox's format.
+here touches a disk: `mailbox_changes` and `mailbox_index` fill it from state.db and the mailbox's format.
 """
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from mailserver.store.contract import DELETED, SEEN, Changes, Flags, Mailbox, Message, Modseq, Uid
+from mailserver.store.listeners import Listeners
 from mailserver.store.state import MessageTuple, decode_flags
 
 _REMEMBERED_CHANGES: Final = 1000  # transactions that changes_since answers from memory
@@ -29,8 +29,7 @@ class MailboxMemory(Mailbox):
     """See the module."""
 
     def __init__(self) -> None:
-        self._listening = threading.Lock()  # apart: the reactor's thread must not wait for the other
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners = Listeners()
         self._expunged: dict[Uid, Message] = {}  # the last few
         self._counted: tuple[int, int] | None = None  # unseen and deleted messages, where they were asked for
         self._log: deque[_Logged] = deque(maxlen=_REMEMBERED_CHANGES)
@@ -184,17 +183,14 @@ class MailboxMemory(Mailbox):
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.subscribe`."""
-        with self._listening:
-            self._listeners = [*self._listeners, listener]
+        self._listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.unsubscribe`."""
-        with self._listening:
-            self._listeners = [other for other in self._listeners if other != listener]
+        self._listeners.remove(listener)
 
     def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
+        self._listeners.tell()
 
 
 def _counts(flags: Collection[Flags]) -> tuple[int, int]:

@@ -5,13 +5,13 @@ Of a message that it does not name he never said anything. It may name some that
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from mailserver.store.contract import Modseq, Uid
+from mailserver.store.listeners import Listeners
 
 _REMEMBERED_CHANGES: Final = 1000
 Said = tuple[bool, Modseq]  # whether the message is seen, and the modseq of that
@@ -19,7 +19,7 @@ Said = tuple[bool, Modseq]  # whether the message is seen, and the modseq of tha
 
 @dataclass(slots=True)
 class SeenChange:
-    """What a reader has now seen or unseen, `keys` of those that were added with it; see `mailbox_index`."""
+    """What a reader has now seen or unseen, `keys` of those that came with it; see `mailbox_changes`."""
 
     reader: str
     seen: dict[Uid, bool] = field(default_factory=dict)
@@ -37,8 +37,7 @@ class OwnSeen:
         self.passed_by: dict[Uid, tuple[Modseq, Modseq]] = {}  # see `pass_by`
         self._log: deque[tuple[Modseq, Sequence[Uid]]] = deque(maxlen=_REMEMBERED_CHANGES)
         self._floor = since
-        self._listening = threading.Lock()
-        self._listeners: list[Callable[[], None]] = []
+        self.listeners = Listeners()  # a change of this kind is told to no others
 
     def take(self, modseq: Modseq, seen: Mapping[Uid, bool]) -> None:
         """The committed change is visible. `modseq` is the mailbox's, and not seen there yet."""
@@ -81,20 +80,3 @@ class OwnSeen:
             if modseq <= until:
                 found.update(uids)
         return found
-
-    # Listeners: a change of this kind is told to no others.
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.subscribe`."""
-        with self._listening:
-            self._listeners = [*self._listeners, listener]
-
-    def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.unsubscribe`."""
-        with self._listening:
-            self._listeners = [other for other in self._listeners if other != listener]
-
-    def tell(self) -> None:
-        """The listeners are called."""
-        for listener in self._listeners:
-            listener()

@@ -128,12 +128,12 @@ class PrivateSeenMailbox(Mailbox):
     def subscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.subscribe`."""
         self._common.subscribe(listener)
-        self.own.subscribe(listener)
+        self.own.listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.unsubscribe`."""
         self._common.unsubscribe(listener)
-        self.own.unsubscribe(listener)
+        self.own.listeners.remove(listener)
 
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
         """See `Mailbox.append`."""

@@ -2,13 +2,16 @@
 
 Each fsync(2) waits for the file system's journal; the kernel joins those that wait at the same time, so
 that twenty-five files of 4 KiB take a quarter of the time. The threads are started when first needed, and
-end with the process. Not for a process that forks afterwards: its child has none of them.
+end with the process; where none is to be had the caller's does everything. Not for a process that forks
+afterwards: its child has none of them.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 Act = Callable[[], object]
 
@@ -21,23 +24,58 @@ class SideBySide:
         self._pool = ThreadPoolExecutor(helpers, "sync") if helpers else None
 
     def do(self, acts: Sequence[Act]) -> None:
-        """All acts are done. *Blocking.* Raises what one of them raised, once all that were begun have ended.
+        """All acts are done. *Blocking.* Raises what the first that failed raised, once none is under way.
 
-        Of those that stand behind one that raises, some may not have been begun.
+        Some of the others may not have been begun then.
         """
-        if self._pool is None or len(acts) < 2:
-            _do(acts)
-            return
-        shares = min(len(acts), self._helpers + 1)
-        helping = [self._pool.submit(_do, acts[share::shares]) for share in range(1, shares)]
-        try:
-            _do(acts[::shares])
-        finally:
-            wait(helping)
-        for each in helping:
-            each.result()
+        work = _Work(acts)
+        if self._pool is not None:
+            try:
+                for _ in range(min(len(acts) - 1, self._helpers)):
+                    self._pool.submit(work.help)
+            except RuntimeError:  # no more threads: whoever comes to it late finds nothing left
+                pass
+        work.help()
+        work.wait()
 
 
-def _do(acts: Sequence[Act]) -> None:
-    for act in acts:
-        act()
+class _Work:
+    """Acts that several threads take in turn; a thread that comes when none is left does nothing."""
+
+    def __init__(self, acts: Sequence[Act]) -> None:
+        self._left = deque(acts)
+        self._under_way = 0
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def help(self) -> None:
+        """No act is left that nobody has begun."""
+        while (act := self._next()) is not None:
+            failure: BaseException | None = None
+            try:
+                act()
+            except BaseException as error:
+                failure = error
+            self._ended(failure)
+
+    def _next(self) -> Act | None:
+        with self._changed:
+            if not self._left:
+                return None
+            self._under_way += 1
+            return self._left.popleft()
+
+    def _ended(self, failure: BaseException | None) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if failure is not None:
+                self._left.clear()
+                self._failure = self._failure or failure
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """No act is under way. Raises what one of them raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way)
+        if self._failure is not None:
+            raise self._failure
