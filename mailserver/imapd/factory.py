@@ -1,6 +1,6 @@
 """Builds the protocol for each connection of an IMAP listener.
 
-`tap` makes one `ImapFactory` per listener row; a session host makes one with a registry and
+`roles/retrieval` makes one `ImapFactory` per listener row; a session host makes one with a registry and
 calls `resumed` for each stream that a front hands over.
 """
 
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import ServerFactory
 
 from mailserver.accounts.account import Account
 from mailserver.accounts.logged_in import LoggedIn
@@ -20,23 +18,19 @@ from mailserver.imapd.protocol import Handover, ImapServer
 from mailserver.imapd.session import Service
 from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import MailLog
-from mailserver.open_sessions import OpenSessions
+from mailserver.open_sessions import OpenSessions, SessionFactory
 from mailserver.rawlog import RawLog
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Threads
 
-__all__ = ["ImapFactory", "ImapServer", "ImapSettings"]
 
-
-class ImapFactory(ServerFactory):
+class ImapFactory(SessionFactory):
     """See the module. `tls` is a context factory for STARTTLS, None where it is not offered.
 
     `reactor` provides time and `callFromThread`. `handover` is called for a login that was
     granted with a stream: it takes the transport over, with the octets that were read already.
     `logged_in` is shared with other listeners.
     """
-
-    noisy = False
 
     def __init__(
         self,
@@ -51,6 +45,7 @@ class ImapFactory(ServerFactory):
         logged_in: LoggedIn | None = None,
         rawlog: RawLog | None = None,
     ) -> None:
+        super().__init__(OpenSessions(reactor))
         self._service = Service(settings, threads, reactor, rawlog=rawlog)
         self._logins = logins
         self._registry = registry
@@ -58,7 +53,6 @@ class ImapFactory(ServerFactory):
         self._tls = tls
         self._handover = handover
         self._logged_in = logged_in or LoggedIn()
-        self._sessions = OpenSessions(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> ImapServer:
         """A connection's protocol, not connected yet."""
@@ -67,21 +61,13 @@ class ImapFactory(ServerFactory):
             self._logins,
             self._registry,
             self._log,
-            self._sessions,
+            self.sessions,
             self._tls,
             self._handover,
             self._logged_in,
         )
         protocol.factory = self
         return protocol
-
-    def when_empty(self) -> Deferred[None]:
-        """Fires when every session has ended; nobody is told to go."""
-        return self._sessions.when_empty()
-
-    def shut_down(self) -> Deferred[None]:
-        """Every client hears BYE; fires when all are gone."""
-        return self._sessions.shut_down()
 
     def resumed(self, account: Account, preamble: Preamble) -> ImapServer:
         """The protocol for a stream that a front handed over after login; for `makeConnection`."""

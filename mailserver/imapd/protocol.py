@@ -113,17 +113,17 @@ class ImapServer(IMAP4Server):
 
     def connectionMade(self) -> None:
         """The client is greeted, or its login answered where the front took it."""
-        self._sessions.add(self)
         self._output.attach(self.transport)
         if isinstance(self.transport.getPeer(), IPv4Address | IPv6Address):
             self.transport.setTcpNoDelay(True)
         self._time_out_after(self._service.settings.login_timeout)
         if self._resumed is not None:
             self._start(self._resume(*self._resumed))
-            return
-        self._journal.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
-        if not self._waits_for_certificate:
-            self._greet()
+        else:
+            self._journal.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+            if not self._waits_for_certificate:
+                self._greet()
+        self._sessions.add(self)
 
     @property
     def _waits_for_certificate(self) -> bool:

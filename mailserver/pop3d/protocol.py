@@ -29,22 +29,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.accounts.account import Account
-from mailserver.accounts.logged_in import LoggedIn, Login
-from mailserver.accounts.login import Granted, Logins, Peer, peer_of
-from mailserver.maillog import MailLog
+from mailserver.accounts.logged_in import Login
+from mailserver.accounts.login import Granted, Peer, peer_of
 from mailserver.open_sessions import OpenSessions
 from mailserver.pop3d.authentication import challenge_line
 from mailserver.pop3d.entrance import Entrance, LoginRefused, Preamble, preamble_of, read_preamble
 from mailserver.pop3d.lines import LineQueue, LineTooLong
 from mailserver.pop3d.maildrop import Maildrop, MaildropInUse, open_maildrop
 from mailserver.pop3d.record import LOGGED_OUT_EARLY, ConnectionRecord
-from mailserver.pop3d.settings import Pop3Settings
+from mailserver.pop3d.service import Service
 from mailserver.pop3d.transaction import BadCommand, Transaction
-from mailserver.rawlog import RawLog, Transcript
-from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError, StoreRegistry
-from mailserver.threads import Threads
-
-Handover = Callable[["Pop3Server", Granted, Preamble, bytes], None]
+from mailserver.rawlog import Transcript
+from mailserver.store.contract import MailboxBusy, MailboxReplaced, MessageGone, StoreError
 
 HELD: Final = 65_536  # octets of input held while a command runs, before reading pauses
 _FAREWELL: Final = 30  # seconds in which a client may still read our last line
@@ -64,34 +60,18 @@ class Pop3Server(POP3):
     transport: Any
     factory: Any
 
-    def __init__(
-        self,
-        settings: Pop3Settings,
-        logins: Logins,
-        registry: StoreRegistry,
-        threads: Threads,
-        reactor: Any,
-        log: MailLog,
-        sessions: OpenSessions,
-        tls: Any = None,
-        handover: Handover | None = None,
-        logged_in: LoggedIn | None = None,
-        rawlog: RawLog | None = None,
-    ) -> None:
+    def __init__(self, service: Service, sessions: OpenSessions) -> None:
+        settings = service.settings
+        self._service = service
         self._settings = settings
-        self._rawlog = rawlog
-        self._transcript: Transcript | None = None
-        self._logged_in = logged_in or LoggedIn()
-        self._registry = registry
-        self._threads = threads
-        self._tls = tls
-        self._handover = handover
+        self._threads = service.threads
+        self._logged_in = service.logged_in
         self._sessions = sessions
-        self._clock = reactor
-        self._record = ConnectionRecord(log, secrets.token_urlsafe(9), settings.logout_format)
-        self._started = reactor.seconds()
+        self._transcript: Transcript | None = None
+        self._record = ConnectionRecord(service.log, secrets.token_urlsafe(9), settings.logout_format)
+        self._started = service.reactor.seconds()
         self._resumed: tuple[Account, Preamble] | None = None
-        self._entrance = Entrance(settings, logins, self._record, lambda: self.transport)
+        self._entrance = Entrance(settings, service.logins, self._record, lambda: self.transport)
         self._takes_utf8 = False
         self._maildrop: Maildrop | None = None
         self._transaction: Transaction | None = None
@@ -103,7 +83,7 @@ class Pop3Server(POP3):
 
     def callLater(self, period: float, function: Callable[[], None]) -> Any:
         """TimeoutMixin's clock."""
-        return self._clock.callLater(period, function)
+        return self._service.reactor.callLater(period, function)
 
     # The connection's life.
 
@@ -116,7 +96,6 @@ class Pop3Server(POP3):
 
     def connectionMade(self) -> None:
         """The client is greeted, or its login answered where the front took it."""
-        self._sessions.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
@@ -125,9 +104,10 @@ class Pop3Server(POP3):
             account, preamble = self._resumed
             self._takes_utf8 = read_preamble(self._record, preamble)
             self._start(self._enter(account))
-            return
-        self._record.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
-        self._write(b"+OK %b\r\n" % self._settings.greeting.encode("ascii", "replace"))
+        else:
+            self._record.peer = self._peer_of(is_tls=ISSLTransport.providedBy(self.transport))
+            self._write(b"+OK %b\r\n" % self._settings.greeting.encode("ascii", "replace"))
+        self._sessions.add(self)
 
     def _peer_of(self, is_tls: bool) -> Peer:
         return peer_of(self.transport, is_tls, self._settings.trusted_networks)
@@ -331,7 +311,7 @@ class Pop3Server(POP3):
 
     @property
     def _offers_tls(self) -> bool:
-        return self._tls is not None and not self._record.peer.is_tls
+        return self._service.tls is not None and not self._record.peer.is_tls
 
     async def _quit(self, argument: bytes) -> None:
         self._record.reason = "Logged out"
@@ -359,7 +339,7 @@ class Pop3Server(POP3):
             self._close(b"-ERR Nothing may follow STLS.\r\n")
             return
         self._write(b"+OK Begin TLS negotiation now.\r\n")
-        self.transport.startTLS(self._tls)
+        self.transport.startTLS(self._service.tls)
         self._entrance.forget()
         self._record.peer = self._peer_of(is_tls=True)
 
@@ -434,7 +414,7 @@ class Pop3Server(POP3):
 
     def _hand_over(self, granted: Granted) -> None:
         """The connection is the account's session host's from now on."""
-        if self._handover is None:
+        if self._service.handover is None:
             os.close(granted.stream)
             raise RuntimeError("a stream was granted, but there is no handover")
         self._record.account = granted.account.name
@@ -444,7 +424,7 @@ class Pop3Server(POP3):
         self._is_closing = True
         self.setTimeout(None)
         self.transport.unregisterProducer()
-        self._handover(self, granted, preamble, pending)
+        self._service.handover(self, granted, preamble, pending)
 
     async def _enter(self, account: Account) -> None:
         """The session is in the TRANSACTION state, or ends."""
@@ -471,11 +451,11 @@ class Pop3Server(POP3):
 
     def _open(self, account: Account) -> Maildrop:
         """*Blocking.*"""
-        if self._rawlog is not None:
+        if self._service.rawlog is not None:
             record = self._record
             address = record.peer.address
-            self._transcript = self._rawlog.begin(account.name, "pop3", record.session, address)
-        return open_maildrop(self._registry, account, self._settings.marks_seen)
+            self._transcript = self._service.rawlog.begin(account.name, "pop3", record.session, address)
+        return open_maildrop(self._service.registry, account, self._settings.marks_seen)
 
     def _end_login(self, reason: str, last_words: bytes) -> None:
         self._record.no_maildrop(reason)
@@ -488,7 +468,7 @@ class Pop3Server(POP3):
             self._transcript.close()
         if maildrop is None or self._transaction is None:
             if not self._record.account:
-                self._record.no_login(int(self._clock.seconds() - self._started))
+                self._record.no_login(int(self._service.reactor.seconds() - self._started))
             return succeed(None)
         self._record.session_ended(maildrop, self._transaction.is_updated)
         released = self._threads.run(maildrop.release)

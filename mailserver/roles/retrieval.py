@@ -19,6 +19,7 @@ from mailserver.config.config import Config
 from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
 from mailserver.pop3d.factory import Pop3Factory
+from mailserver.pop3d.service import Service as Pop3Service
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rawlog import RawLog
 from mailserver.roles.client_certificates import certificate_logins
@@ -190,7 +191,9 @@ class RetrievalListeners:
 
     def pop3(self, config: Config) -> Pop3Factory:
         """The factory of one POP3 listener. Raises ConfigError."""
-        return Pop3Factory(pop3_settings(config), *self._common(), *self._for_clients("pop3", config))
+        return Pop3Factory(
+            Pop3Service(pop3_settings(config), *self._common(), *self._for_clients("pop3", config))
+        )
 
     def imap_host(self, config: Config) -> ImapFactory:
         """The factory of the IMAP sessions that fronts hand over: TLS stays in the front."""
@@ -198,7 +201,7 @@ class RetrievalListeners:
 
     def pop3_host(self, config: Config) -> Pop3Factory:
         """The same for POP3."""
-        return Pop3Factory(pop3_settings(config), *self._common(), rawlog=self._rawlog)
+        return Pop3Factory(Pop3Service(pop3_settings(config), *self._common(), rawlog=self._rawlog))
 
     def _common(self) -> tuple[Any, Any, Any, Any, Any]:
         return self._logins, self._registry, self._threads, self._reactor, self._parts.log

@@ -26,6 +26,7 @@ from twisted.mail.smtp import ESMTP
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.open_sessions import OpenSessions
 from mailserver.smtpd.connection import Command, Work
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.session import Session
@@ -42,10 +43,11 @@ class SmtpServer(ESMTP):
     _log = Logger()
     transport: Any
 
-    def __init__(self, services: Services, *, is_tls: bool = False) -> None:
+    def __init__(self, services: Services, sessions: OpenSessions, *, is_tls: bool = False) -> None:
         """`is_tls` says that the transport is under TLS from the start (port 465)."""
         super().__init__(None, services.tls)
         self._services = services
+        self._sessions = sessions
         self._lines = CommandLines(services.settings.line_length_limit)
         self._replies: list[bytes] = []
         self._consumer: Command | None = None
@@ -72,7 +74,7 @@ class SmtpServer(ESMTP):
         if set_no_delay is not None:
             set_no_delay(True)
         self.transport.registerProducer(self, True)
-        self._tell_factory("opened")
+        self._sessions.add(self)
         self._restart_deadline()
         self._timer = self._services.clock.callLater(self._time_limit(), self._timer_fired)
         self._start(self.session.connected())
@@ -102,12 +104,7 @@ class SmtpServer(ESMTP):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self.session.lost()
-        self._tell_factory("closed")
-
-    def _tell_factory(self, method: str) -> None:
-        told = getattr(self.factory, method, None)
-        if told is not None:
-            told(self)
+        self._sessions.discard(self)
 
     def readConnectionLost(self) -> None:
         """The client has said all it wants to say, and still reads. What it said is done first."""

@@ -26,7 +26,9 @@ from zope.interface import implementer
 from mailserver.accounts.account import Account
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.accounts.scram import Challenge
-from mailserver.imapd.factory import ImapFactory, ImapServer, ImapSettings
+from mailserver.imapd.factory import ImapFactory
+from mailserver.imapd.protocol import ImapServer
+from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import ListLog
 from mailserver.store.contract import StoreRegistry
 from mailserver.threads import Inline, Threads

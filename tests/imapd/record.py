@@ -18,7 +18,8 @@ from typing import Any
 from twisted.internet import reactor as the_reactor
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from mailserver.imapd.factory import ImapFactory, ImapSettings
+from mailserver.imapd.factory import ImapFactory
+from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import ListLog
 from mailserver.store.contract import NewMessage
 from mailserver.threads import Inline

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from mailserver.imapd.factory import ImapSettings
+from mailserver.imapd.settings import ImapSettings
 from tests.imapd.harness import Client, Server
 
 

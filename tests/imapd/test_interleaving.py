@@ -12,7 +12,7 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mailserver.imapd.factory import ImapSettings
+from mailserver.imapd.settings import ImapSettings
 from tests.imapd.harness import Client, Server, message
 from tests.imapd.test_sessions import Model
 from tests.imapd.test_slow_store import SlowThreads

@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from mailserver.accounts.logged_in import LoggedIn, Login
 from mailserver.accounts.login import Granted, Refused
-from mailserver.imapd.factory import ImapSettings
+from mailserver.imapd.settings import ImapSettings
 from mailserver.store.contract import NewMessage, StoreFailure
 from tests.accounts.scram_client import ScramClient, log_in
 from tests.imapd.harness import ALICE, Client, Server, Transport, message

@@ -28,7 +28,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial import unittest
 
 from mailserver.accounts.account import Account
-from mailserver.imapd.factory import ImapFactory, ImapSettings
+from mailserver.imapd.factory import ImapFactory
+from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import ListLog
 from mailserver.store.contract import AccountStore
 from mailserver.store.layout import layout_for

@@ -11,10 +11,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from mailserver.accounts.account import Account
+from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.accounts.scram import Challenge
 from mailserver.maillog import ListLog
-from mailserver.pop3d.factory import Pop3Factory, Pop3Settings
+from mailserver.pop3d.factory import Pop3Factory
+from mailserver.pop3d.service import Service
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.threads import Inline
 from tests.accounts.scram_client import SECRET, answer_to_proof
 from tests.store_memory import MemoryAccountStore, MemoryRegistry
@@ -107,16 +110,18 @@ class Dialogue:
         self.store.inbox.refresh()
         self.registry = registry or MemoryRegistry(alice=self.store)
         self.factory = Pop3Factory(
-            settings or Pop3Settings(),
-            self.logins,
-            self.registry,
-            threads or Inline(),
-            self.clock,
-            self.log,
-            tls,
-            handover,
-            logged_in,
-            rawlog,
+            Service(
+                settings or Pop3Settings(),
+                self.logins,
+                self.registry,
+                threads or Inline(),
+                self.clock,
+                self.log,
+                tls,
+                handover,
+                logged_in or LoggedIn(),
+                rawlog,
+            )
         )
         self.address = address
         self.wire = Wire()

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Granted, Refused
-from mailserver.pop3d.factory import Pop3Settings
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.store.contract import MailboxBusy, StoreFailure
 from tests.accounts.scram_client import ScramClient, log_in
 from tests.pop3d.dialogue import ALICE, ELSEWHERE, TWO, Dialogue, HeldThreads

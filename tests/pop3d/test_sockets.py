@@ -20,7 +20,10 @@ from zope.interface import implementer
 
 from mailserver.accounts.account import Account
 from mailserver.maillog import ListLog
-from mailserver.pop3d.factory import Pop3Factory, Pop3Server, Pop3Settings
+from mailserver.pop3d.factory import Pop3Factory
+from mailserver.pop3d.protocol import Pop3Server
+from mailserver.pop3d.service import Service
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.store.contract import NewMessage
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
@@ -84,7 +87,8 @@ class SocketTests(TestCase):
 
         threads = WorkerThreads(reactor, 4)
         self.addCleanup(threads.stop)
-        factory = Pop3Factory(Pop3Settings(), FixedLogins(), registry, threads, reactor, ListLog(), Tls())
+        service = Service(Pop3Settings(), FixedLogins(), registry, threads, reactor, ListLog(), Tls())
+        factory = Pop3Factory(service)
         factory.protocol = Watched
         listener = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
         self.addCleanup(lambda: DeferredList(ended))

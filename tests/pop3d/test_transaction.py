@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.pop3d.factory import Pop3Settings
 from mailserver.pop3d.output import multiline, top
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.uidl import Known, header_digest, uidl_maker
 from mailserver.store.contract import SEEN, NewMessage, StoreFailure
 from tests.pop3d.dialogue import ONE, TWO, Dialogue, HeldThreads, unstuffed

@@ -19,9 +19,12 @@ from mailserver.accounts.codec import account_from, account_message
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.login import Attempt, Granted, Refused
 from mailserver.accounts.scram import Challenge
-from mailserver.imapd.factory import ImapFactory, ImapSettings
+from mailserver.imapd.factory import ImapFactory
+from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import ListLog
-from mailserver.pop3d.factory import Pop3Factory, Pop3Settings
+from mailserver.pop3d.factory import Pop3Factory
+from mailserver.pop3d.service import Service
+from mailserver.pop3d.settings import Pop3Settings
 from mailserver.rights import messages
 from mailserver.rights.handover import Handover
 from mailserver.rights.session_host import SessionHost
@@ -86,7 +89,7 @@ class Sessions(TestCase):
         more: Any = {"logged_in": self.logged_in}
         return {
             "imap": ImapFactory(ImapSettings(), *common, handover=hand_over("imap"), **more),
-            "pop3": Pop3Factory(Pop3Settings(), *common, handover=hand_over("pop3"), **more),
+            "pop3": Pop3Factory(Service(Pop3Settings(), *common, handover=hand_over("pop3"), **more)),
         }
 
     def kick(self) -> None:
