@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import getopt
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from mailserver.commands.errors import nobody_reads
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.config.read import ConfigError, read_unchecked
 from mailserver.tables.index import SUFFIX, LmdbTable, fits, write_index
 from mailserver.tables.open import TEXT_WHEN_STALE, TableOpener, split_name
@@ -31,21 +31,15 @@ OPTIONS: Final = "bc:d:fFhimnNopq:rsuUvw"
 DEFAULT_MODE: Final = 0o644
 
 
-class Fatal(Exception):
-    """The command cannot go on; the text is what stands behind `fatal: `."""
-
-
 @dataclass(frozen=True, slots=True)
 class Program:
     """What differs between postmap and postalias."""
 
-    name: str
-    usage: str
-    help: str
+    command: PostfixCommand
     grammar: Grammar
     opener: Callable[[TableOpener], Callable[[str], Table]]
     after_key: str = "\t"  # in listings
-    options: str = OPTIONS
+    letters: str = OPTIONS
 
 
 @dataclass(slots=True)
@@ -71,33 +65,16 @@ class Options:
 
 def run(program: Program, argv: Sequence[str] | None) -> int:
     """The whole command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--help"]:
-        print(program.help, end="")
-        return 0
-    try:
+
+    def work(arguments: list[str]) -> int:
         options, names = _parse(program, arguments)
-        status = Command(program, options).perform(names)
-        sys.stdout.flush()
-        return status
-    except Fatal as error:
-        print(f"{program.name}: fatal: {error}", file=sys.stderr)
-    except TableError as error:
-        print(f"{program.name}: fatal: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        return nobody_reads()
-    except OSError as error:
-        print(f"{program.name}: fatal: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-    return 1
+        return Command(program, options).perform(names)
+
+    return program.command.run(work, argv)
 
 
 def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
-    try:
-        pairs, names = getopt.getopt(arguments, program.options)
-    except getopt.GetoptError as error:
-        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
-        print(f"{program.name}: {problem} -- '{error.opt}'", file=sys.stderr)
-        raise Fatal(program.usage) from error
+    pairs, names = program.command.options(arguments, program.letters)
     options = Options()
     switches: dict[str, Callable[[], None]] = {
         "-b": lambda: setattr(options, "body_keys", True),
@@ -115,7 +92,7 @@ def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
         "-w": lambda: setattr(options, "quiet", True),
     }
     if {"-b", "-h", "-m"} & {letter for letter, _ in pairs} and ("-q", "-") not in pairs:
-        raise Fatal('specify -b -h or -m only with "-q -"')
+        raise CommandError('specify -b -h or -m only with "-q -"')
     for letter, value in pairs:
         if letter == "-c":
             options.config_directory = value
@@ -127,9 +104,9 @@ def _parse(program: Program, arguments: list[str]) -> tuple[Options, list[str]]:
             switches[letter]()
     modes = [letter for letter, _ in pairs if letter in ("-s", "-q", "-d")]
     if len(modes) > 1:
-        raise Fatal(f"specify only one of -s {'or ' if modes[1] == '-s' else ''}-q or -d")
+        raise CommandError(f"specify only one of -s {'or ' if modes[1] == '-s' else ''}-q or -d")
     if not names:
-        raise Fatal(program.usage)
+        raise program.command.misused()
     return options, names
 
 
@@ -142,10 +119,10 @@ class Command:
         self._opener = TableOpener()
 
     def perform(self, names: Sequence[str]) -> int:
-        """Do it for each table; the exit status. Raises Fatal, TableError, OSError."""
+        """Do it for each table; the exit status. Raises CommandError, TableError, OSError."""
         for name in names:
             if name.endswith(":"):
-                raise Fatal(f'open dictionary: expecting "type:name" form instead of "{name}"')
+                raise CommandError(f'open dictionary: expecting "type:name" form instead of "{name}"')
         typed = [name if ":" in name else f"{self._default_type()}:{name}" for name in names]
         if self._options.query is not None:
             return self._query(typed, self._options.query)
@@ -162,7 +139,7 @@ class Command:
             return read_unchecked(self._options.config_directory, os.environ).string("default_database_type")
         except ConfigError as error:
             if self._options.config_directory is not None or "MAIL_CONFIG" in os.environ:
-                raise Fatal(str(error)) from error
+                raise CommandError(str(error)) from error
             return "hash"
 
     def _table(self, name: str) -> Table:
@@ -225,10 +202,10 @@ class Command:
         return 0
 
     def _index(self, name: str) -> LmdbTable:
-        """The index of an indexed type. Raises Fatal."""
+        """The index of an indexed type. Raises CommandError."""
         kind, path = split_name(name)
         if kind not in INDEXED_TYPES:
-            raise Fatal(f"unsupported dictionary type: {kind} does not support bulk-mode creation.")
+            raise CommandError(f"unsupported dictionary type: {kind} does not support bulk-mode creation.")
         return LmdbTable(name, path + SUFFIX, path)
 
     def _delete(self, names: Sequence[str], key: str) -> int:
@@ -237,7 +214,7 @@ class Command:
         status = 1
         for name in names:
             if split_name(name)[0] not in INDEXED_TYPES:
-                raise Fatal(f"{name} map requires O_RDONLY access mode")
+                raise CommandError(f"{name} map requires O_RDONLY access mode")
             index = self._index(name)
             lines = list(_index_lines(index))
             kept = [line for line in lines if line.key not in unwanted]
@@ -259,7 +236,7 @@ class Command:
 
     def _source_text(self, path: str) -> str:
         if not os.path.exists(path):
-            raise Fatal(f"open {path}: No such file or directory")
+            raise CommandError(f"open {path}: No such file or directory")
         return read_text(path)
 
     def _merged(self, index: LmdbTable, text: str, old: dict[str, SourceLine]) -> dict[str, SourceLine]:
@@ -305,7 +282,7 @@ class Command:
             write_index(index.path, lines, mode, self._options.with_nul)
 
     def _warn(self, text: str) -> None:
-        print(f"{self._program.name}: warning: {text}", file=sys.stderr)
+        print(f"{self._program.command.name}: warning: {text}", file=sys.stderr)
 
 
 def _index_lines(index: LmdbTable, missing_is_empty: bool = False) -> Iterator[SourceLine]:
@@ -347,4 +324,4 @@ def _decoded(value: str) -> str:
     try:
         return base64.b64decode(value, validate=True).decode("utf-8", "surrogateescape")
     except ValueError as error:
-        raise Fatal(f"malformed BASE64 value: {value}") from error
+        raise CommandError(f"malformed BASE64 value: {value}") from error

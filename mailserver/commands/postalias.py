@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import getopt
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from mailserver.commands.maps import Program, run
-from mailserver.config.read import ConfigError, read_unchecked
+from mailserver.commands.postfix_command import PostfixCommand
+from mailserver.config.read import read_unchecked
 from mailserver.tables.source import alias_lines
 
 _USAGE: Final = "usage: postalias [-finoprsuUvw] [-c config_dir] [-d key] [-q key] [map_type:]file..."
@@ -33,8 +33,13 @@ example:
 """
 
 PROGRAM: Final = Program(
-    "postalias", _USAGE, _HELP, alias_lines, lambda opener: opener.aliases, ":\t", "c:d:fFinNopq:rsuUvw"
+    PostfixCommand("postalias", _USAGE, _HELP),
+    alias_lines,
+    lambda opener: opener.aliases,
+    ":\t",
+    "c:d:fFinNopq:rsuUvw",
 )
+_NEWALIASES: Final = PostfixCommand("newaliases", "usage: newaliases [options]", _NEWALIASES_HELP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,26 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def newaliases(argv: Sequence[str] | None = None) -> int:
     """Run newaliases; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--help"]:
-        print(_NEWALIASES_HELP, end="")
-        return 0
-    try:
-        pairs, _ = getopt.getopt(arguments, "C:c:o:vIib:")
-    except getopt.GetoptError as error:
-        print(f"newaliases: invalid option -- '{error.opt}'", file=sys.stderr)
-        print("newaliases: fatal: usage: newaliases [options]", file=sys.stderr)
-        return 1
+    return _NEWALIASES.run(_make_all, argv)
+
+
+def _make_all(arguments: list[str]) -> int:
+    pairs, _ = _NEWALIASES.options(arguments, "C:c:o:vIib:")
     directory = next((_directory(value) for letter, value in pairs if letter in ("-C", "-c")), None)
     files = [value[1:] for letter, value in pairs if letter == "-o" and value.startswith("A")]
-    try:
-        names = files or list(read_unchecked(directory, os.environ).words("alias_database"))
-    except ConfigError as error:
-        print(f"newaliases: fatal: {error}", file=sys.stderr)
-        return 1
-    if not names:
-        return 0
-    return main([*(("-c", directory) if directory else ()), "--", *names])
+    names = files or list(read_unchecked(directory, os.environ).words("alias_database"))
+    return main([*(("-c", directory) if directory else ()), "--", *names]) if names else 0
 
 
 def _directory(name: str) -> str:

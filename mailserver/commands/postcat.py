@@ -7,7 +7,6 @@ elsewhere, so -r changes nothing.
 
 from __future__ import annotations
 
-import getopt
 import os
 import sys
 import time
@@ -15,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from mailserver.commands.errors import CommandError, nobody_reads
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.commands.queue_access import open_queue
 from mailserver.queue import drop_file
 from mailserver.queue.directory import MESSAGE_STATES, QueueDirectory, State
@@ -38,6 +38,7 @@ Shows queue files; standard input where none is named.
 example:
   postcat -q A395322E2FF | less
 """
+_COMMAND: Final = PostfixCommand("postcat", _USAGE, _HELP)
 _SEARCHED: Final = (*MESSAGE_STATES, State.MAILDROP, State.CORRUPT)
 _TYPES: Final = {
     "message_size": "C",
@@ -66,28 +67,11 @@ class Shown:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        _run(arguments)
-    except CommandError as error:
-        print(f"postcat: fatal: {error}", file=sys.stderr)
-        return error.status
-    except BrokenPipeError:
-        return nobody_reads()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return _COMMAND.run(_run, argv)
 
 
-def _run(arguments: list[str]) -> None:
-    try:
-        options, names = getopt.getopt(arguments, "bc:dehoqrs:v")
-    except getopt.GetoptError as error:
-        print(f"postcat: invalid option -- '{error.opt}'", file=sys.stderr)
-        raise CommandError(_USAGE) from error
+def _run(arguments: list[str]) -> int:
+    options, names = _COMMAND.options(arguments, "bc:dehoqrs:v")
     given = {name for name, _ in options}
     values = dict(options)
     parts = given & {"-b", "-e", "-h"}
@@ -105,6 +89,7 @@ def _run(arguments: list[str]) -> None:
     for name in names or ([] if "-q" in given else ["-"]):
         path, label = _find(name, "-q" in given, values.get("-c"))
         _show(path, label, shown)
+    return 0
 
 
 def _find(name: str, is_id: bool, config_directory: str | None) -> tuple[str, str]:

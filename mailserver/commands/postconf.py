@@ -13,80 +13,37 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from mailserver.commands import postconf_master
-from mailserver.commands.errors import nobody_reads
-from mailserver.commands.postconf_options import Fatal, Options, assignments, parse
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postconf_options import COMMAND, Options, assignments, parse
 from mailserver.config import bounce_templates, consistency, edit
 from mailserver.config.config import Config
 from mailserver.config.parameters import PARAMETERS, TRANSPORT_FAMILY, find_parameter
-from mailserver.config.read import ConfigError, config_directory, read_unchecked
+from mailserver.config.read import config_directory, read_unchecked
 from mailserver.config.syntax import Setting
 from mailserver.message.bounce_template import as_text
 from mailserver.tables.open import TABLE_TYPES
 
-_HELP: Final = """\
-usage: postconf [options] [name ...]
-
-Shows parameters of main.cf, all or those that are named, or edits them.
-  -n             those that main.cf sets           -d  the defaults
-  -h             values only    -H  names only     -x  with $name expanded    -f  long lines folded
-  -e NAME=VALUE  set (also without -e)             -X NAME  remove            -# NAME  comment out
-  -M [NAME/TYPE] rows of master.cf                 -F  their fields           -P  their -o settings
-  -Me NAME/TYPE='ROW', -MX and -M# NAME/TYPE       edit rows
-  -F NAME/TYPE/FIELD=VALUE, -P NAME/TYPE/PARAMETER=VALUE, -PX NAME/TYPE/PARAMETER
-                 edit a field, a setting of one service
-  -m             table types    -l  lock types     -a -A  SASL types
-  -t, -b [FILE]  texts of delivery reports, as written and as sent: bounce_template_file
-  -C CLASS       builtin, service, user or all     -T run-version  the TLS library
-  -c DIR         the directory of main.cf          -o NAME=VALUE  as if main.cf said so
-
-examples:
-  postconf -n
-  postconf -hx mydestination
-  postconf -e 'mynetworks = 127.0.0.0/8, 192.0.2.0/24'
-  postconf -P 'submission/inet/smtpd_tls_security_level=encrypt'
-"""
 _WIDTH: Final = 80
 _TRANSPORTS: Final = ("local", "virtual", "smtp", "lmtp", "pipe", "error", "discard")
 
 
-class Quiet(Exception):
-    """Nothing more is to be said; the exit status is 1."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        options, names = parse(arguments)
-        _perform(options, names)
-        sys.stdout.flush()
-    except (Fatal, ConfigError) as error:
-        print(f"postconf: fatal: {error}", file=sys.stderr)
-        return 1
-    except Quiet:
-        return 1
-    except BrokenPipeError:
-        return nobody_reads()
-    except OSError as error:
-        print(f"postconf: fatal: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 0
+    return COMMAND.run(_run, argv)
 
 
-def _perform(options: Options, names: Sequence[str]) -> None:
+def _run(arguments: list[str]) -> int:
+    options, names = parse(arguments)
     letters = options.letters
     simple = {"m": TABLE_TYPES, "l": ("fcntl", "dotlock"), "a": ("dovecot",), "A": ("cyrus",)}
     for letter, lines in simple.items():
         if letter in letters:
             print("\n".join(lines))
-            return
+            return 0
     if letters & set("bt"):
         _show_templates(options, names)
     elif "T" in letters:
-        _show_tls(options.query)
+        return _show_tls(options.query)
     elif letters & set("MFP"):
         _master(options, names)
     elif letters & set("X#"):
@@ -95,6 +52,7 @@ def _perform(options: Options, names: Sequence[str]) -> None:
         _edit(options, names)
     else:
         _show(options, names)
+    return 0
 
 
 def _show_templates(options: Options, names: Sequence[str]) -> None:
@@ -110,8 +68,8 @@ def _show_templates(options: Options, names: Sequence[str]) -> None:
     print("\n".join(parts), end="")
 
 
-def _show_tls(query: str) -> None:
-    """-T: the TLS library and what it has. Raises Fatal."""
+def _show_tls(query: str) -> int:
+    """-T: the TLS library and what it has; the exit status."""
     from OpenSSL import SSL
 
     if query in ("compile-version", "run-version"):
@@ -120,12 +78,13 @@ def _show_tls(query: str) -> None:
         print("ecdsa\nrsa")
     else:
         _warn(f"unknown 'postconf -T' mode: {query}")
-        raise Quiet
+        return 1
+    return 0
 
 
 def _edit(options: Options, names: Sequence[str]) -> None:
     if not names:
-        raise Fatal("-e requires name=value argument")
+        raise CommandError("-e requires name=value argument")
     values = assignments(names, _warn)
     _change(options, "main.cf", lambda text: edit.set_values(text, values))
 
@@ -133,7 +92,7 @@ def _edit(options: Options, names: Sequence[str]) -> None:
 def _remove(options: Options, names: Sequence[str]) -> None:
     letter = "X" if "X" in options.letters else "#"
     if not names:
-        raise Fatal("missing service argument")
+        raise CommandError("missing service argument")
     change = edit.remove if letter == "X" else edit.comment_out
     _change(options, "main.cf", lambda text: change(text, frozenset(names)))
 
@@ -157,7 +116,7 @@ def _change(options: Options, name: str, change: Callable[[str], str]) -> None:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
     except OSError as error:
-        raise Fatal(f"open {path}: {error.strerror}") from error
+        raise CommandError(f"open {path}: {error.strerror}") from error
     edit.replace_file(path, change(text))
 
 

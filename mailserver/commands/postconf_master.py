@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from mailserver.commands.postconf_options import Fatal, Options, assignment
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postconf_options import Options, assignment
 from mailserver.config import edit
 from mailserver.config.config import Config
 from mailserver.config.master import FIELDS, Row, command_line, format_row, parse_master
@@ -34,13 +35,13 @@ _SHAPES: Final = {
 def show(
     options: Options, config: Config, names: Sequence[str], line: Format, warn: Callable[[str], None]
 ) -> Iterator[str]:
-    """What is asked for in the order of the file, all rows where nothing is. Raises Fatal."""
+    """What is asked for in the order of the file, all rows where nothing is. Raises CommandError."""
     letter = _letter(options)
     unmatched = dict.fromkeys(names)
     for pattern in names:
         parts = pattern.split("/")
         if len(parts) > _PARTS[letter]:
-            raise Fatal(f"-{letter} option requires {_REQUESTS[letter]}")
+            raise CommandError(f"-{letter} option requires {_REQUESTS[letter]}")
         if letter == "F" and len(parts) == _PARTS[letter]:
             _require_field(parts[2])
     for row in config.services:
@@ -102,10 +103,10 @@ def _fields(row: Row) -> dict[str, str]:
 def change(
     options: Options, rows: Sequence[Row], names: Sequence[str], warn: Callable[[str], None]
 ) -> Change:
-    """What the options make of the text of a master.cf that has these rows. Raises Fatal, ConfigError."""
+    """What the options make of the text of a master.cf with these rows. Raises CommandError, ConfigError."""
     letter = _letter(options)
     if not names:
-        raise Fatal(
+        raise CommandError(
             "-e requires name=value argument" if "e" in options.letters else "missing service argument"
         )
     if "e" in options.letters:
@@ -130,7 +131,7 @@ def change(
 def _require_shape(letter: str, names: Iterable[str]) -> None:
     for name in names:
         if len([part for part in name.split("/") if part]) != _PARTS[letter]:
-            raise Fatal(_SHAPES[letter])
+            raise CommandError(_SHAPES[letter])
 
 
 def _in_turn(changes: Sequence[Change]) -> Change:
@@ -143,13 +144,13 @@ def _in_turn(changes: Sequence[Change]) -> Change:
 
 
 def _set_row(name: str, value: str) -> Change:
-    """-Me: the row is there, in the place of the one of its name. Raises Fatal."""
+    """-Me: the row is there, in the place of the one of its name. Raises CommandError."""
     try:
         rows, _ = parse_master(value, "command line")
     except ConfigError as error:
-        raise Fatal(f'{str(error).partition(": ")[2]}: "{name}={value}"') from error
+        raise CommandError(f'{str(error).partition(": ")[2]}: "{name}={value}"') from error
     if len(rows) != 1 or not _matches(name, rows[0]):
-        raise Fatal(f'"{name}={value}": write service_name/type=service_name type ...')
+        raise CommandError(f'"{name}={value}": write service_name/type=service_name type ...')
     row = rows[0]
     return lambda text: edit.set_row(text, row.service, row.type, format_row(row, fold=True))
 
@@ -160,7 +161,7 @@ RowEdit = Callable[[Row], Row]
 def _edit_rows(
     rows: Sequence[Row], edits: Sequence[tuple[str, RowEdit]], warn: Callable[[str], None]
 ) -> Change:
-    """Each edit done to the rows that it names. Raises Fatal."""
+    """Each edit done to the rows that it names. Raises CommandError."""
     edited = {(row.service, row.type): row for row in rows}
     touched: dict[tuple[str, str], None] = {}
     for name, edit_row in edits:
@@ -180,11 +181,11 @@ def _put_row(service: str, kind: str, text: str) -> Change:
 
 def _require_field(field: str) -> None:
     if field not in FIELDS and field != "*":
-        raise Fatal(f'invalid service attribute name: "{field}"')
+        raise CommandError(f'invalid service attribute name: "{field}"')
 
 
 def _set_field(name: str, value: str) -> RowEdit:
-    """-Fe: that field has the value. Raises Fatal."""
+    """-Fe: that field has the value. Raises CommandError."""
     field = name.split("/")[2]
     _require_field(field)
     if field == "command":
@@ -195,18 +196,18 @@ def _set_field(name: str, value: str) -> RowEdit:
 
 
 def _checked(row: Row, field: str, value: str) -> Row:
-    """The row as it will be read. Raises Fatal where it cannot be."""
+    """The row as it will be read. Raises CommandError where it cannot be."""
     try:
         (read,), _ = parse_master(format_row(row), "")
     except (ConfigError, ValueError) as error:
-        raise Fatal(f'invalid {field} field "{value}" in "{value}"') from error
+        raise CommandError(f'invalid {field} field "{value}" in "{value}"') from error
     return read
 
 
 def _set_parameter(name: str, value: str) -> RowEdit:
-    """-Pe: the service has that `-o` setting. Raises Fatal."""
+    """-Pe: the service has that `-o` setting. Raises CommandError."""
     if re.search(r"\s", value):
-        raise Fatal("-Pe does not accept whitespace in parameter value")
+        raise CommandError("-Pe does not accept whitespace in parameter value")
     parameter = name.split("/")[2]
     return lambda row: _with_setting(row, parameter, value)
 

@@ -8,7 +8,6 @@ certificates are followed without it.
 
 from __future__ import annotations
 
-import getopt
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from typing import IO, Final
 from mailserver.commands import postqueue
 from mailserver.commands.checks import Checks
 from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.commands.reload import ask
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, config_directory, read_unchecked
@@ -56,47 +56,33 @@ usage: postfix [-c DIR] check | start | start-fg | stop | abort | reload | flush
 example:
   postfix -c /etc/mailserver start
 """
+_COMMAND: Final = PostfixCommand("postfix", _USAGE, _HELP)
 
 
-class _Fatal(Exception):
-    """The text goes behind `fatal: `."""
+class _ScriptError(Exception):
+    """What Postfix says in the name of its script."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        options, words = getopt.getopt(arguments, "c:Dv")
-    except getopt.GetoptError as error:
-        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
-        print(f"postfix: {problem} -- '{error.opt}'\npostfix: fatal: {_USAGE}", file=sys.stderr)
-        return 1
+    return _COMMAND.run(_run, argv)
+
+
+def _run(arguments: list[str]) -> int:
+    options, words = _COMMAND.options(arguments, "c:Dv")
     directory = config_directory(dict(options).get("-c"), os.environ)
-    if len(words) > 1 and words[0] == "tls":
+    if words[:1] == ["tls"] and len(words) > 1:
         return _tls(directory, words[1:])
     if len(words) != 1 or words == ["tls"]:
-        print(f"postfix: fatal: {_USAGE}", file=sys.stderr)
-        return 1
+        raise _COMMAND.misused()
     action = _ACTIONS.get(words[0])
-    if action is None:
-        text = f"fatal: unknown command: '{words[0]}'. Usage: postfix {_COMMANDS}"
-        print(f"postfix/postfix-script: {text}", file=sys.stderr)
-        return 1
     try:
+        if action is None:
+            raise _ScriptError(f"unknown command: '{words[0]}'. Usage: postfix {_COMMANDS}")
         return action(Script(directory))
-    except ConfigError as error:
-        print(f"postfix: fatal: {error}", file=sys.stderr)
-    except CommandError as error:
-        print(f"postfix: fatal: {error}", file=sys.stderr)
-        return error.status
-    except _Fatal as error:
+    except _ScriptError as error:
         print(f"postfix/postfix-script: fatal: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+        return 1
 
 
 def _tls(directory: str, words: Sequence[str]) -> int:
@@ -142,9 +128,9 @@ class Script:
             return ListLog()
 
     def require_running(self) -> int:
-        """The server's pid. Raises _Fatal."""
+        """The server's pid. Raises _ScriptError."""
         if not self.pid:
-            raise _Fatal("the Postfix mail system is not running")
+            raise _ScriptError("the Postfix mail system is not running")
         return self.pid
 
     def check(self) -> int:
@@ -158,7 +144,9 @@ class Script:
         """The server runs in the background and listens."""
         self._prepare()
         if self.config.string("maillog_file") == "/dev/stdout":
-            raise _Fatal("maillog_file = /dev/stdout needs a terminal: use postfix start-fg, or name a file")
+            raise _ScriptError(
+                "maillog_file = /dev/stdout needs a terminal: use postfix start-fg, or name a file"
+            )
         self.say("starting the Postfix mail system")
         with tempfile.TemporaryFile("w+") as output, _ready_socket() as ready:
             process = self._spawn(output, ready)
@@ -169,13 +157,13 @@ class Script:
         if process.poll() is None:
             process.terminate()
             process.wait()
-        raise _Fatal("mail system startup failed")
+        raise _ScriptError("mail system startup failed")
 
     def _prepare(self) -> None:
         if self.pid:
-            raise _Fatal("the Postfix mail system is already running")
+            raise _ScriptError("the Postfix mail system is already running")
         if self.check():
-            raise _Fatal("the Postfix mail system cannot be started: mend what is fatal above")
+            raise _ScriptError("the Postfix mail system cannot be started: mend what is fatal above")
 
     def _spawn(self, output: IO[str], ready: socket.socket) -> subprocess.Popen[bytes]:
         address = os.fsdecode(ready.getsockname()).replace("\0", "@", 1)
@@ -227,7 +215,7 @@ class Script:
         except ProcessLookupError:
             return 0
         except PermissionError as error:
-            raise _Fatal(f"no permission to end process {pid}: become root, or its user") from error
+            raise _ScriptError(f"no permission to end process {pid}: become root, or its user") from error
         self._wait_until(lambda: not self.pid)
         return 0
 
@@ -235,14 +223,14 @@ class Script:
         end = time.monotonic() + STOP_SECONDS
         while not claim():
             if time.monotonic() > end:
-                raise _Fatal(f"process {self.pid} does not end: postfix abort ends it at once")
+                raise _ScriptError(f"process {self.pid} does not end: postfix abort ends it at once")
             time.sleep(_PAUSE)
 
     def reload(self) -> int:
         """The running server has taken the configuration, and what changed is said; or why it was refused."""
         pid = self.require_running()
         if self.check():
-            raise _Fatal("the configuration is not loaded, the old one stays: mend what is fatal above")
+            raise _ScriptError("the configuration is not loaded, the old one stays: mend what is fatal above")
         self.say("refreshing the Postfix mail system")
         outcome = ask(self.config, pid)
         for line in outcome.lines():
@@ -257,9 +245,9 @@ class Script:
         """The log has another name, and is compressed; the server writes a new one."""
         path = self.config.string("maillog_file")
         if not path:
-            raise _Fatal("empty 'maillog_file' parameter value - logfile rotation failed")
+            raise _ScriptError("empty 'maillog_file' parameter value - logfile rotation failed")
         if path.startswith("/dev/"):
-            raise _Fatal(f"not rotating '{path}'")
+            raise _ScriptError(f"not rotating '{path}'")
         rotated = f"{path}.{time.strftime(self.config.string('maillog_file_rotate_suffix'))}"
         try:
             os.rename(path, rotated)
@@ -269,13 +257,13 @@ class Script:
                 time.sleep(1)  # whoever wrote into the old one has the new one
             subprocess.run([*self.config.words("maillog_file_compressor"), rotated], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise _Fatal(f"logfile '{path}' rotation failed: {error}") from error
+            raise _ScriptError(f"logfile '{path}' rotation failed: {error}") from error
         return 0
 
     def set_permissions(self) -> int:
-        """Queue and state belong to mail_owner. Raises _Fatal."""
+        """Queue and state belong to mail_owner. Raises _ScriptError."""
         if os.geteuid() != 0:
-            raise _Fatal("set-permissions needs root")
+            raise _ScriptError("set-permissions needs root")
         owner = Parts(self.config, ListLog()).mail_owner
         own(self.config.string("queue_directory"), owner.uid, owner.gid)
         return 0

@@ -5,14 +5,15 @@ Both locks are taken, the dotlock and fcntl(2)'s, and kept alive for as long as 
 
 from __future__ import annotations
 
-import getopt
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-from mailserver.config.read import ConfigError, read_unchecked
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
+from mailserver.config.read import read_unchecked
 from mailserver.maillog import ListLog
 from mailserver.roles.parts import Parts
 from mailserver.store.contract import MailboxBusy
@@ -32,44 +33,38 @@ Runs the command while the mbox is locked; the exit status is the command's, and
 example:
   postlock /var/spool/mail/alice cp /var/spool/mail/alice /backup/
 """
+_COMMAND: Final = PostfixCommand("postlock", _USAGE, _HELP, failure=FAILURE, misuse=FAILURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        options, words = getopt.getopt(arguments, "c:l:v")
-    except getopt.GetoptError as error:
-        print(f"postlock: invalid option -- '{error.opt}'", file=sys.stderr)
-        return _fail(_USAGE)
+    return _COMMAND.run(_run, argv)
+
+
+def _run(arguments: list[str]) -> int:
+    options, words = _COMMAND.options(arguments, "c:l:v")
     style = dict(options).get("-l", "")
     if len(words) < 2:
-        return _fail(_USAGE)
+        raise _COMMAND.misused()
     if not set(style.replace(",", " ").split()) <= _STYLES:
-        return _fail(f'unknown mailbox_delivery_lock value "{style}" in "{style}"')
+        raise CommandError(f'unknown mailbox_delivery_lock value "{style}" in "{style}"', FAILURE)
     try:
         return _locked(dict(options).get("-c"), words[0], words[1:])
     except MailboxBusy as error:
-        return _fail(f"open file {words[0]}: {error}")
+        raise CommandError(f"open file {words[0]}: {error}", FAILURE) from error
     except OSError as error:
-        return _fail(f"open file {words[0]}: {error.strerror}")
-    except ConfigError as error:
-        return _fail(str(error))
+        raise CommandError(f"open file {words[0]}: {error.strerror}", FAILURE) from error
 
 
 def _locked(directory: str | None, path: str, command: Sequence[str]) -> int:
-    """The command's exit status. Raises ConfigError, MailboxBusy, OSError: it did not run."""
+    """The command's exit status. Raises ConfigError, MailboxBusy, OSError, CommandError: it did not run."""
     rules = Parts(read_unchecked(directory, os.environ), ListLog()).store.lock_rules
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     with exclusive(os.path.abspath(path), lambda: os.open(path, flags, 0o600), rules) as held:
         try:
             process = subprocess.Popen(command)
         except OSError as error:
-            print(f"postlock: fatal: execvp {command[0]}: {error.strerror}", file=sys.stderr)
-            return 1
+            raise CommandError(f"execvp {command[0]}: {error.strerror}") from error
         while True:
             try:
                 status = process.wait(_REFRESH)
@@ -77,11 +72,6 @@ def _locked(directory: str | None, path: str, command: Sequence[str]) -> int:
                 held.refresh()
             else:
                 return status if status >= 0 else 1
-
-
-def _fail(text: str) -> int:
-    print(f"postlock: fatal: {text}", file=sys.stderr)
-    return FAILURE
 
 
 if __name__ == "__main__":

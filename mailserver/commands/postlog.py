@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import getopt
 import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from mailserver.config.read import ConfigError, read_unchecked
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
+from mailserver.config.read import read_unchecked
 from mailserver.maillog import FileLog, MailLog, SyslogLog
 
 _USAGE: Final = "usage: postlog [-c config_dir] [-i] [-p priority] [-t tag] [-v] [text]"
@@ -24,6 +25,7 @@ Writes the text, or each line of standard input, to the log of main.cf, and to a
 example:
   postlog -p warn -t backup "no backup for two days"
 """
+_COMMAND: Final = PostfixCommand("postlog", _USAGE, _HELP)
 _WORDS: Final = {"info": "", "warn": "warning: ", "warning": "warning: "} | {
     word: f"{word}: " for word in ("error", "fatal", "panic")
 }
@@ -31,22 +33,16 @@ _WORDS: Final = {"info": "", "warn": "warning: ", "warning": "warning: "} | {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        options, words = getopt.getopt(arguments, "c:ip:t:v")
-    except getopt.GetoptError as error:
-        return _fail(f"{_USAGE}: {error}")
+    return _COMMAND.run(_run, argv)
+
+
+def _run(arguments: list[str]) -> int:
+    options, words = _COMMAND.options(arguments, "c:ip:t:v")
     values = dict(options)
     priority = values.get("-p", "info")
     if priority not in _WORDS:
-        return _fail(f"unknown priority: {priority}: write one of {', '.join(_WORDS)}")
-    try:
-        service, log = _log(values.get("-c"), values.get("-t"))
-    except ConfigError as error:
-        return _fail(str(error))
+        raise CommandError(f"unknown priority: {priority}: write one of {', '.join(_WORDS)}")
+    service, log = _log(values.get("-c"), values.get("-t"))
     for line in [" ".join(words)] if words else (line.rstrip("\n") for line in sys.stdin):
         text = _WORDS[priority] + line
         log.write(service, text)
@@ -68,11 +64,6 @@ def _log(directory: str | None, tag: str | None) -> tuple[str, MailLog]:
         return service, FileLog(path, prefix, prefix, host=config.string("myhostname").split(".")[0])
     except OSError as error:
         raise config.error("maillog_file", f"{path}: {error.strerror}: become root, or its owner") from error
-
-
-def _fail(text: str) -> int:
-    print(f"postlog: fatal: {text}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

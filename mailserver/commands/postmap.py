@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mailserver.commands.maps import Program, run
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.tables.source import map_lines
 
 _USAGE: Final = "usage: postmap [-bfFhimnNoprsuUvw] [-c config_dir] [-d key] [-q key] [map_type:]file..."
@@ -28,7 +29,7 @@ examples:
   postmap -q 192.168.1 hash:/etc/mailserver/access
 """
 
-PROGRAM: Final = Program("postmap", _USAGE, _HELP, map_lines, lambda opener: opener.table)
+PROGRAM: Final = Program(PostfixCommand("postmap", _USAGE, _HELP), map_lines, lambda opener: opener.table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getopt
 import json
 import re
 import sys
@@ -10,7 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from mailserver.commands.errors import CommandError, nobody_reads
+from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.commands.queue_access import UNAVAILABLE, QueueAccess, open_queue
 from mailserver.maillog import ListLog
 from mailserver.queue.identity import is_queue_id, is_word
@@ -31,6 +31,7 @@ usage: postqueue [-c DIR] -p | -j | -f | -i QUEUE-ID | -s SITE
 example:
   postqueue -j | jq -r 'select(.sender == "MAILER-DAEMON").queue_id' | postsuper -d -
 """
+_COMMAND: Final = PostfixCommand("postqueue", _USAGE, _HELP, misuse=USAGE)
 _SITE: Final = re.compile(r"\[[0-9A-Za-z:.]+\]|[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?")
 _MARKS: Final = {"active": "*", "hold": "!"}
 _ORDER: Final = ("maildrop", "active", "incoming", "deferred", "hold")
@@ -39,21 +40,7 @@ _REASON_WIDTH: Final = 76
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        status = _run(arguments)
-        sys.stdout.flush()
-        return status
-    except CommandError as error:
-        print(f"postqueue: fatal: {error}", file=sys.stderr)
-        return error.status
-    except BrokenPipeError:
-        return nobody_reads()
-    except KeyboardInterrupt:
-        return 130
+    return _COMMAND.run(_run, argv)
 
 
 def _run(arguments: list[str]) -> int:
@@ -76,15 +63,10 @@ def _run(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[str | None, str, str]:
     """The directory, the one option chosen, and its value. Raises CommandError."""
-    try:
-        options, rest = getopt.getopt(arguments, "c:fi:jps:v")
-    except getopt.GetoptError as error:
-        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
-        print(f"postqueue: {problem} -- '{error.opt}'", file=sys.stderr)
-        raise CommandError(_USAGE, USAGE) from error
+    options, rest = _COMMAND.options(arguments, "c:fi:jps:v")
     chosen = [(name, value) for name, value in options if name not in ("-c", "-v")]
     if len(chosen) != 1 or rest:
-        raise CommandError(_USAGE, USAGE)
+        raise _COMMAND.misused()
     directory = next((value for name, value in options if name == "-c"), None)
     return directory, *chosen[0]
 

@@ -8,13 +8,13 @@ deferred here.
 
 from __future__ import annotations
 
-import getopt
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from mailserver.commands.errors import CommandError
+from mailserver.commands.postfix_command import PostfixCommand
 from mailserver.commands.queue_access import QueueAccess, open_queue
 from mailserver.config.syntax import ConfigError
 from mailserver.maillog import ListLog, MailLog
@@ -42,6 +42,7 @@ examples:
   postsuper -d ALL deferred
   mailq | awk 'BEGIN { RS = "" } $7 == "MAILER-DAEMON" { print $1 }' | tr -d '*!' | postsuper -d -
 """
+_COMMAND: Final = PostfixCommand("postsuper", _USAGE, _HELP)
 _QUEUES: Final = {
     "hold": (State.HOLD,),
     "incoming": (State.INCOMING,),
@@ -63,30 +64,11 @@ _TEXTS: Final = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--help"]:
-        print(_HELP, end="")
-        return 0
-    try:
-        _run(arguments)
-    except CommandError as error:
-        print(f"postsuper: fatal: {error}", file=sys.stderr)
-        return error.status
-    except OSError as error:
-        print(f"postsuper: fatal: {error.filename or 'queue'}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return _COMMAND.run(_run, argv)
 
 
-def _run(arguments: list[str]) -> None:
-    try:
-        options, names = getopt.gnu_getopt(arguments, "c:d:e:f:h:H:pr:sSv")
-    except getopt.GetoptError as error:
-        problem = "option requires an argument" if "requires argument" in error.msg else "invalid option"
-        print(f"postsuper: {problem} -- '{error.opt}'", file=sys.stderr)
-        raise CommandError(_USAGE) from error
+def _run(arguments: list[str]) -> int:
+    options, names = _COMMAND.options(arguments, "c:d:e:f:h:H:pr:sSv", anywhere=True)
     for name in names:
         if name not in _QUEUES:
             raise CommandError(f"invalid directory name: {name}: name some of {', '.join(_QUEUES)}")
@@ -100,6 +82,7 @@ def _run(arguments: list[str]) -> None:
     acts = [(name, value) for name, value in options if name in _TEXTS]
     for name in dict.fromkeys(name for name, _ in acts):
         _Act(access, log, name, states).perform([value for each, value in acts if each == name])
+    return 0
 
 
 def _log(access: QueueAccess) -> MailLog:
