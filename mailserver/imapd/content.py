@@ -13,12 +13,13 @@ from functools import partial
 from typing import Final
 
 from mailserver.message.header import first, header_end, selected
+from mailserver.message.imap_envelope import KIND as ENVELOPE_KIND
 from mailserver.message.imap_envelope import render_envelope
 from mailserver.message.mime import Part, parse
 from mailserver.message.preview import preview
 from mailserver.message.section import UnknownEncoding, binary, section_bytes
 from mailserver.message.sort_keys import message_ids, references
-from mailserver.message.structure import render_body, render_bodystructure
+from mailserver.message.structure import BODY_KIND, BODYSTRUCTURE_KIND, render_body, render_bodystructure
 from mailserver.store.contract import Uid
 from mailserver.wire.imap_fetch import Attribute, Item, Section
 from mailserver.wire.imap_responses import literal, string
@@ -27,9 +28,9 @@ Make = Callable[[bytes], bytes]
 
 LONGEST_KIND: Final = 400  # octets of a list of header fields that is remembered
 _ATTRIBUTES: Final[dict[str, tuple[str, Make]]] = {
-    "ENVELOPE": ("envelope.1", render_envelope),
-    "BODYSTRUCTURE": ("bodystructure.1", render_bodystructure),
-    "BODY": ("body.1", render_body),
+    "ENVELOPE": (ENVELOPE_KIND, render_envelope),
+    "BODYSTRUCTURE": (BODYSTRUCTURE_KIND, render_bodystructure),
+    "BODY": (BODY_KIND, render_body),
 }
 
 

@@ -88,7 +88,9 @@ class _Reader:
         self.words: list[bytes] = []  # before any angle bracket: a phrase, or a bare address
         self.angle: list[bytes] | None = None
         self.is_closed = False
-        self.comment: bytes | None = None
+        self.comment: bytes | None = (
+            None  # of a bare address, behind its first word: the old way to give a name
+        )
         self.at = -1  # index in words of the domain, where a bare "@" came
 
     def read(self, value: bytes, position: int) -> None:
@@ -99,7 +101,9 @@ class _Reader:
             position = token.end()
             quoted, special, literal, atom = token.groups()
             if special == b"(":
-                self.comment, position = _comment(value, position)
+                text, position = _comment(value, position)
+                if self.words and self.angle is None:
+                    self.comment = text
             elif special is not None:
                 self._special(special)
             elif quoted is not None:
@@ -169,7 +173,7 @@ class _Reader:
             route = b"".join(angle[:colon])
             angle = angle[colon + 1 :]
         at = angle.index(b"@") if b"@" in angle else len(angle)
-        name = b" ".join(filter(None, self.words)) or self.comment
+        name = b" ".join(filter(None, self.words))
         return _address(name, route, b"".join(angle[:at]), _domain(angle[at + 1 :]))
 
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 LARGEST_HEADER: Final = 10 * 1024 * 1024  # octets of one header that are looked at
 
 _FIELD: Final = re.compile(rb"([^:\n]*)((?:[^\n]*+\n?)(?>(?:[ \t][^\n]*+\n?)*))")
-_FOLD: Final = re.compile(rb"\r?\n[ \t]*|\r")
+_FOLD: Final = re.compile(rb"\r?\n(?=[ \t])")
 
 
 class Field(NamedTuple):
@@ -65,11 +65,17 @@ def fields(header: bytes) -> list[Field]:
 
 
 def unfold(body: bytes) -> bytes:
-    """A field's value on one line: the colon, folds and outer white space are gone. RFC 5322 §2.2.3."""
-    value = body[1:] if body.startswith(b":") else body
-    value = value.strip()
+    """A field's value on one line: the colon, line ends and outer white space are gone. RFC 5322 §2.2.3."""
+    return verbatim(body).strip()
+
+
+def verbatim(body: bytes) -> bytes:
+    """A field's value on one line, all white space kept but the blanks right behind the colon."""
+    value = (
+        (body[1:] if body.startswith(b":") else body).lstrip(b" \t").removesuffix(b"\n").removesuffix(b"\r")
+    )
     if b"\n" in value or b"\r" in value:
-        value = _FOLD.sub(b" ", value)
+        value = _FOLD.sub(b"", value).replace(b"\n", b" ").replace(b"\r", b" ")
     return value
 
 

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Final
 
 from mailserver.message.addresses import MailAddress, parse_addresses
-from mailserver.message.header import header_end, scan, unfold
+from mailserver.message.header import header_end, scan, verbatim
 
-KIND: Final = "envelope.1"  # for Mailbox.facts; raise it whenever the octets change
+KIND: Final = "envelope.2"  # for Mailbox.facts; raise it whenever the octets change
 
 _QUOTABLE: Final = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x5b\x5d-\x7f]*")
 _TO_ESCAPE: Final = re.compile(rb'(["\\])')
@@ -24,7 +24,7 @@ _TEXTS: Final = (b"date", b"subject", b"in-reply-to", b"message-id")
 _ADDRESSES: Final = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 _LONGEST_NAME: Final = 30  # octets of a field's name that is worth remembering
 _SHORT: Final = 500  # octets of a list of addresses that is worth remembering
-_TEXT: Final = frozenset(_TEXTS)
+_VERBATIM: Final = frozenset(_TEXTS) - {b"subject"}
 _WANTED: Final = frozenset(_TEXTS + _ADDRESSES)
 
 
@@ -53,7 +53,8 @@ def envelope_of_header(header: bytes) -> bytes:
     """The ENVELOPE of a header.
 
     Sender and Reply-To default to From where they are missing or empty. Of a repeated text
-    field the last counts, repeated address fields are one list, as Dovecot has it.
+    field the last counts, repeated address fields are one list, and runs of white space in a Subject
+    and in names are one space, as Dovecot has it.
     """
     texts: dict[bytes, bytes] = {}
     people: dict[bytes, bytes] = {}
@@ -61,8 +62,11 @@ def envelope_of_header(header: bytes) -> bytes:
         key = _key(name) if len(name) <= _LONGEST_NAME else _key.__wrapped__(name)
         if not key:
             continue
-        value = _for_humans(body)
-        if key in _TEXT:
+        if key in _VERBATIM:
+            texts[key] = verbatim(body)
+            continue
+        value = b" ".join(body[1:].split())
+        if key == b"subject":
             texts[key] = value
         else:
             people[key] = people[key] + b"," + value if key in people else value
@@ -98,12 +102,3 @@ def _remembered_people(value: bytes) -> bytes:
 def render_envelope(content: bytes) -> bytes:
     """The ENVELOPE of a message as wire bytes, parentheses included; for `Mailbox.facts`."""
     return envelope_of_header(content[: header_end(content)])
-
-
-def _for_humans(body: bytes) -> bytes:
-    """The unfolded value; where it was folded or has tabs, runs of white space are one space."""
-    if body.find(b"\n", 0, -2) < 0 and b"\t" not in body and b"\r" not in body[:-2]:
-        return body[1:].strip() if body.startswith(b":") else body.strip()
-    value = unfold(body)
-    is_folded = body.find(b"\n", 0, -2) >= 0 or b"\t" in value
-    return b" ".join(value.split()) if is_folded else value

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from mailserver.message import parameters as mime_parameters
-from mailserver.message.header import header_end, scan, unfold
+from mailserver.message.header import header_end, scan, verbatim
 from mailserver.message.parameters import Parameters
 
 DEEPEST: Final = 100
@@ -100,7 +100,7 @@ def describe(header: bytes, default: Description = _PLAIN) -> Description:
         if name[:8].lower() == b"content-":
             key = name[8:].rstrip().lower()
             if key != b"type" or key not in said:
-                said[key] = unfold(body)
+                said[key] = verbatim(body)
     if not said:
         return default
     kind, subtype, parameters = default.type, default.subtype, default.parameters

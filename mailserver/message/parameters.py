@@ -19,7 +19,7 @@ _PARAMETER: Final = re.compile(
     re.DOTALL,
 )
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
-_CONTINUED: Final = re.compile(rb"([^*]+)\*([0-9]{1,4})(\*?)")
+_CONTINUED: Final = re.compile(rb"([^*]+)\*(?:([0-9]{1,4})(\*?))?")
 
 
 def without_comments(value: bytes) -> bytes:
@@ -54,17 +54,21 @@ def words(value: bytes) -> tuple[bytes, ...]:
 
 
 def parameters(value: bytes) -> Parameters:
-    """The parameters in order, the continued ones last. An unclosed quoted string ends with the value."""
+    """The parameters in order, those of RFC 2231 last and by name, as Dovecot has them.
+
+    An unclosed quoted string ends with the value.
+    """
     plain: list[tuple[bytes, bytes]] = []
     continued: dict[bytes, list[tuple[int, bytes, bytes, bytes]]] = {}
     for name, quoted, bare in _PARAMETER.findall(without_comments(value)):
         text = _QUOTED_PAIR.sub(rb"\1", quoted) if b"\\" in quoted else quoted or bare
         piece = _CONTINUED.fullmatch(name) if b"*" in name else None
         if piece:
-            continued.setdefault(piece[1].lower(), []).append((int(piece[2]), piece[3], name, text))
+            number, extended = (piece[2], piece[3]) if piece[2] else (b"0", b"*")
+            continued.setdefault(piece[1].lower(), []).append((int(number), extended, name, text))
         else:
             plain.append((name, text))
-    for pieces in continued.values():
+    for _, pieces in sorted(continued.items()):
         plain.extend(_joined(pieces))
     return tuple(plain)
 

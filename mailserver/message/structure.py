@@ -12,8 +12,8 @@ from mailserver.message.imap_envelope import envelope_of_header, nstring, string
 from mailserver.message.mime import Description, Disposition, Part, parse
 from mailserver.message.parameters import Parameters, find
 
-BODY_KIND: Final = "body.1"  # for Mailbox.facts; raise them whenever the octets change
-BODYSTRUCTURE_KIND: Final = "bodystructure.1"
+BODY_KIND: Final = "body.2"  # for Mailbox.facts; raise them whenever the octets change
+BODYSTRUCTURE_KIND: Final = "bodystructure.2"
 
 _US_ASCII: Final = (b"charset", b"us-ascii")
 _NO_PART: Final = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0'

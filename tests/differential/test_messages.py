@@ -12,11 +12,16 @@ from tests.differential.answers import fetched
 from tests.differential.differences import FETCH
 from tests.differential.hostile import HOSTILE
 from tests.differential.servers import Dovecot, DovecotEnded, Ours, Session, open_directory
+from tests.differential.valid_messages import valid_messages
 
 pytestmark = [pytest.mark.needs("dovecot")]
 
 MESSAGES = Path(__file__).parent.parent / "data" / "messages"
-ALL = {path.stem: path.read_bytes() for path in sorted(MESSAGES.glob("*.eml"))} | HOSTILE
+ALL = (
+    {path.stem: path.read_bytes() for path in sorted(MESSAGES.glob("*.eml"))}
+    | HOSTILE
+    | valid_messages(20260, 30)
+)
 WHOLE = ("RFC822.SIZE", "INTERNALDATE", "ENVELOPE", "BODY", "BODYSTRUCTURE", "RFC822.HEADER", "BODY.PEEK[]")
 PARTS = ("", "1.", "2.", "1.1.", "1.2.", "2.1.", "3.")
 SECTIONS = [

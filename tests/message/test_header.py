@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.message.header import fields, first, header_end, scan, selected, unfold, values
+from mailserver.message.header import fields, first, header_end, scan, selected, unfold, values, verbatim
 
 HEADER = (
     b"Received: from a\r\n\tby b\r\nSUBJECT: one\r\nreceived:  c\r\nno colon here\r\nX-Empty:\r\n"
@@ -19,7 +19,7 @@ def test_fields_are_kept_in_order_and_in_their_spelling() -> None:
         b"Received", b"SUBJECT", b"received", b"no colon here\r", b"X-Empty", b"Subject "
     ]  # fmt: skip
     assert b"".join(field.raw for field in fields(HEADER)) + b"\r\n" == HEADER
-    assert fields(HEADER)[0].value == b"from a by b"
+    assert fields(HEADER)[0].value == b"from a\tby b"
     assert values(HEADER, b"subject") == [b"one", b"two folded"]
     assert first(HEADER, b"subject") == b"one"
     assert first(HEADER, b"nowhere") is None
@@ -45,7 +45,8 @@ def test_where_a_header_ends() -> None:
 
 def test_unfolding() -> None:
     """RFC 5322 §2.2.3; stray line ends never get through."""
-    assert unfold(b": a\r\n\tb\r\n  c \r\n") == b"a b c"
+    assert unfold(b": a\r\n\tb\r\n  c \r\n") == b"a\tb  c"
+    assert verbatim(b": \r\n\tb\r\n  c \r\n") == b"\tb  c "
     assert unfold(b": a\rb\nc") == b"a b c"
     assert unfold(b"") == b""
 
