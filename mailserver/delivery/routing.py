@@ -13,18 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from mailserver.accounts.account import AccountDirectory
 from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
 from mailserver.tables.access import asks_whole_key
 from mailserver.tables.table import Entry, Table
-from mailserver.wire.address import AddressError, parse_lenient
-
-RESERVED_NAMES: Final = frozenset(
-    {"postmaster", "mailer-daemon", "double-bounce"}
-)  # never split at the delimiter
+from mailserver.wire.address import AddressError, parse_lenient, split_extension
 
 
 def _nothing(name: str) -> bool:
@@ -222,17 +217,8 @@ class Routing:
         return None
 
     def split(self, local: str) -> tuple[str, str]:
-        """User and extension: cut at the first recipient_delimiter; the extension may be "".
-
-        Reserved names and owner-list, list-request (owner_request_special) stay whole.
-        """
-        lowered = local.lower()
-        if lowered in RESERVED_NAMES or lowered.startswith("owner-") or lowered.endswith("-request"):
-            return local, ""
-        for position, character in enumerate(local):
-            if position and character in self.recipient_delimiter:
-                return local[:position], local[position + 1 :]
-        return local, ""
+        """User and extension, by recipient_delimiter; the extension may be ""."""
+        return split_extension(local, self.recipient_delimiter)
 
     # ------------------------------------------------------------ tables of whole addresses
 

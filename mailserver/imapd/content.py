@@ -13,8 +13,7 @@ from functools import partial
 from typing import Final
 
 from mailserver.message.header import first, header_end, selected
-from mailserver.message.imap_envelope import KIND as ENVELOPE_KIND
-from mailserver.message.imap_envelope import render_envelope
+from mailserver.message.imap_envelope import ENVELOPE_KIND, render_envelope
 from mailserver.message.mime import Part, parse
 from mailserver.message.preview import preview
 from mailserver.message.section import UnknownEncoding, binary, section_bytes

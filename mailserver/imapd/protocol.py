@@ -56,7 +56,6 @@ _log = Logger()
 HELD: Final = 65_536  # octets of input held while a command runs, before reading pauses
 _FAREWELL: Final = 30  # seconds in which a client may still read our last lines
 LONGEST_ANSWER: Final = 12_288  # octets of a line that answers `+`
-_INTERNAL_ERROR: Final = Reply(b"NO", b"Internal error occurred; the server's log has it.", b"SERVERBUG")
 
 
 @implementer(IHandshakeListener)

@@ -15,7 +15,7 @@ from typing import Final
 from mailserver.message.addresses import MailAddress, parse_addresses
 from mailserver.message.header import header_end, scan, verbatim
 
-KIND: Final = "envelope.2"  # for Mailbox.facts; raise it whenever the octets change
+ENVELOPE_KIND: Final = "envelope.2"  # for Mailbox.facts; raise it whenever the octets change
 
 _QUOTABLE: Final = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x5b\x5d-\x7f]*")
 _TO_ESCAPE: Final = re.compile(rb'(["\\])')

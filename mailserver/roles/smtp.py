@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -372,8 +371,3 @@ def _local_clients(parts: Parts, config: Config) -> LocalClients:
 def _sources(config: Config) -> Mapping[str, str]:
     names = [f"smtpd_{stage}_restrictions" for stage in _STAGES]
     return {name: config.where(name) for name in names if config.is_set(name)}
-
-
-def _free_octets(path: str) -> int:
-    free = os.statvfs(path)
-    return free.f_bavail * free.f_frsize

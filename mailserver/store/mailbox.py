@@ -127,13 +127,6 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
         known = self._state.save_dates(self._id, min(uids), max(uids)) if uids else {}
         return {uid: known[uid] for uid in uids if uid in known}
 
-    def _contents(self, uids: Sequence[Uid]) -> Iterator[tuple[Uid, bytes]]:
-        for uid in uids:
-            try:
-                yield uid, self._format.read(self._keys[uid])
-            except (KeyError, MessageGone):
-                continue
-
     def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
         """See `Mailbox.file_names`."""
         self.wake()

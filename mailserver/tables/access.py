@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mailserver.tables.table import Entry, Table
+from mailserver.wire.address import split_extension
 
 NULL_SENDER_KEY: Final = "<>"
-NEVER_SPLIT: Final = frozenset({"postmaster", "mailer-daemon", "double-bounce"})
 
 
 def first_entry(tables: Iterable[Table], keys: Iterable[str]) -> Entry | None:
@@ -81,49 +81,8 @@ def mail_address_keys(
     local, at, domain = address.rpartition("@")
     if not at:
         local, domain = address, ""
-    locals_ = (local, *unextended(local, delimiters))
+    locals_ = dict.fromkeys((local, split_extension(local, delimiters)[0]))
     if domain:
         yield from (f"{name}@{domain}" for name in locals_)
         yield from domain_keys(domain, parents_match_subdomains)
     yield from (f"{name}@" for name in locals_)
-
-
-def unextended(local: str, delimiters: str) -> tuple[str, ...]:
-    """The local-part without its address extension, where it has one."""
-    lower = local.lower()
-    if lower in NEVER_SPLIT or (
-        "-" in delimiters and (lower.startswith("owner-") or lower.endswith("-request"))
-    ):
-        return ()
-    for position, character in enumerate(local):
-        if character in delimiters and position > 0:
-            return (local[:position],)
-    return ()
-
-
-def split_extension(local: str, delimiters: str) -> tuple[str, str]:
-    """The local-part before the first delimiter, and the extension after it ("" for none)."""
-    for base in unextended(local, delimiters):
-        return base, local[len(base) + 1 :]
-    return local, ""
-
-
-def recipient_keys(address: str, delimiters: str = "", own_domain: bool = True) -> Iterator[str]:
-    """`user+x@domain`, `user@domain`, `user+x`, `user`, `@domain`: the order of virtual(5).
-
-    The keys without a domain count only where the domain is this host's (`own_domain`).
-    """
-    local, _, domain = address.rpartition("@")
-    locals_ = (local, *unextended(local, delimiters))
-    yield from (f"{name}@{domain}" for name in locals_)
-    if own_domain:
-        yield from locals_
-    yield f"@{domain}"
-
-
-def transport_keys(address: str, delimiters: str = "") -> Iterator[str]:
-    """`user+x@domain`, `user@domain`, `domain`, `.parent` …, `*`: the order of transport(5)."""
-    local, _, domain = address.rpartition("@")
-    yield from (f"{name}@{domain}" for name in (local, *unextended(local, delimiters)))
-    yield from domain_keys(domain, parents_match_subdomains=False)
-    yield "*"

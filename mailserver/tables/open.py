@@ -121,14 +121,3 @@ def open_table(
 ) -> Table:
     """The table of `type:name`; see `TableOpener`."""
     return TableOpener(directory, now, warn).table(name)
-
-
-def open_alias_table(
-    name: str,
-    directory: str = "",
-    *,
-    now: Callable[[], float] = time.time,
-    warn: Callable[[str], None] = no_warning,
-) -> Table:
-    """The alias table of `type:name`; see `TableOpener.aliases`."""
-    return TableOpener(directory, now, warn).aliases(name)

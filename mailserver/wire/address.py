@@ -40,6 +40,7 @@ _LABEL: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN_DOMAIN: Final = re.compile(r"[A-Za-z0-9]+(?>(?:[.-][A-Za-z0-9]+)*)")
 
+_NEVER_SPLIT: Final = frozenset({"postmaster", "mailer-daemon", "double-bounce"})
 _WHITE_SPACE: Final = " \t\r\n"  # and no others: a no-break space may begin a local-part
 
 
@@ -76,16 +77,6 @@ def scan_path(
     return _address(found[1], found[2], longest_local), end
 
 
-def parse_mailbox(text: bytes) -> Address:
-    """The address that is the whole text, without angle brackets. Raises AddressError."""
-    found = _MAILBOX.fullmatch(text)
-    if found is None or text.startswith(b"@"):
-        raise AddressError("not an address")
-    if len(text) > LONGEST_PATH - 2:
-        raise AddressError("address too long")
-    return _address(found[1], found[2], LONGEST_LOCAL)
-
-
 def parse_lenient(text: str) -> Address:
     """The address in a word of an alias, a `.forward` or a header field.
 
@@ -99,6 +90,23 @@ def parse_lenient(text: str) -> Address:
     if found is None:
         raise AddressError("not an address")
     return _address(found[1], found[2], LONGEST_PATH)
+
+
+def split_extension(local: str, delimiters: str) -> tuple[str, str]:
+    """The local-part before the first of the delimiters and the extension behind it; whole, "" without one.
+
+    Some names stay whole, and where `-` is a delimiter owner-LIST and LIST-request too, as with Postfix's
+    owner_request_special. No local-part is left empty.
+    """
+    lowered = local.lower()
+    if lowered in _NEVER_SPLIT:
+        return local, ""
+    if "-" in delimiters and (lowered.startswith("owner-") or lowered.endswith("-request")):
+        return local, ""
+    for position, character in enumerate(local):
+        if character in delimiters:
+            return (local[:position], local[position + 1 :]) if position else (local, "")
+    return local, ""
 
 
 def parse_sender(text: str) -> Address | None:

@@ -12,7 +12,7 @@ from mailserver.smtpd.policy import Policy, RestrictionTexts
 from mailserver.smtpd.verdict import Codes, Request, RestrictionError, Stage
 from mailserver.tables.open import open_table
 from mailserver.tables.table import Entry, TableError
-from mailserver.wire.address import parse_mailbox
+from mailserver.wire.address import parse_lenient
 from tests.smtpd.harness import NEIGHBOUR, STRANGER, House, networks
 
 STRICT = {"relay": "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"}
@@ -383,7 +383,7 @@ def test_explain(tmp_path: Path) -> None:
         house.tools(mynetworks=networks("10.0.0.0/8")),
         sources={"smtpd_relay_restrictions": "main.cf:12"},
     )
-    request = Request(STRANGER, recipient=parse_mailbox(b"x@other.test"), stage=Stage.RCPT)
+    request = Request(STRANGER, recipient=parse_lenient("x@other.test"), stage=Stage.RCPT)
     coroutine = policy.explain_recipient(request)
     with pytest.raises(StopIteration) as finished:
         coroutine.send(None)

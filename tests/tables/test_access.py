@@ -52,30 +52,6 @@ def test_mail_addresses() -> None:
     assert list(access.mail_address_keys("postmaster", "+")) == ["postmaster@"]
 
 
-@pytest.mark.parametrize(
-    ("local", "delimiters", "parts"),
-    [
-        ("a+b", "+", ("a", "b")),
-        ("a-b+c", "+-", ("a", "b+c")),
-        ("+a", "+", ("+a", "")),
-        ("a+b", "", ("a+b", "")),
-        ("owner-list", "-", ("owner-list", "")),
-        ("list-request", "-", ("list-request", "")),
-        ("double-bounce", "-", ("double-bounce", "")),
-    ],
-)
-def test_extensions(local: str, delimiters: str, parts: tuple[str, str]) -> None:
-    """The first delimiter parts; names that must stay whole do."""
-    assert access.split_extension(local, delimiters) == parts
-
-
-def test_virtual_and_transport() -> None:
-    """Their own orders."""
-    assert list(access.recipient_keys("u+x@d", "+")) == ["u+x@d", "u@d", "u+x", "u", "@d"]
-    assert list(access.recipient_keys("u@d", own_domain=False)) == ["u@d", "@d"]
-    assert list(access.transport_keys("u@a.b")) == ["u@a.b", "a.b", ".b", "*"]
-
-
 def test_the_seeds_access_file(tmp_path: Path) -> None:
     """10.1.1 OK, .hxz.ass OK, 192.168.1 REJECT do what they say."""
     path = tmp_path / "access"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.tables.index import LmdbTable, write_index
-from mailserver.tables.open import TableOpener, open_alias_table, open_table
+from mailserver.tables.open import TableOpener, open_table
 from mailserver.tables.source import SourceLine, read_source
 from mailserver.tables.table import Entry, TableError, version_of
 
@@ -142,7 +142,7 @@ def test_absent_and_unreadable_is_an_error(tmp_path: Path) -> None:
 def test_a_malformed_line_is_an_error_for_its_key(tmp_path: Path) -> None:
     """F57: nobody can say what it would have said; the other keys are served."""
     path = put(tmp_path / "aliases", "root: alice\nsales bob\n")
-    table = open_alias_table(f"hash:{path}")
+    table = TableOpener().aliases(f"hash:{path}")
     assert table.find("root") == Entry("alice", f"{path}:1")
     assert table.find("bob") is None
     with pytest.raises(TableError, match=rf"{path}:2: need name:value pair"):
@@ -152,7 +152,7 @@ def test_a_malformed_line_is_an_error_for_its_key(tmp_path: Path) -> None:
 def test_aliases_from_text_and_index(tmp_path: Path) -> None:
     """alias_maps = hash:/etc/aliases works with and without postalias."""
     path = put(tmp_path / "aliases", '# comment\nPostmaster: root\n"John Doe": jd@x, "|cmd a"\n')
-    table = open_alias_table(f"hash:{path}")
+    table = TableOpener().aliases(f"hash:{path}")
     assert table.find("postmaster") == Entry("root", f"{path}:2")
     assert table.find("john doe") == Entry('jd@x, "|cmd a"', f"{path}:3")
 

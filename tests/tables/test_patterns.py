@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailserver.tables.access import first_entry
 from mailserver.tables.cidr import parse_network
-from mailserver.tables.open import open_alias_table, open_table
+from mailserver.tables.open import TableOpener, open_table
 from mailserver.tables.regexp import posix_to_python
 from mailserver.tables.table import TableError
 
@@ -138,7 +138,7 @@ def test_no_substitution_in_alias_maps(tmp_path: Path) -> None:
     """What a stranger wrote may not become a command or a file name."""
     (tmp_path / "t").write_text("/(.*)/ |/bin/$1\n")
     with pytest.raises(TableError, match="substitution is not allowed"):
-        open_alias_table(f"regexp:{tmp_path}/t").find("x")
+        TableOpener().aliases(f"regexp:{tmp_path}/t").find("x")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.tables import remote
-from mailserver.tables.open import open_alias_table, open_table
+from mailserver.tables.open import TableOpener, open_table
 from mailserver.tables.table import TableError
 
 TCP = {
@@ -164,7 +164,7 @@ def test_bad_names(name: str) -> None:
 def test_no_alias_table() -> None:
     """What anybody may answer is nothing to run commands by."""
     with pytest.raises(TableError, match="not allowed for security sensitive data"):
-        open_alias_table("tcp:127.0.0.1:1")
+        TableOpener().aliases("tcp:127.0.0.1:1")
 
 
 @pytest.mark.needs("postfix")

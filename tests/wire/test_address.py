@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.envelope import Address
-from mailserver.wire.address import AddressError, is_domain, parse_lenient, parse_mailbox, scan_path
+from mailserver.wire.address import AddressError, is_domain, parse_lenient, scan_path, split_extension
 
 ACCEPTED = [
     (b"<alice@example.org>", "alice", "example.org"),
@@ -167,9 +167,30 @@ _DOMAIN = st.lists(_LABEL, min_size=1, max_size=4).map(".".join)
 def test_format_and_parse_agree(local: str, domain: str) -> None:
     """parse(format(x)) == x for every address, quoted or not (RELIABILITY B11)."""
     address = Address(local, domain)
-    assert parse_mailbox(str(address).encode()) == address
     assert scan_path(f"<{address}>".encode()) == (address, len(f"<{address}>".encode()))
     assert parse_lenient(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("local", "delimiters", "parts"),
+    [
+        ("a+b", "+", ("a", "b")),
+        ("a-b+c", "+-", ("a", "b+c")),
+        ("+a", "+", ("+a", "")),
+        ("a+b", "", ("a+b", "")),
+        ("a+", "+", ("a", "")),
+        ("+a+b", "+", ("+a+b", "")),
+        ("Postmaster+a", "+", ("Postmaster", "a")),
+        ("owner-list", "-", ("owner-list", "")),
+        ("owner-list+x", "+", ("owner-list", "x")),
+        ("owner-list+x", "+-", ("owner-list+x", "")),
+        ("list-request", "-", ("list-request", "")),
+        ("double-bounce", "-", ("double-bounce", "")),
+    ],
+)
+def test_extensions(local: str, delimiters: str, parts: tuple[str, str]) -> None:
+    """The first delimiter parts; names that must stay whole do. postconf(5), owner_request_special."""
+    assert split_extension(local, delimiters) == parts
 
 
 @given(st.binary(max_size=80))
