@@ -10,7 +10,7 @@ and COPY leave the others out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,11 +20,9 @@ from mailserver.store.contract import (
     SEEN,
     AccessDenied,
     AccessRevoked,
-    Changes,
     Flags,
     FlagsChanged,
     Mailbox,
-    Message,
     Modseq,
     NewMessage,
     Reader,
@@ -33,6 +31,7 @@ from mailserver.store.contract import (
     Target,
     Uid,
 )
+from mailserver.store.mailbox_view import MailboxView
 
 _FLAG_RIGHTS: Final = {SEEN: "s", DELETED: "t"}
 
@@ -52,7 +51,7 @@ def denied() -> AccessDenied:
     return AccessDenied("Permission denied")
 
 
-class GuardedMailbox(Mailbox):
+class GuardedMailbox(MailboxView):
     """See the module.
 
     `look` gives the rights as the ACL says them now (it blocks); `generation` is a number
@@ -69,7 +68,7 @@ class GuardedMailbox(Mailbox):
         generation: Callable[[], int],
         leave: Callable[[], None],
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._local_name = local_name
         self._look = look
         self._generation = generation
@@ -93,7 +92,8 @@ class GuardedMailbox(Mailbox):
         self._rights = self._look()
         self._was_readable = self._was_readable or "r" in self._rights
 
-    def _readable(self) -> Mailbox:
+    def _at_hand(self) -> Mailbox:
+        """The mailbox, where its user may read it as far as is known."""
         if "r" not in self.rights:
             if self._was_readable:
                 raise AccessRevoked("Permission to read the mailbox was taken back")
@@ -107,9 +107,10 @@ class GuardedMailbox(Mailbox):
             raise denied()
         return self._inner
 
-    def _read_now(self) -> Mailbox:
+    def _now(self) -> Mailbox:
+        """The mailbox, where the ACL lets its user read it now."""
         self.check_rights()
-        return self._readable()
+        return self._at_hand()
 
     def as_target(self) -> Target:
         """See `Mailbox.as_target`."""
@@ -121,7 +122,7 @@ class GuardedMailbox(Mailbox):
         """See `Mailbox.seen_by`: it is its user's already."""
         return self
 
-    # What may be read at any time.
+    # Reading.
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -129,126 +130,13 @@ class GuardedMailbox(Mailbox):
         return self._local_name(self._inner.name)
 
     @property
-    def uidvalidity(self) -> int:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._inner.uidvalidity
-
-    @property
-    def mailbox_id(self) -> str:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._inner.mailbox_id
-
-    @property
-    def uidnext(self) -> Uid:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._readable().uidnext
-
-    @property
-    def highest_modseq(self) -> Modseq:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._readable().highest_modseq
-
-    @property
-    def messages(self) -> Mapping[Uid, Message]:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._readable().messages
-
-    @property
     def sleeping(self) -> Sleeping | None:  # type: ignore[override]
         """See `Mailbox`."""
-        return self._readable().sleeping
-
-    def wake(self) -> None:
-        """See `Mailbox.wake`."""
-        self._readable().wake()
-
-    @property
-    def uids(self) -> Sequence[Uid]:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._readable().uids
-
-    @property
-    def keywords(self) -> Sequence[bytes]:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._readable().keywords
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.subscribe`: a bare hint says nothing."""
-        self._inner.subscribe(listener)
-
-    def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """See `Mailbox.unsubscribe`."""
-        self._inner.unsubscribe(listener)
-
-    def changes_since(self, modseq: Modseq) -> Changes:
-        """See `Mailbox.changes_since`."""
-        return self._readable().changes_since(modseq)
-
-    # Reading.
-
-    def refresh(self) -> bool:
-        """See `Mailbox.refresh`."""
-        return self._read_now().refresh()
+        return self._at_hand().sleeping
 
     def is_current(self) -> bool:
         """See `Mailbox.is_current`: the ACL has to be looked at."""
         return False
-
-    def claim_recent(self) -> range:
-        """See `Mailbox.claim_recent`."""
-        return self._read_now().claim_recent()
-
-    def peek_recent(self) -> Uid:
-        """See `Mailbox.peek_recent`."""
-        return self._readable().peek_recent()
-
-    def read(self, uid: Uid) -> bytes:
-        """See `Mailbox.read`."""
-        return self._read_now().read(uid)
-
-    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
-        """See `Mailbox.read_batch`."""
-        return self._read_now().read_batch(uids, most)
-
-    def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
-        """See `Mailbox.sizes`."""
-        return self._read_now().sizes(uids)
-
-    def expunged_message(self, uid: Uid) -> Message | None:
-        """See `Mailbox.expunged_message`."""
-        return self._readable().expunged_message(uid)
-
-    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
-        """See `Mailbox.save_dates`."""
-        return self._read_now().save_dates(uids)
-
-    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
-        """See `Mailbox.known_facts`."""
-        return self._read_now().known_facts(uids, kind)
-
-    def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
-        """See `Mailbox.file_names`."""
-        return self._read_now().file_names(uids)
-
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
-        """See `Mailbox.facts`."""
-        return self._read_now().facts(uids, make, kind)
-
-    def search_text(
-        self, uids: Sequence[Uid], needle: str, with_header: bool
-    ) -> tuple[Sequence[Uid], Sequence[Uid]]:
-        """See `Mailbox.search_text`."""
-        return self._read_now().search_text(uids, needle, with_header)
-
-    def may_hold(
-        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
-    ) -> Sequence[Uid]:
-        """See `Mailbox.may_hold`."""
-        return self._read_now().may_hold(uids, pieces, with_header)
-
-    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
-        """See `Mailbox.texts`."""
-        return self._read_now().texts(uids)
 
     # Writing.
 
@@ -265,7 +153,7 @@ class GuardedMailbox(Mailbox):
         unchanged_since: Modseq | None = None,
     ) -> FlagsChanged:
         """See `Mailbox.change_flags`, and the module."""
-        inner = self._read_now()
+        inner = self._now()
         rights = self._rights
         mine = permitted(flags, rights)
         if not rights & FLAG_RIGHTS or (flags and not mine):
@@ -291,7 +179,7 @@ class GuardedMailbox(Mailbox):
 
     def copy(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.copy`."""
-        return self._read_now().copy(uids, target)
+        return self._now().copy(uids, target)
 
     def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.move`. RFC 6851 §3.2: what STORE, EXPUNGE and COPY take."""

@@ -29,6 +29,7 @@ from mailserver.store.contract import (
     Target,
     Uid,
 )
+from mailserver.store.mailbox_view import MailboxView
 from mailserver.store.own_seen import OwnSeen
 
 _SEEN_ALONE: Final = frozenset({SEEN})
@@ -77,10 +78,11 @@ class SharedMailbox(Mailbox):
         """As `copy` or `move`, with the flags of the messages that `known` gives."""
 
 
-class PrivateSeenMailbox(Mailbox):
+class PrivateSeenMailbox(MailboxView):
     """See the module."""
 
     def __init__(self, common: SharedMailbox, reader: Reader) -> None:
+        super().__init__(common)
         self._common = common
         self.reader = reader
 
@@ -91,8 +93,8 @@ class PrivateSeenMailbox(Mailbox):
 
     def wake(self) -> None:
         """See `Mailbox.wake`."""
-        self._common.wake()
-        assert self.own is not None
+        super().wake()
+        self.own  # noqa: B018  (read from state.db here, where that may block)
 
     def seen_by(self, reader: Reader) -> Mailbox:
         """See `Mailbox.seen_by`."""
@@ -101,8 +103,6 @@ class PrivateSeenMailbox(Mailbox):
     def as_target(self) -> Target:
         """See `Mailbox.as_target`."""
         return Target(self._common, reader=self.reader.name)
-
-    # What is the reader's.
 
     @property
     def messages(self) -> _AsSeen:  # type: ignore[override]
@@ -127,12 +127,12 @@ class PrivateSeenMailbox(Mailbox):
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.subscribe`."""
-        self._common.subscribe(listener)
+        super().subscribe(listener)
         self.own.listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """See `Mailbox.unsubscribe`."""
-        self._common.unsubscribe(listener)
+        super().unsubscribe(listener)
         self.own.listeners.remove(listener)
 
     def append(self, messages: Sequence[NewMessage]) -> Sequence[Uid]:
@@ -156,103 +156,6 @@ class PrivateSeenMailbox(Mailbox):
     def move(self, uids: Sequence[Uid], target: Mailbox) -> Sequence[tuple[Uid, Uid]]:
         """See `Mailbox.move`."""
         return self._common.transfer(uids, target, lambda: self.messages, moves=True)
-
-    # What is common.
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.name
-
-    @property
-    def uidvalidity(self) -> int:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.uidvalidity
-
-    @property
-    def uidnext(self) -> Uid:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.uidnext
-
-    @property
-    def highest_modseq(self) -> Modseq:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.highest_modseq
-
-    @property
-    def uids(self) -> Sequence[Uid]:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.uids
-
-    @property
-    def keywords(self) -> Sequence[bytes]:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.keywords
-
-    @property
-    def mailbox_id(self) -> str:  # type: ignore[override]
-        """See `Mailbox`."""
-        return self._common.mailbox_id
-
-    def refresh(self) -> bool:
-        """See `Mailbox.refresh`."""
-        return self._common.refresh()
-
-    def is_current(self) -> bool:
-        """See `Mailbox.is_current`."""
-        return self._common.is_current()
-
-    def claim_recent(self) -> range:
-        """See `Mailbox.claim_recent`."""
-        return self._common.claim_recent()
-
-    def peek_recent(self) -> Uid:
-        """See `Mailbox.peek_recent`."""
-        return self._common.peek_recent()
-
-    def read(self, uid: Uid) -> bytes:
-        """See `Mailbox.read`."""
-        return self._common.read(uid)
-
-    def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
-        """See `Mailbox.read_batch`."""
-        return self._common.read_batch(uids, most)
-
-    def sizes(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
-        """See `Mailbox.sizes`."""
-        return self._common.sizes(uids)
-
-    def save_dates(self, uids: Sequence[Uid]) -> Mapping[Uid, int]:
-        """See `Mailbox.save_dates`."""
-        return self._common.save_dates(uids)
-
-    def file_names(self, uids: Sequence[Uid]) -> Mapping[Uid, str]:
-        """See `Mailbox.file_names`."""
-        return self._common.file_names(uids)
-
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
-        """See `Mailbox.facts`."""
-        return self._common.facts(uids, make, kind)
-
-    def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
-        """See `Mailbox.known_facts`."""
-        return self._common.known_facts(uids, kind)
-
-    def search_text(
-        self, uids: Sequence[Uid], needle: str, with_header: bool
-    ) -> tuple[Sequence[Uid], Sequence[Uid]]:
-        """See `Mailbox.search_text`."""
-        return self._common.search_text(uids, needle, with_header)
-
-    def may_hold(
-        self, uids: Sequence[Uid], pieces: Sequence[Sequence[str]], with_header: bool
-    ) -> Sequence[Uid]:
-        """See `Mailbox.may_hold`."""
-        return self._common.may_hold(uids, pieces, with_header)
-
-    def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
-        """See `Mailbox.texts`."""
-        return self._common.texts(uids)
 
     def expunge(self, uids: Sequence[Uid] | None = None) -> Sequence[Uid]:
         """See `Mailbox.expunge`."""

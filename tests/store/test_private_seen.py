@@ -101,12 +101,6 @@ class TestMboxOfOne(MailboxContract, AccountStoreContract, DurableContract):
         harness.registry.shut()
 
 
-def test_the_view_leaves_nothing_to_the_contract() -> None:
-    """No default of the contract stands in for what the mailbox itself says."""
-    public = {name for name in vars(Mailbox) if not name.startswith("_")}
-    assert public - set(vars(PrivateSeenMailbox)) == {"check_rights", "rights", "is_guarded", "sleeping"}
-
-
 # Two readers, the owner, two processes.
 
 
