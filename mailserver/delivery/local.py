@@ -121,11 +121,11 @@ class LocalAgents:
             self._report(traceback.format_exc())
             return Outcome.deferred(f"{_failure(job)}internal error", "4.3.0")
 
-    def deposit(self, mail: Sequence[tuple[Job, bytes]]) -> Outcome | None:
+    def deposit(self, mail: Sequence[tuple[Job, bytes | int]]) -> Outcome | None:
         """All of the messages are durable in the mailbox that each of the jobs names; or none, and None.
 
-        For the owner's own mailbox; what the jobs say of contents does not count. Why not is not told: who
-        delivers them one by one will meet it.
+        For the owner's own mailbox. Contents are octets, or in the descriptor of a file where the job says.
+        Why not is not told: who delivers them one by one will meet it.
         """
         with contextlib.suppress(MailboxBusy, UnsafeMailbox, OSError):
             if not any(_rules(job) for job, _ in mail):

@@ -4,6 +4,7 @@ Most mail is for one mailbox of this host. Where all mail has one owner, whoever
 there, and a mailbox is as durable as the queue. So such a message is written and synced once, in one
 visit to a thread, and the log says what the queue would have said. Messages that come for a recipient
 while one is being written wait, and then go together: one lock, one sync of the directory or of the mbox.
+A large one goes by itself, out of the queue file where it was gathered, which nobody syncs.
 
 Whatever stands in the way (several recipients, an alias for several, a .forward, a command, a filter,
 a report that is wanted, a full mailbox, a lock that somebody holds, an error) is left to the queue: then
@@ -16,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -26,9 +27,10 @@ from mailserver.queue.batches import Batches
 from mailserver.queue.file import QueueFile
 from mailserver.queue.incoming import IncomingMessage
 from mailserver.queue.jobs import named
-from mailserver.queue.local import delivered_to
+from mailserver.queue.local import HEADER_LIMIT, delivered_to
 from mailserver.queue.log_lines import Times, active_line, local_service, outcome_line
 from mailserver.queue.mailbox_plans import MailboxPlan, MailboxPlans
+from mailserver.queue.record import HEADER_SIZE
 from mailserver.queue.services import Services
 
 MOST_AT_ONCE: Final = 32  # messages for one recipient in one visit to a thread
@@ -39,8 +41,11 @@ PATIENCE: Final = 2.0  # seconds that a message waits for those before it
 class MailboxWriter(Protocol):
     """`mailserver.delivery.local.LocalAgents`, with little patience for locks. Blocking."""
 
-    def deposit(self, mail: Sequence[tuple[Job, bytes]]) -> Outcome | None:
-        """All of the messages are durable in the mailbox that their jobs name; or none, and None."""
+    def deposit(self, mail: Sequence[tuple[Job, bytes | int]]) -> Outcome | None:
+        """All of the messages are durable in the mailbox that their jobs name; or none, and None.
+
+        Contents are octets, or in the descriptor of a file where the job says.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,9 @@ class DirectDelivery:
         services = self._services
         if _may_be_direct(message):
             key = str(message.envelope.recipients[0].address).lower()
+            if not message.is_in_memory:
+                key = f"{key} {message.queue_id}"  # a batch of its own
+                await services.threads.run(message.flush)
             delivery = await self._batches.run(key, message)
             if delivery is not None:
                 if delivery.slot is not None:
@@ -134,7 +142,7 @@ class DirectDelivery:
         with contextlib.suppress(Exception):  # the queue meets it again, and says so
             message.complete()
             if _may_be_direct(message) and not self._services.defer_transports:
-                already = delivered_to(message.content())
+                already = delivered_to(message.head(HEADER_LIMIT))
                 accepted = message.accepted
                 key = accepted.envelope.recipients, accepted.envelope.sender, already
                 if key not in plans:
@@ -143,19 +151,27 @@ class DirectDelivery:
         return delivery
 
     def _write(self, group: _Group) -> None:
-        mail = [(plan.job, each.message.content()) for each, plan in group]
         try:
-            outcome = self._writer.deposit(mail)
+            outcome = self._writer.deposit([_with_content(each.message, plan.job) for each, plan in group])
         except Exception:  # the queue meets it again, and says so
             return
         end = self._services.clock()
         for each, plan in group:
             if outcome is not None:
                 each.outcome = named(outcome, plan.leaf)
+                if not each.message.is_in_memory:
+                    each.message.discard()
             each.end = end
 
 
 _Group = Sequence[tuple[_Delivery, MailboxPlan]]
+
+
+def _with_content(message: IncomingMessage, job: Job) -> tuple[Job, bytes | int]:
+    content = message.content()
+    if isinstance(content, int):
+        job = replace(job, content_offset=HEADER_SIZE, content_length=message.octets)
+    return job, content
 
 
 def _queue(delivery: _Delivery) -> None:
@@ -170,7 +186,6 @@ def _may_be_direct(message: IncomingMessage) -> bool:
     envelope = message.envelope
     return (
         len(envelope.recipients) == 1
-        and message.is_in_memory
         and not message.is_held
         and not envelope.content_filter
         and "SUCCESS" not in envelope.recipients[0].notify

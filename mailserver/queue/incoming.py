@@ -1,7 +1,7 @@
 """A message on its way into the queue, until the one fsync that makes it ours.
 
 Up to MEMORY_LIMIT octets wait in memory, so that the usual message is written by one write,
-in one visit to a thread; of a larger message four times as many, for fewer visits. The file is locked
+in one visit to a thread; of a larger message eight times as many, for fewer visits. The file is locked
 from its creation, and removed again whatever goes wrong. A process killed before the commit leaves a
 file that the scan removes.
 """
@@ -27,7 +27,7 @@ from mailserver.queue.record import (
 )
 
 MEMORY_LIMIT: Final = 1 << 16  # octets
-_LARGE_PIECE: Final = 1 << 18  # octets of a message that is on the disk already
+_LARGE_PIECE: Final = 1 << 19  # octets of a message that is on the disk already
 
 
 class IncomingMessage:
@@ -74,11 +74,23 @@ class IncomingMessage:
         """Whether nothing of the message is on the disk yet."""
         return self._descriptor < 0
 
-    def content(self) -> bytes:
-        """The whole content of a message that is in memory. It stays there."""
+    def content(self) -> bytes | int:
+        """The whole content where it is in memory, else the descriptor of the file that has it.
+
+        There it begins behind HEADER_SIZE octets, once all of it was flushed.
+        """
+        if self._descriptor >= 0:
+            return self._descriptor
         content = b"".join(self._pieces)
         self._pieces = [content]
         return content
+
+    def head(self, octets: int) -> bytes:
+        """How the content begins: so many octets, or all of it. *Blocking.* Raises OSError."""
+        content = self.content()
+        if isinstance(content, bytes):
+            return content[:octets]
+        return os.pread(content, min(octets, self._written), HEADER_SIZE)
 
     def complete(self) -> None:
         """The envelope has its last recipients. *Blocking.* Raises OSError: the message is as it was."""

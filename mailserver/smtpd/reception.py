@@ -121,9 +121,13 @@ class Reception:
 
         Raises ContentRefused and OSError: nothing is left of the message.
         """
-        if self._take is None or not self._message.is_in_memory:
+        if self._take is None:
             return await self._threads.run(self._commit, effects)
-        return await self._take(self._message) if self._is_kept(effects) else None
+        if self._message.is_in_memory:
+            is_kept = self._is_kept(effects)
+        else:
+            is_kept = await self._threads.run(self._is_kept, effects)
+        return await self._take(self._message) if is_kept else None
 
     async def for_milters(self, size_limit: int) -> MilterContent:
         """All of the content, as milters see it. Raises ContentRefused and OSError, as `commit` does."""

@@ -22,8 +22,9 @@ from typing import Final
 
 _END: Final = b"\r\n.\r\n"
 _LAX_END: Final = re.compile(rb"\r?\n\.\r?\n")
-_DOT_LINE: Final = re.compile(rb"\n(?=\.)")
+_DOT_LINE: Final = re.compile(rb"\n\.")
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
+_HAS_BARE_CR: Final = re.compile(rb"\r[^\n]")  # but for a last octet; faster than what looks ahead
 _STUFFED: Final = re.compile(rb"\n\.(?!\n|\Z)")  # a dot that ends a piece is followed by a line end
 
 
@@ -108,7 +109,8 @@ def _held_length(buffer: bytes) -> int:
 
 def _with_lf(piece: bytes, mode: BareNewline) -> tuple[bytes, bool]:
     """The piece with LF line ends, bare CRs as spaces; and whether there was a bare LF that may not be."""
-    piece = _BARE_CR.sub(b" ", piece)
+    if _HAS_BARE_CR.search(piece) or piece.endswith(b"\r"):
+        piece = _BARE_CR.sub(b" ", piece)
     content = piece.replace(b"\r", b"")
     return content, mode is BareNewline.REJECT and content.count(b"\n") != len(piece) - len(content)
 

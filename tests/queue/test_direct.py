@@ -30,6 +30,7 @@ from tests.queue.test_batches import HeldThreads
 from tests.queue.world import NOBODY, DictTable, World, envelope
 
 CONTENT = b"Subject: hi\n\nFrom here\nhello\n"
+LARGE = CONTENT + b"x\n" * MEMORY_LIMIT
 
 
 class DirectWorld(World):
@@ -59,6 +60,13 @@ class DirectWorld(World):
         """A message that was received."""
         message = self.queue.create(envelope(*(recipients or ("alice@example.org",)), **facts))
         message.write(content)
+        return message
+
+    def incoming_large(self, *recipients: str, content: bytes = LARGE) -> IncomingMessage:
+        """A message of which a part is in a queue file, and the rest in memory."""
+        message = self.incoming(*recipients, content=content[:-5])
+        message.flush()
+        message.write(content[-5:])
         return message
 
     def take(self, message: IncomingMessage) -> QueueFile | Delivered:
@@ -103,13 +111,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> DirectWorld:
     return DirectWorld(tmp_path, request.param, {"one": "alice", "two": "alice, bob", "out": "x@example.com"})
 
 
+@pytest.mark.parametrize("content", [CONTENT, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("recipient", ["alice@example.org", "Alice+ext@example.org", "one@example.org"])
-def test_nobody_can_tell(tmp_path: Path, world: DirectWorld, recipient: str) -> None:
+def test_nobody_can_tell(tmp_path: Path, world: DirectWorld, recipient: str, content: bytes) -> None:
     """Mailbox, log and notices are those of the way through the queue, but for the queue id."""
     other = DirectWorld(tmp_path / "other", "maildir" if world.slash else "mbox", {"one": "alice"})
-    taken = world.take(world.incoming(recipient))
+    incoming = world.incoming if content is CONTENT else world.incoming_large
+    taken = world.take(incoming(recipient, content=content))
     assert isinstance(taken, Delivered)
-    queue_id = other.send(recipient, content=CONTENT)
+    queue_id = other.send(recipient, content=content)
     assert world.messages() == other.messages() and len(world.messages()) == 1
     assert [(who, text.replace(taken.queue_id, queue_id)) for who, text in world.log.lines] == other.log.lines
     assert len(world.log.lines) == 3
@@ -134,12 +144,6 @@ def _locked(world: DirectWorld) -> IncomingMessage:
         path.touch(mode=0o600)
         path.with_name("alice.lock").write_text("1\n")
     return world.incoming()
-
-
-def _large(world: DirectWorld) -> IncomingMessage:
-    message = world.incoming(content=CONTENT + b"x\n" * MEMORY_LIMIT)
-    message.flush()
-    return message
 
 
 def _held(world: DirectWorld) -> IncomingMessage:
@@ -180,7 +184,6 @@ OBSTACLES: dict[str, Callable[[DirectWorld], IncomingMessage]] = {
     "a report of success": lambda world: world.incoming(notify=frozenset({"SUCCESS"})),
     "a content filter": lambda world: world.incoming(content_filter="smtp:[127.0.0.1]:10025"),
     "on hold": _held,
-    "not in memory": _large,
     "a .forward": _forwarded("bob\n"),
     "a command": _forwarded("|true\n"),
     "a .forward with a warning": _forwarded("/no/such/file, \\alice\n"),
@@ -192,13 +195,21 @@ OBSTACLES: dict[str, Callable[[DirectWorld], IncomingMessage]] = {
 }
 
 
+@pytest.mark.parametrize("more", [b"", LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_whatever_stands_in_the_way_is_left_to_the_queue(world: DirectWorld, obstacle: str) -> None:
+def test_whatever_stands_in_the_way_is_left_to_the_queue(
+    world: DirectWorld, obstacle: str, more: bytes
+) -> None:
     """The message is in the queue as it came, nothing of it in the mailbox, and the log silent so far."""
-    taken = world.take(OBSTACLES[obstacle](world))
+    message = OBSTACLES[obstacle](world)
+    if more:
+        message.write(more)
+        message.flush()
+    taken = world.take(message)
     assert isinstance(taken, QueueFile)
     assert world.messages() == [] and world.log.lines == []
     assert taken.read_content().startswith((CONTENT, b"Delivered-To:"))
+    assert taken.read_content().endswith(CONTENT + more)
     assert len(taken.accepted.envelope.recipients) == 1 + (obstacle in ("two recipients", "always_bcc"))
 
 
@@ -223,16 +234,20 @@ def test_copies_that_cannot_be_known(world: DirectWorld) -> None:
     assert world.messages() == [] and world.queued() == []
 
 
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("mail_format", ["maildir", "mbox"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_fails_leaves_it_to_the_queue(tmp_path: Path, mail_format: str, code: int) -> None:
+def test_a_disk_that_fails_leaves_it_to_the_queue(
+    tmp_path: Path, mail_format: str, code: int, is_large: bool
+) -> None:
     """F15: whatever call fails, nothing is left in the mailbox, and the message is in the queue."""
     for number in range(1, 30):
         world = DirectWorld(tmp_path / str(number), mail_format)
         assert isinstance(world.take(world.incoming()), Delivered)
         fault = Nth(number, fail_with(code))
-        with hooked(fault, ("open", "write", "fsync", "rename")):
-            taken = world.take(world.incoming())
+        message = world.incoming_large() if is_large else world.incoming()
+        with hooked(fault, ("open", "pread", "write", "fsync", "rename")):
+            taken = world.take(message)
         if not fault.reached:
             break
         assert isinstance(taken, QueueFile), number
@@ -240,6 +255,27 @@ def test_a_disk_that_fails_leaves_it_to_the_queue(tmp_path: Path, mail_format: s
         world.runner.accept(taken)
         assert world.queued() == [] and len(world.messages()) == 2, number
     assert isinstance(taken, Delivered) and number > 3
+
+
+def test_a_queue_that_is_full_takes_no_large_message(world: DirectWorld) -> None:
+    """P5: what does not fit into the file where content is gathered is refused for now, and gone."""
+    message = world.incoming_large()
+    with hooked(Nth(1, fail_with(errno.ENOSPC)), ("pwrite",)), pytest.raises(OSError):
+        world.take(message)
+    assert world.messages() == [] and os.listdir(world.base / "queue" / "incoming") == []
+
+
+def test_large_messages_wait_for_nobody(world: DirectWorld) -> None:
+    """Each is a batch of its own: its sender does not wait for the disk to take others'."""
+    threads = world.hold()
+    taken: list[Any] = []
+    for _ in range(2):
+        Deferred.fromCoroutine(world.direct.take(world.incoming_large())).addBoth(taken.append)
+    assert len(threads.calls) == 2
+    while threads.calls:
+        threads.finish()
+    assert all(isinstance(each, Delivered) for each in taken) and world.messages()[0].endswith(LARGE[13:])
+    assert os.listdir(world.base / "queue" / "incoming") == []
 
 
 def test_a_disk_that_fails_for_one_of_several(tmp_path: Path) -> None:
@@ -314,9 +350,9 @@ def test_who_waits_for_too_long_goes_to_the_queue(world: DirectWorld) -> None:
     assert isinstance(taken[2], Delivered)
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("count", "is_large"), [(1, False), (4, False), (1, True)])
 @pytest.mark.parametrize("mail_format", ["maildir", "mbox"])
-def test_killed_at_any_step(tmp_path: Path, mail_format: str, count: int) -> None:
+def test_killed_at_any_step(tmp_path: Path, mail_format: str, count: int, is_large: bool) -> None:
     """F02: what was acknowledged is there once; what was not, once or not at all, and never by half.
 
     The first of several goes alone, the others as one batch.
@@ -330,7 +366,8 @@ def test_killed_at_any_step(tmp_path: Path, mail_format: str, count: int) -> Non
         def work(tell: Callable[[str], None], world: DirectWorld = world) -> None:
             threads = world.hold()
             for _ in range(count):
-                taken = Deferred.fromCoroutine(world.direct.take(world.incoming()))
+                message = world.incoming_large() if is_large else world.incoming()
+                taken = Deferred.fromCoroutine(world.direct.take(message))
                 taken.addCallback(lambda _: tell("acknowledged"))
             while threads.calls:
                 threads.finish()
@@ -342,7 +379,7 @@ def test_killed_at_any_step(tmp_path: Path, mail_format: str, count: int) -> Non
         first, *found, last = world.messages()
         assert b"Subject: before" in first and b"Subject: after" in last, number
         assert len(told) <= len(found) <= count, number
-        assert all(each.endswith(b"From here\nhello\n") for each in found), number
+        assert all(each.endswith((LARGE if is_large else CONTENT)[13:]) for each in found), number
     assert status == 0 and len(told) == count
     assert number > 5
 
