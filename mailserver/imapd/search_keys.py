@@ -28,7 +28,7 @@ from mailserver.imapd.session import Session
 from mailserver.message.dates import sent_date
 from mailserver.message.header import header_end, scan
 from mailserver.message.mime import parse
-from mailserver.message.text import body_text, fold, header_text
+from mailserver.message.text import body_text, fold, headers_text
 from mailserver.store.contract import Flags, Mailbox, Message, MessageGone, Uid
 from mailserver.wire import imap_search as keys
 from mailserver.wire.imap_fetch import Attribute
@@ -330,6 +330,6 @@ def _holds(mailbox: Mailbox, uid: Uid, with_header: bool, text: str) -> bool:
     except MessageGone:
         return False
     message = parse(content)
-    if with_header and text in fold(header_text(content[: message.header.end])):
+    if with_header and text in fold(headers_text(content, message)):
         return True
     return text in fold(body_text(content, message))

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from mailserver.message.header import LARGEST_HEADER, unfold
 from mailserver.message.mime import Part, parse
@@ -91,7 +92,7 @@ def _word_octets(encoding: bytes, text: bytes) -> bytes:
 
 
 def header_text(header: bytes) -> str:
-    """All header fields, unfolded and decoded, one a line."""
+    """All fields of one header, unfolded and decoded, one a line."""
     block = header[:LARGEST_HEADER]
     unfolded = re.sub(rb"\r?\n(?=[ \t])", b"", block)
     return decode_words_by_line(unfolded)
@@ -104,18 +105,33 @@ def decode_words_by_line(block: bytes) -> str:
     return "\r\n".join([decode_words(line) for line in block.split(b"\r\n")])
 
 
-def body_text(content: bytes, message: Part) -> str:
-    """The text of all text parts, and of the headers of messages within, decoded."""
-    return "\n".join(_texts(content, message))
+def headers_text(content: bytes, message: Part) -> str:
+    """The headers of the message, of its parts and of messages within: names of files are found in them."""
+    return "\r\n".join(_headers(content, message))
 
 
-def _texts(content: bytes, message: Part) -> Iterator[str]:
+def _headers(content: bytes, message: Part) -> Iterator[str]:
     for part in message.walk():
-        if part.is_message:
-            inner = part.children[0].header
-            yield header_text(content[inner.start : inner.end])
-        elif not part.children and not part.is_multipart and _is_text(part):
-            yield part_text(content, part)
+        yield header_text(content[part.header.start : part.header.end])
+        disposition = part.said.disposition.parameters if part.said.disposition else ()
+        for name, value in (*part.said.parameters, *disposition):
+            if name.endswith(b"*"):
+                yield _extended(value)
+
+
+def _extended(value: bytes) -> str:
+    """The text of a parameter's value `charset'language'text%20with%20octets`. RFC 2231 §4."""
+    charset, _, rest = value.partition(b"'")
+    octets = unquote_to_bytes(rest.partition(b"'")[2])
+    return from_charset(octets, charset.decode("ascii", "replace"))
+
+
+def body_text(content: bytes, message: Part) -> str:
+    """The text of all text parts, decoded. No header field is in it (RFC 9051 §6.4.4)."""
+    parts = (
+        part for part in message.walk() if not part.children and not part.is_multipart and _is_text(part)
+    )
+    return "\n".join([part_text(content, part) for part in parts])
 
 
 def _is_text(part: Part) -> bool:
@@ -134,10 +150,9 @@ def part_text(content: bytes, part: Part) -> str:
 
 
 def searchable(content: bytes) -> tuple[str, str]:
-    """Header and body of a message, folded: a text is in it if its fold is."""
+    """Headers and body of a message, folded: a text is in it if its fold is."""
     message = parse(content)
-    header = header_text(content[: message.header.end])
-    return fold(header), fold(body_text(content, message))
+    return fold(headers_text(content, message)), fold(body_text(content, message))
 
 
 def field_text(body: bytes) -> str:

@@ -77,10 +77,10 @@ def by_references(messages: Sequence[Threadable]) -> list[Thread]:
 
 
 def by_refs(messages: Sequence[Threadable]) -> list[Thread]:
-    """THREAD=REFS: no merging by subject, threads in the order of their newest messages."""
+    """THREAD=REFS: no merging by subject, threads in the order of their newest messages' dates."""
     roots = _pruned(_linked(messages))
     _sort_all(roots)
-    newest = {id(root): max(_dates(root), default=(0, 0)) for root in roots}
+    newest = {id(root): max((date for date, _ in _dates(root)), default=0) for root in roots}
     roots.sort(key=lambda root: newest[id(root)])
     return roots
 

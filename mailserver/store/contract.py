@@ -324,7 +324,7 @@ class Mailbox(abc.ABC):
         return uids
 
     def texts(self, uids: Sequence[Uid]) -> Mapping[Uid, tuple[str, str]]:
-        """Header and body of each message as `message.text.searchable` gives them; gone ones are left out.
+        """Headers and body of each message as `message.text.searchable` gives them; gone ones are left out.
 
         Of a very long message perhaps only the start. *Blocking.*
         """

@@ -26,7 +26,7 @@ from mailserver.message.text import without_accents
 from mailserver.store.contract import Uid
 from mailserver.store.droppable import DroppableDatabase
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS text (id INTEGER PRIMARY KEY AUTOINCREMENT, mailbox TEXT NOT NULL,"
     " uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL, partial INTEGER NOT NULL, content BLOB NOT NULL)",

@@ -54,6 +54,8 @@ def test_refs_merges_no_subjects_and_sorts_by_the_newest() -> None:
     """A thread with news comes last."""
     messages = [message(1, subject="x"), message(2, subject="x"), message(3, "1", subject="x")]
     assert render(by_refs(messages)) == b"(2)(1 3)"
+    as_old = [message(1, at=5), message(2, at=9), message(3, "1", at=9)]
+    assert render(by_refs(as_old)) == b"(1 3)(2)", "of two as new, the one that began first"
 
 
 def test_long_chains_and_wide_threads() -> None:
