@@ -24,6 +24,7 @@ LAYERS = [
         "dnssec",
         "prompt",
         "descriptors",
+        "durable",
         "open_sessions",
         "rawlog",
         "service_endpoint",

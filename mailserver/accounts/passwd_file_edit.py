@@ -10,12 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from mailserver.accounts.names import login_name
+from mailserver.durable import replace_file
 
 _NEW_MODE: Final = 0o600
 _UNSAFE: Final = re.compile(r"[:\x00-\x1f\x7f]")
@@ -37,35 +37,11 @@ def _locked(path: str, is_made: bool = True) -> Iterator[str]:
                 return
 
 
-def _replace(path: str, text: str) -> None:
-    directory = os.path.dirname(os.path.abspath(path))
-    status = os.stat(path)
-    beside = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
-    try:
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            os.fchmod(file.fileno(), status.st_mode & 0o7777)
-            os.fsync(file.fileno())
-        os.rename(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
-    directory_descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory_descriptor)
-    finally:
-        os.close(directory_descriptor)
-
-
 def _edit(path: str, change: Callable[[list[str]], list[str]], is_made: bool = True) -> None:
     path = os.path.realpath(path)
     with _locked(path, is_made) as text:
         lines = change(text.splitlines())
-        _replace(path, "".join(f"{line}\n" for line in lines))
+        replace_file(path, "".join(f"{line}\n" for line in lines))
 
 
 def _position(lines: list[str], name: str) -> int | None:

@@ -22,9 +22,9 @@ from typing import Final
 
 from mailserver.accounts.hashing import hash_password
 from mailserver.commands.errors import CommandError
+from mailserver.durable import sync_directory
 from mailserver.roles.python_home import unreachable_path
 from mailserver.store import maildir, mbox
-from mailserver.store.maildir_deposit import sync_directory
 from mailserver.tls import KeyPair, self_signed
 
 HOST_ALIASES: Final = "/etc/aliases"

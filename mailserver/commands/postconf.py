@@ -20,6 +20,7 @@ from mailserver.config.config import Config
 from mailserver.config.parameters import PARAMETERS, TRANSPORT_FAMILY, find_parameter
 from mailserver.config.read import config_directory, read_unchecked
 from mailserver.config.syntax import Setting
+from mailserver.durable import replace_file
 from mailserver.message.bounce_template import as_text
 from mailserver.tables.open import TABLE_TYPES
 
@@ -117,7 +118,7 @@ def _change(options: Options, name: str, change: Callable[[str], str]) -> None:
             text = file.read()
     except OSError as error:
         raise CommandError(f"open {path}: {error.strerror}") from error
-    edit.replace_file(path, change(text))
+    replace_file(path, change(text))
 
 
 def _config(options: Options) -> Config:

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mailserver.commands.errors import CommandError
 from mailserver.config import edit
 from mailserver.config.config import Config
+from mailserver.durable import replace_file
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -104,7 +105,7 @@ class TlsScript:
         path = f"{self._config.directory}/main.cf"
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
-        edit.replace_file(path, edit.set_values(text, values))
+        replace_file(path, edit.set_values(text, values))
 
     def _enable_client(self) -> int:
         if not self._is_default("client"):

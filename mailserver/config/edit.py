@@ -6,8 +6,6 @@ puts the result on disk.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -126,30 +124,3 @@ def _finished(setting: list[str], comments: list[str], key_of: Callable[[str], s
 
 def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
-
-
-def replace_file(path: str, text: str) -> None:
-    """The file holds the text, durably, with the mode and owner it had; readers see the old or the new.
-
-    Raises OSError; the old file is then untouched.
-    """
-    directory = os.path.dirname(path) or "."
-    status = os.stat(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    try:
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), status.st_mode & 0o7777)
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

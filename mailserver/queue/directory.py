@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.envelope import Envelope
 from mailserver.queue.file import COMPLETE, INCOMPLETE, QueueFile, is_locked, load, lock, look
 from mailserver.queue.identity import QueueIds, is_queue_id
@@ -264,7 +265,7 @@ class QueueDirectory:
         os.rename(message.path, target)
         message.path = target
         for directory in (os.path.dirname(target), source):
-            _fsync_directory(directory)
+            sync_directory(directory)
 
     # ------------------------------------------------------------ the scan
 
@@ -407,11 +408,3 @@ def _drop(path: str, descriptor: int) -> None:
     with contextlib.suppress(OSError):  # the next scan tries again
         os.unlink(path)
     os.close(descriptor)
-
-
-def _fsync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

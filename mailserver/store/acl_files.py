@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mailserver.accounts.account import Account
+from mailserver.durable import sync_directory
 from mailserver.store.acl import Acl, BadAcl, parse_acl, render_acl
 from mailserver.store.contract import MailboxBusy, StoreFailure
 from mailserver.store.folders import folders_of
 from mailserver.store.layout import Kind, Layout
 from mailserver.store.locked_file import LockHeld, update_under_lock
-from mailserver.store.maildir_deposit import sync_directory
 from mailserver.store.names import INBOX, plain
 from mailserver.store.uidlist import read_small_file
 

@@ -26,8 +26,9 @@ import stat
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.store.layout import Kind, Layout
-from mailserver.store.maildir_deposit import make_maildir, sync_directory
+from mailserver.store.maildir_deposit import make_maildir
 from mailserver.store.names import INBOX, RESERVED, dotted, from_dotted, from_plain, plain
 from mailserver.store.shared_files import make_directory, share_file
 

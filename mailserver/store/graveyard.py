@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.store.layout import Layout
-from mailserver.store.maildir_deposit import sync_directory
 from mailserver.store.names import INBOX, dotted, from_dotted
 from mailserver.store.shared_files import make_directory
 

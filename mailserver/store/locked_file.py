@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mailserver.store.maildir_deposit import sync_directory
+from mailserver.durable import sync_directory
 from mailserver.store.uidlist import read_small_file
 
 PATIENCE: Final = 5.0  # seconds

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.store.contract import Flags, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.maildir_deposit import (
@@ -36,7 +37,6 @@ from mailserver.store.maildir_deposit import (
     deposit_all,
     harmless,
     make_maildir,
-    sync_directory,
     with_crlf,
 )
 from mailserver.store.maildir_names import (

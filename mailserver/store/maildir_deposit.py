@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.store.maildir_names import unique_name
 from mailserver.store.shared_files import make_directory, share_file
 from mailserver.store.side_by_side import SideBySide
@@ -56,15 +57,6 @@ def make_maildir(directory: str, is_shared: bool = False) -> None:
             changed.add(os.path.dirname(path) or ".")
     for parent in changed:
         sync_directory(parent)
-
-
-def sync_directory(path: str) -> None:
-    """The names in the directory are durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def deposit(directory: str, pieces: Iterable[bytes], hostname: str, size_limit: int = 0) -> str:

@@ -15,6 +15,8 @@ import os
 import stat
 from typing import Final
 
+from mailserver.durable import sync_directory
+
 _COMMON: Final = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -95,12 +97,3 @@ def create_mailbox(path: str, uid: int, gid: int) -> None:
     finally:
         os.close(descriptor)
     sync_directory(os.path.dirname(path))
-
-
-def sync_directory(path: str) -> None:
-    """The directory's entries are on stable storage."""
-    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from mailserver.durable import sync_directory
 from mailserver.store import locking, mbox_journal
 from mailserver.store.contract import Flags
 from mailserver.store.mbox_append import write_all
 from mailserver.store.mbox_fields import Place, header_length, with_flags
-from mailserver.store.mbox_open import sync_directory
 from mailserver.store.mbox_scan import pread_all
 
 _DRAFT: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME

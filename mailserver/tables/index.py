@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import lmdb
 
+from mailserver.durable import sync_directory
 from mailserver.tables.source import SourceLine
 from mailserver.tables.table import Entry, TableError
 from mailserver.tables.watch import signature
@@ -163,7 +164,7 @@ def write_index(path: str, lines: Iterable[SourceLine], mode: int = 0o644, with_
         raise
     finally:
         os.close(descriptor)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _pair(line: SourceLine, with_nul: bool) -> tuple[bytes, bytes]:
@@ -194,14 +195,6 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encode(text: str) -> bytes:

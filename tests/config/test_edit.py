@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,31 +54,3 @@ def test_rows() -> None:
     assert edit.set_row(text, "imap", "inet", new).endswith(f"smtp\n{new}\n")
     assert edit.comment_out_rows(text, lambda key: key == "smtp/inet").startswith("# head\n#smtp inet")
     assert edit.remove_rows(text, lambda key: key == "smtp/inet") == "# head\nrelay unix - - n - - smtp\n"
-
-
-def test_replacing_keeps_mode_and_inode_changes(tmp_path: Path) -> None:
-    """The file is replaced in one step, with its mode, and nothing is left beside it."""
-    path = tmp_path / "main.cf"
-    path.write_text("a = 1\n")
-    path.chmod(0o640)
-    before = path.stat()
-    edit.replace_file(str(path), "a = 2\n")
-    assert path.read_text() == "a = 2\n"
-    assert path.stat().st_mode == before.st_mode
-    assert path.stat().st_ino != before.st_ino
-    assert [entry.name for entry in tmp_path.iterdir()] == ["main.cf"]
-
-
-def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk loses nothing."""
-    path = tmp_path / "main.cf"
-    path.write_text("a = 1\n")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        edit.replace_file(str(path), "a = 2\n")
-    assert path.read_text() == "a = 1\n"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["main.cf"]
