@@ -56,8 +56,7 @@ class PutOff(CannotExpandNow):
     """A `retry:` transport says that the recipient must wait, with that enhanced status and text."""
 
     def __init__(self, nexthop: str) -> None:
-        code = _CODE.fullmatch(nexthop)
-        self.dsn, self.text = (code[1], code[2]) if code else ("4.0.0", nexthop)
+        self.dsn, self.text = _status(nexthop, "4.0.0")
         super().__init__(nexthop)
 
 
@@ -344,9 +343,7 @@ class _Expansion:
         elif route.transport == "retry":
             raise PutOff(route.nexthop)
         elif route.transport == "error":
-            code = _CODE.fullmatch(route.nexthop)
-            dsn, text = (code[1], code[2]) if code else ("5.0.0", route.nexthop)
-            self._fail(node, address, dsn, text, route.source)
+            self._fail(node, address, *_status(route.nexthop, "5.0.0"), route.source)
         elif not self._is_met(node, "remote", str(address).lower()):
             kind = LeafKind.DISCARD if route.transport == "discard" else LeafKind.REMOTE
             self._say(node, f"{address}: {route.transport} to {route.nexthop}", route.source)
@@ -542,6 +539,12 @@ class _Expansion:
         path, source = self._lookups.mailbox(account)
         self._say(node, f"{address}: mailbox {path}, as {account.name}", source)
         self._add(self._leaf(node, LeafKind.MAILBOX, address, path, owner_of(account)))
+
+
+def _status(nexthop: str, otherwise: str) -> tuple[str, str]:
+    """The enhanced status that an error: or retry: transport's text begins with, and the text behind it."""
+    code = _CODE.fullmatch(nexthop)
+    return (code[1], code[2]) if code else (otherwise, nexthop)
 
 
 def _virtual_key(address: Address) -> str:

@@ -39,15 +39,9 @@ from mailserver.delivery.next_hop import (
     parse_next_hops,
 )
 from mailserver.delivery.outgoing_content import OutgoingRules
-from mailserver.delivery.smtp_client import (
-    Answer,
-    Login,
-    Mail,
-    Session,
-    SessionFailed,
-    SmtpClient,
-    TimeLimits,
-)
+from mailserver.delivery.smtp_client import Answer, Session, SessionFailed, SmtpClient, TimeLimits
+from mailserver.delivery.smtp_login import Login
+from mailserver.delivery.smtp_mail import Mail
 from mailserver.delivery.tls_policy import MAY, DaneRules, PolicyFailed, TlsPolicy, settle
 from mailserver.dns import Resolver
 from mailserver.envelope import Outcome

@@ -9,7 +9,7 @@ from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.delivery.content_checks import Findings
 from mailserver.delivery.outgoing_content import OutgoingContent, OutgoingRules
 from mailserver.delivery.relay import Relay
-from mailserver.delivery.smtp_client import Mail, RemoteRecipient
+from mailserver.delivery.smtp_mail import Mail, RemoteRecipient
 from mailserver.delivery.transport import Outgoing
 from mailserver.envelope import Outcome, Recipient
 from mailserver.tables.table import TableError

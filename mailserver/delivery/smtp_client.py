@@ -14,10 +14,9 @@ RFC 5321 §4.5.3.2 for the time limits.
 
 from __future__ import annotations
 
-import base64
-import hmac
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -28,13 +27,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.delivery.certificate_names import CertificateMismatch
-from mailserver.wire.smtp import encode_utf8_address, encode_xtext
+from mailserver.delivery.smtp_login import Login
+from mailserver.delivery.smtp_mail import Mail
 from mailserver.wire.smtp_reply import Reply, ReplyError, ReplyReader, parse_extensions
 from mailserver.wire.smtp_stuffing import Stuffing
 
 PIECE: Final = 1 << 16  # octets of content read at a time
-_UNAVAILABLE: Final = "[UNAVAILABLE]"
-_ATTRIBUTES_AT_ONCE: Final = 2  # of XFORWARD: a line has 512 octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +49,6 @@ class TimeLimits:
     data_done: float = 600
     quit: float = 5  # nothing depends on the answer
     xforward: float = 300
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteRecipient:
-    """A recipient on the wire: `address` as in RCPT TO, without brackets."""
-
-    address: str
-    notify: frozenset[str] = frozenset()
-    orcpt: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """One message to send. `read(offset, length)` gives content with LF line ends, off the reactor.
-
-    Of a probe nothing is sent but the envelope: whether the recipients would be taken. `client` are the
-    attributes for servers that know XFORWARD, where they are to be told.
-    """
-
-    sender: str  # "" is the null sender
-    recipients: tuple[RemoteRecipient, ...]
-    octets: int
-    read: Callable[[int, int], Awaitable[bytes]]
-    is_8bit: bool = False
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-    is_probe: bool = False
-    client: tuple[tuple[str, str], ...] = ()
 
 
 class SessionFailed(Exception):
@@ -111,21 +80,6 @@ class Answer:
 
     reply: Reply
     command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who to log in as. `mechanisms` limits the choice where not empty (smtp_sasl_mechanism_filter).
-
-    Where `in_clear` or `under_tls` is false the password is not shown there: noplaintext of
-    smtp_sasl_security_options and smtp_sasl_tls_security_options.
-    """
-
-    name: str
-    password: str = field(repr=False)
-    in_clear: bool = True
-    under_tls: bool = True
-    mechanisms: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -317,44 +271,26 @@ class SmtpClient(ESMTPClient):
         return handle if isinstance(handle, SSL.Connection) else None
 
     async def login(self, login: Login) -> None:
-        """Logged in. Raises SessionFailed, temporary: a relay's password may be mended. RFC 4954."""
-        limit, stage = self.session.limits.mail, "performing the AUTH handshake"
-        name, password = login.name, login.password
-        match self._mechanism(login):
-            case "PLAIN":
-                response = _base64("\0".join(("", name, password)))
-                reply = await self._ask(f"AUTH PLAIN {response}", limit, stage)
-            case "LOGIN":
-                reply = await self._ask("AUTH LOGIN", limit, stage)
-                for secret in (name, password):
-                    if reply.code == 334:
-                        reply = await self._ask(_base64(secret), limit, stage)
-            case _:
-                reply = await self._ask("AUTH CRAM-MD5", limit, stage)
-                if reply.code == 334:
-                    answer = _cram_md5(name, password, str(reply).partition(" ")[2])
-                    reply = await self._ask(answer, limit, stage)
+        """Logged in. Raises SessionFailed, temporary: a relay's password may be mended."""
+        offered = self.session.extensions.get("AUTH", "").upper().split()
+        mechanism = login.mechanism(offered, self.session.is_tls)
+        if mechanism is None:
+            why = "no mechanism available" if offered else f"host {self.peer} offers no login"
+            text = f"SASL authentication failed; {why}: server offers {' '.join(offered)}"
+            raise SessionFailed(text, "4.7.0")
+        limit = self.session.limits.mail
+        ask = partial(self._ask, limit=limit, stage="performing the AUTH handshake")
+        reply = await login.say(mechanism, ask)
         if reply.code != 235:
             raise SessionFailed(
                 f"SASL authentication failed; server {self.peer} said: {reply}", "4.7.8", str(reply)
             )
 
-    def _mechanism(self, login: Login) -> str:
-        """The best mechanism that server and settings have in common. Raises SessionFailed."""
-        offered = self.session.extensions.get("AUTH", "").upper().split()
-        may_show = login.under_tls if self.session.is_tls else login.in_clear
-        ours = ("PLAIN", "LOGIN", "CRAM-MD5") if may_show else ("CRAM-MD5",)
-        for name in ours:
-            if name in offered and (not login.mechanisms or name in login.mechanisms):
-                return name
-        why = "no mechanism available" if offered else f"host {self.peer} offers no login"
-        raise SessionFailed(f"SASL authentication failed; {why}: server offers {' '.join(offered)}", "4.7.0")
-
     async def deliver(self, mail: Mail) -> Sequence[Answer]:
         """The answer for each recipient, in order. Raises SessionFailed where none is known."""
         self._check_needs(mail)
-        if mail.client and "XFORWARD" in self.session.extensions:
-            await self._forward_client(mail.client)
+        for line in mail.xforward_commands(self.session.extensions):  # no answer matters
+            await self._ask(line, self.session.limits.xforward, "sending XFORWARD")
         answers = await self._envelope(mail)
         if mail.is_probe:
             if answers and answers[0].command == "RCPT TO":
@@ -377,22 +313,11 @@ class SmtpClient(ESMTPClient):
                 is_permanent=True,
             )
 
-    async def _forward_client(self, client: Sequence[tuple[str, str]]) -> None:
-        """The server knows whose mail it is; what it says to that makes no difference. XFORWARD_README."""
-        offered = self.session.extensions["XFORWARD"].upper().split()
-        words = [f"{name}={encode_xtext(value) or _UNAVAILABLE}" for name, value in client if name in offered]
-        for start in range(0, len(words), _ATTRIBUTES_AT_ONCE):
-            line = " ".join(("XFORWARD", *words[start : start + _ATTRIBUTES_AT_ONCE]))
-            await self._ask(line, self.session.limits.xforward, "sending XFORWARD")
-
     async def _envelope(self, mail: Mail) -> list[Answer]:
         """MAIL and RCPT, all at once where the server can; the answer for each recipient."""
         limits = self.session.limits
-        mail_line = f"MAIL FROM:<{mail.sender}>{self._mail_parameters(mail)}"
-        rcpt_lines = [
-            f"RCPT TO:<{recipient.address}>{self._rcpt_parameters(recipient, mail.smtputf8)}"
-            for recipient in mail.recipients
-        ]
+        mail_line = mail.mail_command(self.session.extensions)
+        rcpt_lines = mail.rcpt_commands(self.session.extensions)
         pipelined = "PIPELINING" in self.session.extensions
         if pipelined:
             self._send(mail_line, *rcpt_lines)
@@ -411,25 +336,6 @@ class SmtpClient(ESMTPClient):
             return [first] * len(rcpt_lines)
         # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be taken as 452.
         return [Answer(_as_temporary(a.reply), a.command) if a.reply.code == 552 else a for a in answers]
-
-    def _mail_parameters(self, mail: Mail) -> str:
-        offered = self.session.extensions
-        words = [f"SIZE={mail.octets}"] if "SIZE" in offered else []
-        if mail.is_8bit and "8BITMIME" in offered:
-            words.append("BODY=8BITMIME")
-        if mail.smtputf8:
-            words.append("SMTPUTF8")
-        if "DSN" in offered:
-            words += [f"RET={mail.ret}"] if mail.ret else []
-            words += [f"ENVID={encode_xtext(mail.envid)}"] if mail.envid else []
-        return "".join(f" {word}" for word in words)
-
-    def _rcpt_parameters(self, recipient: RemoteRecipient, is_utf8: bool) -> str:
-        if "DSN" not in self.session.extensions:
-            return ""
-        words = [f"NOTIFY={','.join(sorted(recipient.notify))}"] if recipient.notify else []
-        words += [f"ORCPT={_orcpt(recipient.orcpt, is_utf8)}"] if recipient.orcpt else []
-        return "".join(f" {word}" for word in words)
 
     async def _content(self, mail: Mail, answers: list[Answer], accepted: Sequence[int]) -> None:
         """DATA and the content; the replies to them decide for the accepted recipients."""
@@ -542,26 +448,5 @@ def _handshake_failed(cause: BaseException | None) -> SessionFailed | None:
     return failed
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _cram_md5(name: str, password: str, challenge: str) -> str:
-    """RFC 2195 §2. A challenge that cannot be decoded gets an answer that fails."""
-    try:
-        text = base64.b64decode(challenge.strip(), validate=True)
-    except ValueError:
-        text = b""
-    return _base64(f"{name} {hmac.new(password.encode(), text, 'md5').hexdigest()}")
-
-
 def _as_temporary(reply: Reply) -> Reply:
     return Reply(452 if reply.code == 552 else 451, reply.lines)
-
-
-def _orcpt(original: str, is_utf8: bool) -> str:
-    """`type;address` as it is written in a command. RFC 3461 §4.2, RFC 6533 §3."""
-    kind, _, address = original.partition(";")
-    if kind.lower() == "utf-8":
-        return f"{kind};{encode_utf8_address(address, is_utf8)}"
-    return f"{kind};{encode_xtext(address)}"

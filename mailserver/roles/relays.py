@@ -21,7 +21,8 @@ from mailserver.delivery.hosts import HostRules
 from mailserver.delivery.next_hop import KNOWN_PORTS, parse_port
 from mailserver.delivery.outgoing_content import OutgoingRules
 from mailserver.delivery.relay import Relay, RelaySettings
-from mailserver.delivery.smtp_client import Login, TimeLimits
+from mailserver.delivery.smtp_client import TimeLimits
+from mailserver.delivery.smtp_login import Login
 from mailserver.delivery.tls_policy import DANE, DANE_ONLY, ENCRYPT, LEVELS, MAY, DaneRules, TlsPolicy
 from mailserver.dns import Resolver, TemporaryLookupFailure
 from mailserver.dnssec import SecureResolver

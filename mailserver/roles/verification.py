@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mailserver.config.config import Config
-from mailserver.delivery.smtp_client import Mail, RemoteRecipient
+from mailserver.delivery.smtp_mail import Mail, RemoteRecipient
 from mailserver.dns import Resolver
 from mailserver.envelope import Address, Outcome, Status
 from mailserver.roles.parts import Parts

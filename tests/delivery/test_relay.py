@@ -25,7 +25,9 @@ from mailserver.delivery.next_hop import parse_next_hop
 from mailserver.delivery.outgoing_content import OutgoingRules
 from mailserver.delivery.relay import Relay, RelaySettings
 from mailserver.delivery.remote import RemoteTransport
-from mailserver.delivery.smtp_client import Login, Mail, RemoteRecipient, TimeLimits
+from mailserver.delivery.smtp_client import TimeLimits
+from mailserver.delivery.smtp_login import Login
+from mailserver.delivery.smtp_mail import Mail, RemoteRecipient
 from mailserver.delivery.tls_policy import TlsPolicy
 from mailserver.delivery.transport import Outgoing
 from mailserver.dns import Resolver
