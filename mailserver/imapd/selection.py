@@ -16,7 +16,8 @@ from mailserver.imapd.replies import Refusal, Rejection, Reply, ok
 from mailserver.imapd.selected import Selected, unclaimed
 from mailserver.imapd.session import Session
 from mailserver.store.contract import SEEN, AccessDenied, AccountStore, Mailbox, Modseq, Uid
-from mailserver.wire.imap_commands import Enable, Nothing, Resync, Select
+from mailserver.wire.imap_commands import Enable, Nothing
+from mailserver.wire.imap_select import Resync, Select
 from mailserver.wire.imap_sequence import render_set, within
 
 _EXTENSIONS: Final = {

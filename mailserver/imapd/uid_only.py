@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.imapd.replies import Rejection
-from mailserver.wire.imap_commands import Command, Select
+from mailserver.wire.imap_commands import Command
 from mailserver.wire.imap_multisearch import MultiSearch
 from mailserver.wire.imap_search import Either, Every, Key, Not, Numbered, Order, Search
+from mailserver.wire.imap_select import Select
 
 _OF_NUMBERS: Final = frozenset({"FETCH", "STORE", "SEARCH", "COPY", "MOVE", "SORT", "THREAD", "REPLACE"})
 

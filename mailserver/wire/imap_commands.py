@@ -21,13 +21,14 @@ from mailserver.wire.imap_fetch import read_fetch
 from mailserver.wire.imap_flags import read_bare_flags, read_flag_list
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
-from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
+from mailserver.wire.imap_mailbox import mailbox_name
 from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
 from mailserver.wire.imap_multisearch import read_multisearch
 from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
-from mailserver.wire.imap_sequence import SequenceSet, read_known_set, read_sequence_set
+from mailserver.wire.imap_select import read_select
+from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 
 LONGEST_TAG: Final = 200
 TAG: Final = rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG  # a regular expression
@@ -101,31 +102,6 @@ class Rename:
 
     old: str
     new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resync:
-    """What a client remembers of a mailbox. RFC 7162 §3.2.5."""
-
-    uidvalidity: int
-    modseq: int
-    uids: SequenceSet | None = None
-    matched_numbers: SequenceSet | None = None
-    matched_uids: SequenceSet | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Select:
-    """SELECT and EXAMINE. `name_fault` says why no mailbox can have that name.
-
-    It is here and no syntax error because the command still deselects (RFC 3501 §6.3.1).
-    """
-
-    mailbox: str
-    is_read_only: bool = False
-    with_condstore: bool = False
-    resync: Resync | None = None
-    name_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,56 +336,6 @@ def _rename(reader: ArgumentReader) -> Rename:
     return Rename(old, _mailbox(reader))
 
 
-def _select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
-    reader.space()
-    mailbox, fault = "", ""
-    try:
-        mailbox = _mailbox(reader)
-    except InvalidMailboxName as invalid:
-        fault = str(invalid)
-    resyncs: list[Resync] = []
-    names: list[str] = []
-
-    def parameter() -> None:
-        names.append(reader.word())
-        if names[-1] == "QRESYNC":
-            resyncs.append(_resync(reader))
-        elif names[-1] != "CONDSTORE":
-            raise ImapSyntaxError("Unknown SELECT parameter")
-
-    if not reader.at_end:
-        reader.space()
-        reader.list_of(parameter)
-    return Select(mailbox, is_read_only, bool(names), resyncs[-1] if resyncs else None, fault)
-
-
-def _resync(reader: ArgumentReader) -> Resync:
-    """RFC 7162 §3.2.5."""
-    reader.space()
-    reader.open()
-    uidvalidity = reader.number()
-    reader.space()
-    modseq = reader.number(LARGEST_MODSEQ)
-    uids = numbers = matched = None
-    if reader.skip(b" ") and reader.peek() != b"(":
-        uids = read_known_set(reader)
-        reader.skip(b" ")
-    if reader.peek() == b"(":
-        reader.open()
-        numbers = read_known_set(reader)
-        reader.space()
-        matched = read_known_set(reader)
-        reader.close()
-        if numbers.size != matched.size:
-            raise ImapSyntaxError("As many message numbers as UIDs expected")
-    reader.close()
-    return Resync(uidvalidity, modseq, uids, numbers, matched)
-
-
-def _examine(reader: ArgumentReader) -> Select:
-    return _select(reader, is_read_only=True)
-
-
 def _status(reader: ArgumentReader) -> Status:
     reader.space()
     mailbox = _mailbox(reader)
@@ -514,8 +440,8 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     **dict.fromkeys(_BARE, _nothing),
     "AUTHENTICATE": _authenticate,
     "LOGIN": _login,
-    "SELECT": _select,
-    "EXAMINE": _examine,
+    "SELECT": read_select,
+    "EXAMINE": lambda reader: read_select(reader, is_read_only=True),
     "CREATE": _create,
     "DELETE": _named,
     "RENAME": _rename,

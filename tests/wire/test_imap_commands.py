@@ -16,6 +16,7 @@ from mailserver.wire.imap_list import List
 from mailserver.wire.imap_multisearch import MultiSearch
 from mailserver.wire.imap_namespace import PersonalNamespace
 from mailserver.wire.imap_results import RETURN_ALL, Returns
+from mailserver.wire.imap_select import Resync, Select
 from mailserver.wire.imap_sequence import SequenceSet
 
 ONE = SequenceSet(((1, 1),))
@@ -34,18 +35,18 @@ def parsed(text: bytes, *literals: bytes) -> object:
         (b"AUTHENTICATE PLAIN", commands.Authenticate("PLAIN")),
         (b"AUTHENTICATE PLAIN =", commands.Authenticate("PLAIN", b"")),
         (b"AUTHENTICATE PLAIN AGEAYg==", commands.Authenticate("PLAIN", b"\0a\0b")),
-        (b"SELECT inbox", commands.Select("INBOX")),
-        (b"EXAMINE x (CONDSTORE)", commands.Select("x", True, True)),
+        (b"SELECT inbox", Select("INBOX")),
+        (b"EXAMINE x (CONDSTORE)", Select("x", True, True)),
         (
             b"SELECT x (QRESYNC (67890007 20050715 41,43:211))",
-            commands.Select(
+            Select(
                 "x", False, True,
-                commands.Resync(67890007, 20050715, SequenceSet(((41, 41), (43, 211)))),
+                Resync(67890007, 20050715, SequenceSet(((41, 41), (43, 211)))),
             ),
         ),
         (
             b"SELECT x (QRESYNC (1 2 (1 1)))",
-            commands.Select("x", False, True, commands.Resync(1, 2, None, ONE, ONE)),
+            Select("x", False, True, Resync(1, 2, None, ONE, ONE)),
         ),
         (b"CREATE x/", commands.Create("x")),
         (b"CREATE x (USE (\\Sent))", commands.Create("x", b"\\Sent")),
