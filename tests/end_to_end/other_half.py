@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.end_to_end.root_server import RootServer, children
 from tests.end_to_end.server import free_ports, wait_for
+from tests.postfix_services import master_cf
 
 _MAIN_CF = """\
 compatibility_level = 3.6
@@ -36,25 +37,6 @@ smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = dovecot
 smtpd_sasl_path = private/auth
 smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
-"""
-_MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-local unix - n n - - local
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """
 _DOVECOT_CONF = """\
 base_dir = {home}/run
@@ -140,9 +122,9 @@ class Postfix(_OtherHalf):
         for name in ("config", "queue", "data"):
             (self.home / name).mkdir(exist_ok=True)
         os.chown(self.home / "data", *_owner("postfix"))
-        values = {"home": self.home, "spool": self.server.spool, "port": self.port}
+        values = {"home": self.home, "spool": self.server.spool}
         (self.home / "config" / "main.cf").write_text(_MAIN_CF.format_map(values))
-        (self.home / "config" / "master.cf").write_text(_MASTER_CF.format_map(values))
+        (self.home / "config" / "master.cf").write_text(master_cf(self.port))
         self.command("postfix", "-c", str(self.home / "config"), "start")
 
     @property

@@ -24,6 +24,7 @@ import pytest
 from tests.end_to_end.before_queue import OFFERED, BeforeQueue, filtering
 from tests.end_to_end.server import DEADLINE, Server, free_ports, wait_for
 from tests.end_to_end.test_exchange import imap
+from tests.postfix_services import SERVICES
 
 _SETTINGS = """\
 myhostname = mx.example.org
@@ -49,20 +50,6 @@ maillog_file = {home}/mail.log
 local_transport = discard:
 local_recipient_maps =
 alias_maps =
-"""
-_SERVICES = """\
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-discard unix - - n - - discard
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
 """
 PLAIN, SPEED = "plain", "speed"
 
@@ -115,7 +102,7 @@ class Postfix:
         owner = pwd.getpwnam("postfix")
         os.chown(home / "data", owner.pw_uid, owner.pw_gid)
         (home / "config" / "main.cf").write_text(_POSTFIX.format(home=home) + _SETTINGS)
-        (home / "config" / "master.cf").write_text(rows(ports, before_queue.port) + _SERVICES)
+        (home / "config" / "master.cf").write_text(rows(ports, before_queue.port) + SERVICES)
         with (home / "output").open("wb") as file:
             command = ["postfix", "-c", str(home / "config"), "start"]
             done = subprocess.run(command, stdout=file, stderr=file, timeout=DEADLINE, check=False)

@@ -23,6 +23,7 @@ from typing import Self
 from mailserver.queue.directory import MESSAGE_STATES, QueueDirectory
 from tests.end_to_end.server import Server, free_ports, wait_for
 from tests.faults.test_everybody import message
+from tests.postfix_services import master_cf
 
 _ID = re.compile(rb"X-Test-Id: ([a-z0-9.]+[.][0-9]{5})")  # in a queue file of Postfix no line end follows
 
@@ -167,23 +168,6 @@ minimal_backoff_time = 5s
 maximal_backoff_time = 5s
 queue_run_delay = 5s
 """
-_MASTER_CF = """\
-127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-local unix - n n - - local
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-"""
 
 
 class Postfix(Host):
@@ -203,9 +187,9 @@ class Postfix(Host):
             shutil.chown(self.directory / name, "postfix")
         (self.directory / "mail").chmod(0o1777)
         slash = "/" if mail_format == "maildir" else ""
-        values = {"directory": self.directory, "port": self.port, "slash": slash}
+        values = {"directory": self.directory, "slash": slash}
         (self.directory / "config" / "main.cf").write_text(_MAIN_CF.format_map(values))
-        (self.directory / "config" / "master.cf").write_text(_MASTER_CF.format_map(values))
+        (self.directory / "config" / "master.cf").write_text(master_cf(self.port))
 
     def _command(self, word: str) -> None:
         words = ["postfix", "-c", str(self.directory / "config"), word]
