@@ -17,6 +17,7 @@ from mailserver.accounts.account import Account
 from mailserver.store.contract import (
     DELETED,
     SEEN,
+    AccessKey,
     AccountStore,
     BadMailboxName,
     Changes,
@@ -316,6 +317,7 @@ class MemoryAccountStore(AccountStore):
         self._special: dict[str, bytes] = {}
         self._subscribed: set[str] = set()
         self._annotations: dict[MemoryMailbox | None, dict[str, bytes]] = {}
+        self._keys: dict[str, AccessKey] = {}
         self._maildrop = threading.Lock()
         self._made = 0
         self._quota = quota
@@ -406,6 +408,21 @@ class MemoryAccountStore(AccountStore):
         known.update({entry: value for entry, value in values.items() if value is not None})
         for entry in [entry for entry, value in values.items() if value is None]:
             known.pop(entry, None)
+
+    def access_key(self, name: str) -> AccessKey | None:
+        self._check()
+        return self._keys.get(name)
+
+    def make_access_key(self, name: str, uidvalidity: int, renew: bool = False) -> AccessKey:
+        self._check()
+        known = self._keys.get(name)
+        if known is None or known.uidvalidity != uidvalidity or renew:
+            known = self._keys[name] = AccessKey.random(uidvalidity)
+        return known
+
+    def remove_access_keys(self) -> None:
+        self._check()
+        self._keys.clear()
 
     def status(self, name: str, with_size: bool = False, reader: Reader | None = None) -> MailboxStatus:
         self._check()

@@ -11,22 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from mailserver.imapd.content import octets_of
 from mailserver.imapd.replies import Refusal, Reply, ok, refusal_of
 from mailserver.imapd.session import Session
+from mailserver.imapd.url_access import Reader, UrlServer, find, read_message
 from mailserver.message.binary import without_binary
 from mailserver.store.contract import AccountStore, Mailbox, NewMessage, StoreError, Uid
-from mailserver.wire.imap_append import (
-    Append,
-    AppendedMessage,
-    BadUrl,
-    MessageUrl,
-    Replace,
-    Url,
-    parse_message_url,
-)
+from mailserver.wire.imap_append import Append, AppendedMessage, Replace
 from mailserver.wire.imap_responses import public_text
 from mailserver.wire.imap_sequence import render_set
+from mailserver.wire.imap_url import BadUrl, MessageUrl, Url, parse_message_url
 
 _BARE_NEWLINE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 
@@ -126,6 +119,8 @@ async def _content(session: Session, message: AppendedMessage) -> bytes:
 async def _linked(session: Session, url: Url) -> bytes:
     """What the URL names, as it is; it does not become \\Seen."""
     try:
+        if url.is_absolute:
+            return await session.run(_read_absolute, session.settings.urls, session.as_reader, url)
         wanted = parse_message_url(url, session.store.namespace)
         if wanted.mailbox is None and session.selected is None:
             raise BadUrl("No mailbox is selected")
@@ -137,6 +132,11 @@ async def _linked(session: Session, url: Url) -> bytes:
         raise Refusal(str(fault) or "There is no such message", b"BADURL " + named)
 
 
+def _read_absolute(server: UrlServer, reader: Reader, url: Url) -> bytes:
+    """Blocking."""
+    return find(server, reader, url).octets()
+
+
 def _read_elsewhere(store: AccountStore, name: str, wanted: MessageUrl) -> bytes:
     """Blocking."""
     with store.borrow(name) as mailbox:
@@ -145,10 +145,4 @@ def _read_elsewhere(store: AccountStore, name: str, wanted: MessageUrl) -> bytes
 
 def _read(mailbox: Mailbox, wanted: MessageUrl) -> bytes:
     """Blocking."""
-    if wanted.uidvalidity not in (None, mailbox.uidvalidity):
-        raise BadUrl("The mailbox has another UIDVALIDITY")
-    octets = octets_of(mailbox.read(Uid(wanted.uid)), wanted.section)
-    if octets is None:
-        raise BadUrl("The message has no such part")
-    end = None if wanted.octets is None else wanted.origin + wanted.octets
-    return octets[wanted.origin : end]
+    return read_message(mailbox, wanted).octets()

@@ -19,6 +19,7 @@ _AFTER_LOGIN: Final = (
     "QUOTA", "QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE", "SAVEDATE", "INPROGRESS", "URL-PARTIAL",
     "MULTISEARCH", "SEARCH=FUZZY", "UIDONLY", "UIDBATCHES", "FILTERS",
 )  # fmt: skip
+_URLAUTH: Final = ("URLAUTH", "URLAUTH=BINARY")
 _ACLS: Final = ("ACL", "RIGHTS=texk", "LIST-MYRIGHTS")
 
 
@@ -36,11 +37,17 @@ def before_login(mechanisms: Sequence[str], may_start_tls: bool) -> bytes:
 
 
 def after_login(
-    message_size_limit: int, is_compressed: bool, may_leave: bool, has_acls: bool, sets_quotas: bool
+    message_size_limit: int,
+    is_compressed: bool,
+    may_leave: bool,
+    has_acls: bool,
+    sets_quotas: bool,
+    has_urls: bool,
 ) -> bytes:
     """The list for a client that has logged in. `may_leave`: UNAUTHENTICATE leads back (RFC 8437)."""
     words = [*_ALWAYS, *_AFTER_LOGIN, f"APPENDLIMIT={message_size_limit}"]
     words += _ACLS if has_acls else ()
+    words += _URLAUTH if has_urls else ()
     words += ["QUOTASET"] if sets_quotas else []
     if not is_compressed:
         words.append("COMPRESS=DEFLATE")

@@ -25,6 +25,7 @@ from mailserver.imapd import (
     search,
     selection,
     uid_batches,
+    urlauth,
 )
 from mailserver.imapd.replies import Reply
 from mailserver.imapd.session import Session
@@ -75,6 +76,9 @@ HANDLERS: Final[dict[str, Handler]] = {
     "GETQUOTA": quota.get_quota,
     "SETQUOTA": quota.set_quota,
     "GETQUOTAROOT": quota.get_quota_root,
+    "RESETKEY": urlauth.reset_key,
+    "GENURLAUTH": urlauth.generate,
+    "URLFETCH": urlauth.fetch,
     "GETACL": acl.get_acl,
     "SETACL": acl.set_acl,
     "DELETEACL": acl.delete_acl,

@@ -454,10 +454,10 @@ class ImapServer(IMAP4Server):
         elif configured and not configured.startswith("+"):
             return configured.encode("ascii", "replace")
         else:
-            size = self._service.settings.largest_message
+            size, urls = self._service.settings.largest_message, self._service.settings.urls
             store, is_compressed = self._session.store, self._input.is_compressed
             found = capability.after_login(
-                size, is_compressed, self._may_leave, store.keeps_acls, store.sets_quotas
+                size, is_compressed, self._may_leave, store.keeps_acls, store.sets_quotas, urls.is_open
             )
         more = configured[1:].split() if configured.startswith("+") else []
         return b" ".join([found, *[word.encode("ascii", "replace") for word in more]])

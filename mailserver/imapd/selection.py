@@ -101,6 +101,8 @@ def _opened(
 
 
 def _describe(session: Session, selected: Selected) -> None:
+    if session.settings.urls.is_open:
+        session.output.line(b"* OK [URLMECH INTERNAL] mechs")  # RFC 4467 §8
     session.tell_keywords()
     mailbox = selected.mailbox
     figures = selected.exists, selected.recent_count, mailbox.uidvalidity, mailbox.uidnext, selected.modseq

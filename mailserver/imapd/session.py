@@ -22,6 +22,7 @@ from mailserver.imapd.replies import Refusal, Rejection
 from mailserver.imapd.rounds import Rounds
 from mailserver.imapd.selected import Selected, SyncOptions, applicable_flags, permanent_flags
 from mailserver.imapd.settings import ImapSettings
+from mailserver.imapd.url_access import Reader
 from mailserver.rawlog import RawLog
 from mailserver.store.acl import FLAG_RIGHTS, NONE, Rights
 from mailserver.store.contract import AccountStore, Mailbox, Message, Uid
@@ -162,6 +163,11 @@ class Session:
         if selected.is_read_only:
             raise Refusal("Mailbox is read-only", b"READ-ONLY")
         return selected
+
+    @property
+    def as_reader(self) -> Reader:
+        """Who asks for what URLs name."""
+        return Reader(self.account.name, self.store)
 
     def run(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
         """The function's result, from a thread."""

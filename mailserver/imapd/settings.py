@@ -9,6 +9,7 @@ from typing import Final
 from mailserver.accounts.certificate_logins import CertificateLogins
 from mailserver.accounts.login import PASSWORD_MECHANISMS
 from mailserver.accounts.throttle import Network
+from mailserver.imapd.url_access import NO_URLS, UrlServer
 
 LOGOUT_FORMAT: Final = (
     "in=%i out=%o deleted=%{deleted} expunged=%{expunged} trashed=%{trashed} hdr_count=%{fetch_hdr_count} "
@@ -45,6 +46,7 @@ class ImapSettings:
     capability: str = ""
     logout_format: str = LOGOUT_FORMAT
     acl_anyone: bool = False  # whether clients give rights to `anyone` and `authenticated`
+    urls: UrlServer = NO_URLS  # those that are this server's
     most_login_failures: int = 3
     most_bad_commands_before_login: int = 3
     most_bad_commands: int = 20

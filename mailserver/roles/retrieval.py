@@ -18,6 +18,7 @@ from mailserver.accounts.passwd_file_edit import EditError
 from mailserver.config.config import Config
 from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
+from mailserver.imapd.url_access import UrlServer
 from mailserver.pop3d.factory import Pop3Factory
 from mailserver.pop3d.service import Service as Pop3Service
 from mailserver.pop3d.settings import Pop3Settings
@@ -58,7 +59,13 @@ def imap_settings(config: Config) -> ImapSettings:
         idle_notify_interval=config.seconds("imap_idle_notify_interval"),
         line_limit=config.octets("imap_max_line_length"),
         acl_anyone=config.string("acl_anyone") == "allow",
+        urls=url_server(config),
     )
+
+
+def url_server(config: Config) -> UrlServer:
+    """Which IMAP URLs are this server's. Raises ConfigError."""
+    return UrlServer(config.string("imap_urlauth_host"), config.integer("imap_urlauth_port"))
 
 
 def pop3_settings(config: Config) -> Pop3Settings:
@@ -146,6 +153,7 @@ def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> Stor
         rules,
         parts.store.global_acls,
         partial(_limit, parts, files) if may_share else None,
+        reaches_all=may_share,
     )
 
 

@@ -25,6 +25,7 @@ from mailserver.store.account_use import AccountUse
 from mailserver.store.adopt import read_subscriptions, subscriptions_mark, write_subscriptions
 from mailserver.store.cache import Cache
 from mailserver.store.contract import (
+    AccessKey,
     AccountStore,
     BadMailboxName,
     Folder,
@@ -441,6 +442,27 @@ class FileAccountStore(AccountStore):
         if row is None:
             raise NoSuchMailbox("There is no such mailbox")
         return row.id
+
+    # Mailbox access keys.
+
+    def access_key(self, name: str) -> AccessKey | None:
+        """See `AccountStore.access_key`."""
+        return self._state.access_key(name)
+
+    def make_access_key(self, name: str, uidvalidity: int, renew: bool = False) -> AccessKey:
+        """See `AccountStore.make_access_key`."""
+        with self._state.transaction():
+            known = self._state.access_key(name)
+            if known is not None and known.uidvalidity == uidvalidity and not renew:
+                return known
+            key = AccessKey.random(uidvalidity)
+            self._state.set_access_key(name, key)
+        return key
+
+    def remove_access_keys(self) -> None:
+        """See `AccountStore.remove_access_keys`."""
+        with self._state.transaction():
+            self._state.remove_access_keys()
 
     # Subscriptions, maildrop, end.
 

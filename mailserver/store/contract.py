@@ -23,6 +23,7 @@ A success is returned after it is durable (P1); a UID is durable before it is vi
 from __future__ import annotations
 
 import abc
+import secrets
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -430,6 +431,19 @@ class Quota:
     message_limit: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A mailbox access key, of the mailbox that has this UIDVALIDITY. RFC 4467 §2.3."""
+
+    uidvalidity: int
+    key: bytes
+
+    @classmethod
+    def random(cls, uidvalidity: int) -> AccessKey:
+        """A key that nobody can guess."""
+        return cls(uidvalidity, secrets.token_bytes(32))
+
+
 class AccountStore(abc.ABC):
     """All mailboxes of one account, opened once per process and shared by its sessions.
 
@@ -561,6 +575,25 @@ class AccountStore(abc.ABC):
 
         They follow the mailbox's renaming and go with it. Raises NoSuchMailbox.
         """
+
+    # What URLs of the account are proved by, RFC 4467.
+
+    @abc.abstractmethod
+    def access_key(self, name: str) -> AccessKey | None:
+        """The account's key for that name, whether or not there is such a mailbox, its own or another's."""
+
+    @abc.abstractmethod
+    def make_access_key(self, name: str, uidvalidity: int, renew: bool = False) -> AccessKey:
+        """The key that the mailbox has, durable: a new one where it had none, or has to get another."""
+
+    @abc.abstractmethod
+    def remove_access_keys(self) -> None:
+        """The account has no keys, durably: none of its URLs proves anything any more."""
+
+    @contextmanager
+    def store_of(self, user: str) -> Iterator[AccountStore | None]:
+        """What that user's own sessions reach, for one piece of work; None where it is not to be had here."""
+        yield None
 
     sets_quotas: bool = False  # whether the account may change limits, its own and others'
 

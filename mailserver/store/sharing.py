@@ -23,6 +23,7 @@ from mailserver.store.acl import ALL, NONE, OWNER, OWNER_KEEPS, Acl, Identifier,
 from mailserver.store.acl_files import UNREADABLE, AclFiles
 from mailserver.store.contract import (
     AccessDenied,
+    AccessKey,
     AccountStore,
     BadMailboxName,
     Folder,
@@ -83,9 +84,14 @@ class SharingRegistry(StoreRegistry):
         rules: NamespaceRules,
         global_acls: GlobalAcls | None = None,
         limit: Callable[[Account, Limits], None] | None = None,
+        reaches_all: bool = True,
     ) -> None:
-        """`limit` gives an account quota limits, durably; it blocks, and raises StoreError."""
+        """`limit` gives an account quota limits, durably; it blocks, and raises StoreError.
+
+        `reaches_all`: the mail of every account is this process's to read.
+        """
         self.limit = limit
+        self.reaches_all = reaches_all
         self.files = files
         self.global_acls = global_acls or GlobalAcls()
         self.acls = acls
@@ -518,6 +524,31 @@ class SharingStore(AccountStore):
         }
         with self._store(place) as store:
             store.annotate(place.name, stored)
+
+    def access_key(self, name: str) -> AccessKey | None:
+        """See `AccountStore.access_key`; others' names stand in the account's own table."""
+        return self.own.access_key(name)
+
+    def make_access_key(self, name: str, uidvalidity: int, renew: bool = False) -> AccessKey:
+        """See `AccountStore.make_access_key`."""
+        return self.own.make_access_key(name, uidvalidity, renew)
+
+    def remove_access_keys(self) -> None:
+        """See `AccountStore.remove_access_keys`."""
+        self.own.remove_access_keys()
+
+    @contextmanager
+    def store_of(self, user: str) -> Iterator[AccountStore | None]:
+        """See `AccountStore.store_of`; its ACLs are asked for that user."""
+        account = self._registry.account(user) if self._registry.reaches_all else None
+        if account is None or account.name != user:
+            yield None
+            return
+        store = self._registry.open(account)
+        try:
+            yield store
+        finally:
+            self._registry.close(store)
 
     def quota(self) -> Quota | None:
         """See `AccountStore.quota`."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from mailserver.store.contract import Flags, Modseq, Uid
 from mailserver.store.state_readers import ReadersState
+from mailserver.store.state_url_keys import UrlKeysState
 
 EXPUNGES_KEPT: Final = 10_000  # at least, per mailbox
 _FEW: Final = 20  # messages that are cheaper one by one
@@ -79,7 +80,7 @@ def _restored(value: str | bytes) -> str:
     return value if isinstance(value, str) else os.fsdecode(value)
 
 
-class State(ReadersState):
+class State(ReadersState, UrlKeysState):
     """The open state.db of one account. Methods block; those that write need `transaction`."""
 
     # Mailboxes.

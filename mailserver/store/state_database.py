@@ -23,6 +23,7 @@ then writes would meet `database is locked` by the thousand.
     annotation    (mailbox, entry) -> value (RFC 5464); mailbox 0 is the account itself
     reader, own_seen
                   what single users have seen of mailboxes that they share (see `state_readers`)
+    url_key       what proves the URLs that the account authorised (see `state_url_keys`)
 
 The highest UIDVALIDITY ever given also stands in the file `uidvalidity` beside it. Where
 state.db is lost or damaged, it is moved aside as `state.db.damaged-N`, and the new one gives
@@ -99,6 +100,10 @@ _READER: Final = (
 _OWN_SEEN: Final = (
     "CREATE TABLE IF NOT EXISTS own_seen (reader INTEGER NOT NULL, uid INTEGER NOT NULL,"
     " seen INTEGER NOT NULL, modseq INTEGER NOT NULL, PRIMARY KEY (reader, uid)) WITHOUT ROWID"
+)
+_URL_KEY: Final = (
+    "CREATE TABLE IF NOT EXISTS url_key (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL,"
+    " key BLOB NOT NULL) WITHOUT ROWID"
 )
 
 
@@ -210,6 +215,7 @@ class StateDatabase:
         db.execute(_ANNOTATION)
         db.execute(_READER)
         db.execute(_OWN_SEEN)
+        db.execute(_URL_KEY)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
             raise _Damaged("no account row")

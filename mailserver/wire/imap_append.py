@@ -1,40 +1,21 @@
 """APPEND and REPLACE: where messages go, and what they are made of.
 
 RFC 3501 §6.3.11, RFC 3502 (MULTIAPPEND), RFC 4469 (CATENATE), RFC 6855 §4 (UTF8), RFC 8508 (REPLACE).
-Message URLs are RFC 5092's, the relative ones only: what an absolute one names is not ours to fetch.
-They may name a range of octets (RFC 5550 §3.6, URL-PARTIAL).
+What CATENATE's URLs name, `imap_url` says.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
-from mailserver.wire.imap_arguments import LARGEST_NUMBER, ArgumentReader, ImapSyntaxError
-from mailserver.wire.imap_fetch import Section, parse_section
+from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_flags import read_flag_list
 from mailserver.wire.imap_mailbox import mailbox_name
-from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
+from mailserver.wire.imap_url import Url
 
 MOST_CATENATED: Final = 100
-LONGEST_URL: Final = 2000
-
-_URL: Final = re.compile(
-    rb"(?:/(?P<mailbox>[^;]+?)(?:;UIDVALIDITY=(?P<uidvalidity>[1-9][0-9]{0,9}))?/)?"
-    rb";UID=(?P<uid>[1-9][0-9]{0,9})(?:/;SECTION=(?P<section>[^;/]+))?"
-    rb"(?:/;PARTIAL=(?P<origin>[0-9]{1,10})(?:\.(?P<octets>[1-9][0-9]{0,9}))?)?/?",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """A CATENATE part that is somewhere else, as the client wrote it. See `parse_message_url`."""
-
-    text: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +46,6 @@ class Replace:
     replaced: SequenceSet
     append: Append
     by_uid: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class MessageUrl:
-    """A message, or some octets of a part of one. `mailbox` None: the selected one. RFC 4469 §3."""
-
-    mailbox: str | None
-    uidvalidity: int | None
-    uid: int
-    section: Section
-    origin: int = 0
-    octets: int | None = None  # None: all from `origin`
-
-
-class BadUrl(ValueError):
-    """The URL names no message here: NO [BADURL …]."""
 
 
 def read_append(reader: ArgumentReader) -> Append:
@@ -147,27 +112,3 @@ def _catenated_part(reader: ArgumentReader) -> bytes | Url:
     if kind != "URL":
         raise ImapSyntaxError("TEXT or URL expected")
     return Url(reader.astring())
-
-
-def parse_message_url(url: Url, namespace: PersonalNamespace = NO_PREFIX) -> MessageUrl:
-    """What the URL names; `namespace` is the client's. Raises BadUrl."""
-    found = _URL.fullmatch(url.text) if len(url.text) <= LONGEST_URL else None
-    if found is None or b"\0" in unquote_to_bytes(url.text):
-        raise BadUrl("Not a message of this account")
-    try:
-        name, section = found["mailbox"], unquote_to_bytes(found["section"] or b"")
-        mailbox = None if name is None else mailbox_name(unquote_to_bytes(name), True, namespace)
-        return MessageUrl(
-            mailbox,
-            _number(found["uidvalidity"]),
-            int(found["uid"]),
-            parse_section(section),
-            int(found["origin"] or 0),
-            _number(found["octets"]),
-        )
-    except ImapSyntaxError as fault:
-        raise BadUrl(str(fault)) from fault
-
-
-def _number(digits: bytes | None) -> int | None:
-    return None if digits is None else min(int(digits), LARGEST_NUMBER)

@@ -29,6 +29,7 @@ from mailserver.wire.imap_notify import read_notify
 from mailserver.wire.imap_search import read_search, read_sort, read_thread
 from mailserver.wire.imap_select import read_select
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
+from mailserver.wire.imap_urlauth import read_gen_url_auth, read_reset_key, read_url_fetch
 
 LONGEST_TAG: Final = 200
 TAG: Final = rb'[^\x00-\x20\x7f-\xff(){%%*"\\+]{1,%d}' % LONGEST_TAG  # a regular expression
@@ -476,6 +477,9 @@ _PARSERS: Final[dict[str, Callable[[ArgumentReader], Any]]] = {
     "SETACL": read_set_acl,
     "DELETEACL": read_about_identifier,
     "LISTRIGHTS": read_about_identifier,
+    "RESETKEY": read_reset_key,
+    "GENURLAUTH": read_gen_url_auth,
+    "URLFETCH": read_url_fetch,
     "UIDBATCHES": _uid_batches,
     "UID EXPUNGE": _uid_expunge,
     "UID FETCH": lambda reader: read_fetch(reader, by_uid=True),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mailserver.accounts.account import Account
 from mailserver.imapd.settings import ImapSettings
+from mailserver.imapd.url_access import NO_URLS, UrlServer
 from mailserver.store.acl import parse_acl
 from mailserver.store.acl_files import AclFiles
 from mailserver.store.layout import Layout, layout_for
@@ -53,6 +54,7 @@ class SharingServer(Server):
         acl_anyone: bool = True,
         change: Callable[[Layout], Layout] = lambda layout: layout,
         private_seen: bool = False,
+        urls: UrlServer = NO_URLS,
     ) -> None:
         self.people = accounts(directory)
         self.public_root = directory / "public"
@@ -77,7 +79,7 @@ class SharingServer(Server):
             self.rules,
         )
         self.acls.update(self.public, "", lambda acl: parse_acl("user=alice lrswipkxtea\ngroup=staff lri\n"))
-        super().__init__(ImapSettings(acl_anyone=acl_anyone), self.sharing)
+        super().__init__(ImapSettings(acl_anyone=acl_anyone, urls=urls), self.sharing)
         self.logins.accounts.update(self.people)
 
     @property

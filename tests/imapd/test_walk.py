@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.imapd.dispatch import HANDLERS, NEEDS_SELECTED
+from mailserver.imapd.url_access import UrlServer
 from mailserver.store.acl import parse_acl
 from tests.imapd.harness import Client
 from tests.imapd.sharing import SharingServer
@@ -50,6 +51,12 @@ BY_NAME: dict[str, list[bytes]] = {
     "GETQUOTAROOT": [b"GETQUOTAROOT B"],
     "GETQUOTA": [b"GETQUOTA alice"],
     "SETQUOTA": [b"SETQUOTA alice (STORAGE 1)", b"SETQUOTA \"User quota\" (STORAGE 1)"],
+    "RESETKEY": [b"RESETKEY B", b"RESETKEY"],
+    "GENURLAUTH": [b'GENURLAUTH "imap://dave@host/B/;UID=1;URLAUTH=anonymous" INTERNAL',
+                   b'GENURLAUTH "imap://alice@host/INBOX/;UID=1;URLAUTH=anonymous" INTERNAL'],
+    "URLFETCH": [b'URLFETCH "imap://dave@host/B/;UID=1"', b'URLFETCH ("imap://dave@host/B/;UID=1" BODY)',
+                 b'URLFETCH "imap://alice@host/Team/;UID=1"',
+                 b'URLFETCH "imap://alice@host/B/;UID=1;URLAUTH=anonymous:internal:%b"' % (b"0" * 64)],
     "GETACL": [b"GETACL B"],
     "SETACL": [b"SETACL B dave lrswipkxtea", b"SETACL B anyone +r"],
     "DELETEACL": [b"DELETEACL B alice"],
@@ -97,7 +104,7 @@ HIDDEN = (b"shared/alice/Team", b"shared/alice/INBOX", b"Public/Hidden", b"Publi
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharingServer]:
     """Alice's Team and INBOX, and Public/Hidden, each with a secret and rights for carol."""
-    server = SharingServer(tmp_path_factory.mktemp("walk"))
+    server = SharingServer(tmp_path_factory.mktemp("walk"), urls=UrlServer("host"))
     alice = server.log_in()
     for name in (b"Team", b"Public/Hidden"):
         alice.ask(b"a CREATE " + name)

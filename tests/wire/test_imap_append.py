@@ -1,72 +1,14 @@
-"""APPEND, REPLACE and message URLs as values."""
+"""APPEND and REPLACE as values."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mailserver.wire.imap_append import (
-    Append,
-    AppendedMessage,
-    BadUrl,
-    MessageUrl,
-    Replace,
-    Url,
-    parse_message_url,
-)
+from mailserver.wire.imap_append import Append, AppendedMessage, Replace
 from mailserver.wire.imap_commands import BadCommand, parse_command
-from mailserver.wire.imap_fetch import Section
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_sequence import SequenceSet
-
-WHOLE = Section(is_peek=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        (b"/INBOX/;UID=1", MessageUrl("INBOX", None, 1, WHOLE)),
-        (b";UID=1/;PARTIAL=1.2", MessageUrl(None, None, 1, WHOLE, 1, 2)),
-        (b"/INBOX/;UID=1/;PARTIAL=0", MessageUrl("INBOX", None, 1, WHOLE)),
-        (b"/inbox;UIDVALIDITY=7/;uid=20", MessageUrl("INBOX", 7, 20, WHOLE)),
-        (
-            b";UID=3/;SECTION=1.2.MIME",
-            MessageUrl(None, None, 3, Section(part=(1, 2), text="MIME", is_peek=True)),
-        ),
-        (b"/a/b%20c/;UID=1/;SECTION=TEXT", MessageUrl("a/b c", None, 1, Section(text="TEXT", is_peek=True))),
-        (
-            b"/x/;UID=9/;SECTION=HEADER.FIELDS%20(To%20Cc)",
-            MessageUrl("x", None, 9, Section(text="HEADER.FIELDS", fields=(b"To", b"Cc"), is_peek=True)),
-        ),
-    ],
-)
-def test_message_urls(text: bytes, url: MessageUrl) -> None:
-    """RFC 5092 §5, RFC 4469 §3."""
-    assert parse_message_url(Url(text)) == url
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b"", b"x", b"/INBOX", b"/INBOX/;UID=0", b"imap://a@b/INBOX/;UID=1", b"//host/INBOX/;UID=1",
-        b"/../x/;UID=1",
-     b"/%2E%2E/x/;UID=1", b"/a%00/;UID=1", b"/%ff/;UID=1", b";UID=1/;SECTION=0", b";UID=1/;SECTION=1%5D<0.1>",
-     b"/a;UIDVALIDITY=0/;UID=1", b";UID=1/;PARTIAL=1.0", b";UID=1/;PARTIAL=", b";UID=1/;PARTIAL=1.",
-     b"/" + b"a" * 3000 + b"/;UID=1"],
-)  # fmt: skip
-def test_bad_urls(text: bytes) -> None:
-    """RFC 4469 §4.1: only messages of this account, by a name that can be one."""
-    with pytest.raises(BadUrl):
-        parse_message_url(Url(text))
-
-
-@given(st.binary(max_size=60))
-def test_any_url_is_parsed_or_refused(text: bytes) -> None:
-    """Nothing else is ever raised."""
-    try:
-        parse_message_url(Url(b"/" + text + b"/;UID=1"))
-    except BadUrl:
-        pass
+from mailserver.wire.imap_url import Url
 
 
 def parsed(text: bytes, *literals: bytes) -> object:

@@ -125,6 +125,11 @@ PARAMETERS: Final = (
              "dovecot"),
     honoured("imap_capability", Type.STRING, "",
              "The capabilities after login, or with a + further ones.", "dovecot"),
+    honoured("imap_urlauth_host", Type.STRING, "",
+             "The host in URLs that give single messages to others (URLAUTH), * for any; empty: there "
+             "are none.", "dovecot"),
+    honoured("imap_urlauth_port", Type.INTEGER, "143",
+             "The port in these URLs.", "dovecot"),
     honoured("imap_id_send", Type.LIST, "name *",
              "What IMAP's ID answers: pairs of field and value, * for what is known.", "dovecot"),
     honoured("imap_id_log", Type.LIST, "",
