@@ -2,7 +2,8 @@
 
 Twisted's own transport waits for the next turn of the reactor with every write: two system calls and
 one turn more for each reply. Here octets go to the socket in `write`, where nothing waits
-before them; what the socket does not take goes the usual way. Everything else is unchanged.
+before them; what the socket does not take goes the usual way. So it is under TLS (`prompt_tls`), which
+STARTTLS puts on top. Everything else is unchanged.
 
 Twisted's reactor asks whoever it calls for the name that `twisted.python.log` writes before a line, and sets
 up a context for that: a tenth of what a short command costs. Our lines bear the names of `maillog`.
@@ -16,7 +17,13 @@ from types import MethodType
 from typing import Any, Final
 
 from twisted.internet import tcp
+from twisted.internet._newtls import _BypassTLS
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.interfaces import ISSLTransport
+from zope.interface import directlyProvides
+
+from mailserver.prompt_tls import PromptTls, PromptTlsFactory
 
 _MOST_PIECES: Final = 1024  # IOV_MAX of Linux
 
@@ -26,15 +33,19 @@ class PromptServer(tcp.Server):  # type: ignore[misc,unused-ignore]
 
     def write(self, data: bytes) -> None:
         """See ITransport.write."""
-        if self._may_send_now():
-            try:
-                sent = self.socket.send(data)
-            except OSError:
-                sent = 0  # the reactor's next turn meets and reports it
-            if sent == len(data):
-                return
-            data = data[sent:]
-        super().write(data)
+        if not self.TLS:
+            data = self._left_of(data)
+        if data:
+            super().write(data)
+
+    def _left_of(self, data: bytes) -> bytes:
+        """What the socket did not take of the octets, which go to it as they are."""
+        if not self._may_send_now():
+            return data
+        try:
+            return data[self.socket.send(data) :]
+        except OSError:
+            return data  # the reactor's next turn meets and reports it
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """See ITransport.writeSequence: large pieces go to the socket without being joined."""
@@ -42,7 +53,7 @@ class PromptServer(tcp.Server):  # type: ignore[misc,unused-ignore]
         if len(pieces) == 1:
             self.write(pieces[0])
             return
-        sent = self._send_pieces(pieces[:_MOST_PIECES]) if self._may_send_now() else 0
+        sent = self._send_pieces(pieces[:_MOST_PIECES]) if self._may_send_now() and not self.TLS else 0
         rest = b"".join(pieces)[sent:] if sent < sum(map(len, pieces)) else b""
         if rest:
             super().write(rest)
@@ -55,8 +66,34 @@ class PromptServer(tcp.Server):  # type: ignore[misc,unused-ignore]
             return 0
 
     def _may_send_now(self) -> bool:
-        is_writable = self.connected and not (self.TLS or self._writeDisconnected)
+        is_writable = self.connected and not self._writeDisconnected
         return bool(is_writable and not self.dataBuffer and not self._tempDataBuffer)
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        """See ITLSTransport.startTLS, and Twisted's own; for the server's part of TLS, which is `normal`."""
+        producer, is_streaming = self.producer, self.streamingProducer
+        if producer is not None:
+            self.unregisterProducer()
+        nobody: Any = None
+        layer: Any = PromptTls(PromptTlsFactory(contextFactory, False, nobody), self.protocol, False)
+        self.protocol = layer
+        self.getHandle = layer.getHandle  # type: ignore[method-assign]
+        self.getPeerCertificate = layer.getPeerCertificate
+        directlyProvides(self, ISSLTransport)
+        self.TLS = True
+        layer.makeConnection(_BypassTLS(_Beneath, self))
+        if producer is not None:
+            self.registerProducer(producer, is_streaming)
+
+
+class _Beneath(FileDescriptor):  # type: ignore[misc,unused-ignore]
+    """The methods by which TLS reaches the PromptServer under it. Never made."""
+
+    def write(self: Any, data: bytes) -> None:
+        """The octets are sent as they are."""
+        data = self._left_of(data)
+        if data:
+            FileDescriptor.write(self, data)
 
 
 def make_prompt(port: Any) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.protocols.tls import TLSMemoryBIOFactory
-
 from mailserver.config.config import Config
 from mailserver.config.listeners import Listener, listeners
 from mailserver.descriptors import Sparing
 from mailserver.prompt import hasten, make_prompt
+from mailserver.prompt_tls import PromptTlsFactory
 from mailserver.rights.listeners import CannotListen, listen_tcp
 from mailserver.roles.certificates import ExpiryWatch
 from mailserver.roles.parts import Parts
@@ -133,7 +132,7 @@ class Ports:
                 "smtpd_tls_cert_file",
                 f"{listener.where} begins with TLS and there is no certificate: name one, or remove the row",
             )
-        return factory, TLSMemoryBIOFactory(context, False, factory)
+        return factory, PromptTlsFactory(context, False, factory)
 
     async def leave(self) -> None:
         """Nobody new is served; sessions go on."""

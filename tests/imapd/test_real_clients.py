@@ -24,13 +24,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial import unittest
 
 from mailserver.accounts.account import Account
 from mailserver.imapd.factory import ImapFactory
 from mailserver.imapd.settings import ImapSettings
 from mailserver.maillog import ListLog
+from mailserver.prompt_tls import PromptTlsFactory
 from mailserver.store.contract import AccountStore
 from mailserver.store.layout import layout_for
 from mailserver.store.registry import FileStoreRegistry
@@ -214,7 +214,7 @@ class RealClients(unittest.TestCase):
 
     def test_large_messages_over_tls(self) -> Deferred[None]:
         """Twenty megabytes go in and come out, while another session's NOOP is answered."""
-        port = self._listen(TLSMemoryBIOFactory(self.tls, False, self.factory))
+        port = self._listen(PromptTlsFactory(self.tls, False, self.factory))
         return deferToThread(self._large_messages, port)
 
     def _large_messages(self, port: int) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from mailserver.prompt import make_prompt
+from mailserver.prompt_tls import PromptTlsFactory
 from mailserver.smtpd.factory import SmtpFactory
 from mailserver.threads import WorkerThreads
 from mailserver.tls import ServerTls, self_signed
@@ -192,7 +192,7 @@ class StartTls(TestCase):
     async def test_tls_from_the_start(self) -> None:
         """Port 465, RFC 8314 §3.3: no STARTTLS, AUTH at once."""
         factory = SmtpFactory(self.house.services, is_tls=True)
-        port = reactor.listenTCP(0, TLSMemoryBIOFactory(TLS, False, factory), interface="127.0.0.1")  # type: ignore[attr-defined]
+        port = reactor.listenTCP(0, PromptTlsFactory(TLS, False, factory), interface="127.0.0.1")  # type: ignore[attr-defined]
         make_prompt(port)
         self.addCleanup(port.stopListening)
         self.addCleanup(factory.shut_down)
