@@ -164,12 +164,12 @@ class Zygote:
 
     def _pass_on(self, account: Message, descriptors: list[int], asker: socket.socket) -> int:
         """The pid of the host that has the stream now."""
-        identity = Identity(account["name"], account["uid"], account["gid"], self._groups(account))
-        if len(descriptors) != 1 or identity.uid <= 0 or identity.gid <= 0:
+        key = (account["name"], account["uid"])
+        if len(descriptors) != 1 or account["uid"] <= 0 or account["gid"] <= 0:
             raise ValueError("not an account and a stream")
-        key = (identity.name, identity.uid)
         host = self._hosts.get(key)
         if host is None:
+            identity = Identity(*key, account["gid"], self._groups(account))
             make_state_directory(self._state_directory, identity)
             host = self._fork(key, identity, account, (*descriptors, asker.fileno()))
         try:

@@ -17,12 +17,10 @@ class RoleProcess:
 
     def __init__(self, threads: int = 16, few_threads: int = 0) -> None:
         """`few_threads`: see `WorkerThreads`."""
-        from twisted.logger import globalLogBeginner
-
-        from mailserver.roles.quiet_log import observer
+        from mailserver.roles.quiet_log import begin_logging
         from mailserver.threads import WorkerThreads
 
-        globalLogBeginner.beginLoggingTo([observer()], redirectStandardIO=False, discardBuffer=True)
+        begin_logging()
         self.reactor = fresh_reactor()
         self.threads = WorkerThreads(self.reactor, threads, "mail", few_threads)
 

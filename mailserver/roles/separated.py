@@ -18,10 +18,9 @@ import shutil
 import signal
 import socket
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.helper import Helper
@@ -50,7 +49,6 @@ from mailserver.rights.listeners import held_channel, listen_channel
 from mailserver.rights.messages import Message
 from mailserver.rights.service import ChannelService
 from mailserver.rights.service_manager import ServiceManager
-from mailserver.rights.session_host import SessionHost
 from mailserver.rights.supervisor import BEGIN, RETIRE, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
 from mailserver.roles.auth_listener import AuthListener, bind_auth
@@ -312,9 +310,15 @@ class _Server:
         ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()
 
     def _zygote(self) -> None:
-        from mailserver.roles import retrieval
+        from mailserver.roles.quiet_log import begin_logging
+        from mailserver.roles.rehearsal import rehearse
 
-        _ = retrieval  # imported now, so that hosts need not
+        begin_logging()
+        try:
+            rehearse(self.config, os.path.join(self._directory, "rehearsal"))
+        except Exception as error:  # whatever it is: sessions begin all the same, only slower
+            problem = f"{type(error).__name__}: {error}"
+            self.log.write("imap", f"Warning: no rehearsal of a session, first logins take longer: {problem}")
         state = os.path.join(self.config.string("state_directory"), "accounts")
         Zygote(self._channels["zygote"], self._host, state, self.log, self._host_groups).run()
 
@@ -498,32 +502,9 @@ class _Server:
         process.run(stop)
 
     def _host(self, account: Message, control: socket.socket) -> None:
-        from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
+        from mailserver.roles.hosting import serve
 
-        process = RoleProcess()
-        reactor = process.reactor
-        parts = Parts(self.config, self.log)
-        registry, notices = make_registry(parts, process.threads, reactor)
-        stores = behind_acls(parts, registry, may_share=False)
-        retrieval = RetrievalListeners(parts, process.threads, reactor, None, stores)
-        factories: dict[str, Any] = {
-            "imap": retrieval.imap_host(self.config),
-            "pop3": retrieval.pop3_host(self.config),
-        }
-
-        def build(account: Message, service: str, preamble: Mapping[str, Any]) -> Any:
-            return factories[service].resumed(account_from(account), preamble)
-
-        SessionHost(reactor, control, build, self.log, process.stop)
-        process.when_running(notices.start)
-
-        async def stop() -> None:
-            for factory in factories.values():
-                await factory.shut_down()
-            notices.stop()
-            await process.threads.run(registry.shut)
-
-        process.run(stop)
+        serve(self.config, self.log, control)
 
 
 def _is_for_mailbox(request: Message) -> bool:

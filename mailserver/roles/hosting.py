@@ -1,0 +1,56 @@
+"""What a session host is made of: one account's stores and its sessions. DESIGN decision 7."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from mailserver.accounts.codec import account_from
+from mailserver.config.config import Config
+from mailserver.maillog import MailLog
+from mailserver.rights.messages import Message
+from mailserver.rights.session_host import SessionHost
+from mailserver.roles.parts import Parts
+from mailserver.roles.process import RoleProcess
+from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
+from mailserver.threads import Threads
+
+
+def serve(config: Config, log: MailLog, control: socket.socket) -> None:
+    """The sessions that arrive over `control` are served, until none has come for long, or SIGTERM."""
+    process = RoleProcess()
+    hosting = Hosting(config, log, process.reactor, process.threads)
+    SessionHost(process.reactor, control, hosting.build, log, process.stop)
+    process.when_running(hosting.start)
+    process.run(hosting.stop)
+
+
+class Hosting:
+    """The stores and the sessions of one process's account."""
+
+    def __init__(self, config: Config, log: MailLog, reactor: Any, threads: Threads) -> None:
+        parts = Parts(config, log)
+        self._threads = threads
+        self._registry, self._notices = make_registry(parts, threads, reactor)
+        stores = behind_acls(parts, self._registry, may_share=False)
+        retrieval = RetrievalListeners(parts, threads, reactor, None, stores)
+        self._factories: dict[str, Any] = {
+            "imap": retrieval.imap_host(config),
+            "pop3": retrieval.pop3_host(config),
+        }
+
+    def build(self, account: Message, service: str, preamble: Mapping[str, Any]) -> Any:
+        """The protocol of a session that begins where the front left it: a `BuildSession`."""
+        return self._factories[service].resumed(account_from(account), preamble)
+
+    def start(self) -> None:
+        """Changes of mailboxes are noticed. Once the reactor runs."""
+        self._notices.start()
+
+    async def stop(self) -> None:
+        """Every session has ended, and the stores are closed."""
+        for factory in self._factories.values():
+            await factory.shut_down()
+        self._notices.stop()
+        await self._threads.run(self._registry.shut)
