@@ -52,6 +52,22 @@ class Masquerade:
         return address
 
 
+class AccountTable:
+    """`unix:passwd.byname` in local_recipient_maps: whatever accounts there are, not only the system's."""
+
+    def __init__(self, accounts: AccountDirectory) -> None:
+        self.name = "unix:passwd.byname"
+        self._accounts = accounts
+
+    def find(self, key: str) -> Entry | None:
+        """The account of that name. *Blocking.* Raises TemporaryAccountFailure."""
+        return Entry(key, self.name) if self._accounts.lookup(key) is not None else None
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Nothing: accounts are not listed."""
+        return iter(())
+
+
 class AddressClass(Enum):
     """What kind of domain an address has, and the log's word for its recipient table."""
 
@@ -92,8 +108,9 @@ class Routing:
     interfaces. Domain matchers take a name in lower case. An empty `local_recipient_maps` in
     main.cf is `accept_all_local`. `canonical_maps` and `sender_canonical_maps` are those for envelope
     recipients and senders, the specific tables first. `relay_recipient_maps` None accepts every
-    user of relay_domains. `domain_tables` are those that the domain matchers ask. `append_dot_mydomain` is
-    the domain that a host name without a dot gets, "" for none. Transports are `name` or `name:nexthop`.
+    user of relay_domains, `local_recipient_maps` None stands for accounts and alias_maps. `domain_tables`
+    are those that the domain matchers ask. `append_dot_mydomain` is the domain that a host name without
+    a dot gets, "" for none. Transports are `name` or `name:nexthop`.
     """
 
     my_origin: str
@@ -108,6 +125,7 @@ class Routing:
     domain_tables: Sequence[Table] = ()
     virtual_alias_maps: Sequence[Table] = ()
     virtual_mailbox_maps: Sequence[Table] = ()
+    local_recipient_maps: Sequence[Table] | None = None
     relay_recipient_maps: Sequence[Table] | None = None
     transport_maps: Sequence[Table] = ()
     canonical_maps: Sequence[Table] = ()
@@ -184,7 +202,7 @@ class Routing:
             return True
         match self.classify(address):
             case AddressClass.LOCAL:
-                return self.accept_all_local or bool(self.luser_relay) or self._is_local_user(address.local)
+                return self.accept_all_local or bool(self.luser_relay) or self._is_local_user(address)
             case AddressClass.VIRTUAL_MAILBOX:
                 return self.virtual_mailbox_account(address) is not None
             case AddressClass.VIRTUAL_ALIAS:
@@ -194,10 +212,12 @@ class Routing:
                 return maps is None or self._find_address(maps, address) is not None
         return True
 
-    def _is_local_user(self, local: str) -> bool:
-        name = local.lower()
+    def _is_local_user(self, address: Address) -> bool:
+        name = address.local.lower()
         if name == "postmaster":
             return True
+        if self.local_recipient_maps is not None:
+            return self._find_address(self.local_recipient_maps, address, catch_all=True) is not None
         return any(self._has_local_name(each) for each in dict.fromkeys((name, self.split(name)[0])))
 
     def _has_local_name(self, name: str) -> bool:

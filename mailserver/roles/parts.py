@@ -26,7 +26,7 @@ from mailserver.delivery.content_checks import CheckTables
 from mailserver.delivery.header_rewriting import HeaderRewriting
 from mailserver.delivery.job import Owner
 from mailserver.delivery.lookups import LocalRules, owner_named
-from mailserver.delivery.routing import Masquerade, Routing
+from mailserver.delivery.routing import AccountTable, Masquerade, Routing
 from mailserver.delivery.srs import Srs
 from mailserver.envelope import Address
 from mailserver.maillog import FileLog, MailLog, SyslogLog
@@ -42,12 +42,13 @@ from mailserver.store.layout import (
     Kind,
     Layout,
 )
-from mailserver.tables.lists import DomainList, NetworkList, read_items
+from mailserver.tables.lists import DomainList, NetworkList, StringList, read_items
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
 from mailserver.tables.table import Table, TableError
 from mailserver.tls import read_file, stamp_file
 
+_ACCOUNTS: Final = frozenset({"unix:passwd.byname", "proxy:unix:passwd.byname"})
 _SOURCES: Final = ("passwd-file", "system", "pam")
 _COPIES: Final = ("always_bcc", "sender_bcc_maps", "recipient_bcc_maps")
 
@@ -162,6 +163,13 @@ class Parts:
         except TableError as error:
             raise self.config.error(name, str(error)) from error
 
+    def names_of(self, config: Config, name: str) -> StringList:
+        """The plain names that a parameter lists in a row's view of the configuration."""
+        try:
+            return StringList(read_items(config.words(name), self.opener.table, config.where(name)))
+        except TableError as error:
+            raise config.error(name, str(error)) from error
+
     # Accounts.
 
     @cached_property
@@ -273,7 +281,21 @@ class Parts:
             masquerade=self.masquerade("envelope_sender"),
             srs=self._srs(),
             luser_relay=config.raw("luser_relay"),
+            local_recipient_maps=self._local_recipients(),
             accept_all_local=not config.string("local_recipient_maps"),
+        )
+
+    def _local_recipients(self) -> tuple[Table, ...] | None:
+        """The tables of local_recipient_maps; None where it is accounts and aliases alone."""
+        name, aliases = "local_recipient_maps", self.config.words("alias_maps")
+        words = self.config.words(name)
+        if set(words) - _ACCOUNTS == set(aliases) and not _ACCOUNTS.isdisjoint(words):
+            return None
+        return tuple(
+            AccountTable(self.accounts)
+            if word in _ACCOUNTS
+            else self._table(name, word, self.opener.aliases if word in aliases else self.opener.table)
+            for word in words
         )
 
     def _srs(self) -> Srs | None:

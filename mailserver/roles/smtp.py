@@ -43,7 +43,6 @@ from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.settings import SmtpdSettings
 from mailserver.smtpd.verdict import Codes, RestrictionError
-from mailserver.tables.lists import StringList, read_items
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 from mailserver.wire.lines import BareNewline
@@ -105,10 +104,12 @@ def _smtpd_settings(config: Config) -> SmtpdSettings:
         line_length_limit=config.integer("line_length_limit"),
         forbid_bare_newline=_bare_newline(config),
         forbid_bare_newline_reject_code=config.integer("smtpd_forbid_bare_newline_reject_code"),
-        forbidden_commands=_forbidden_commands(config),
         forbid_unauth_pipelining=config.boolean("smtpd_forbid_unauth_pipelining"),
         helo_required=config.boolean("smtpd_helo_required"),
         disable_vrfy_command=config.boolean("disable_vrfy_command"),
+        strict_rfc821_envelopes=config.boolean("strict_rfc821_envelopes"),
+        allow_min_user=config.boolean("allow_min_user"),
+        resolve_numeric_domain=config.boolean("resolve_numeric_domain"),
         sasl_auth_enable=config.boolean("smtpd_sasl_auth_enable"),
         allow_plaintext_auth=not config.boolean("smtpd_tls_auth_only"),
         mechanisms_in_clear=_mechanisms(config, "smtpd_sasl_security_options"),
@@ -146,13 +147,17 @@ def _mechanisms(config: Config, options: str) -> tuple[str, ...]:
     return tuple(left)
 
 
-def _filtered(parts: Parts, settings: SmtpdSettings, config: Config) -> SmtpdSettings:
-    """Without the mechanisms that smtpd_sasl_mechanism_filter leaves out. Raises ConfigError."""
+def _with_lists(parts: Parts, settings: SmtpdSettings, config: Config) -> SmtpdSettings:
+    """The settings with what lists of names say, which may ask tables. Raises ConfigError.
+
+    smtpd_forbidden_commands, smtpd_sasl_mechanism_filter.
+    """
+    settings = replace(settings, forbidden_commands=parts.names_of(config, "smtpd_forbidden_commands"))
     name = "smtpd_sasl_mechanism_filter"
     if not config.words(name):
         return settings
+    wanted = parts.names_of(config, name)
     try:
-        wanted = StringList(read_items(config.words(name), parts.opener.table, config.where(name)))
         under_tls = [each for each in settings.mechanisms_under_tls if wanted.find(each)]
         in_clear = [each for each in settings.mechanisms_in_clear if wanted.find(each)]
     except TableError as error:
@@ -169,11 +174,6 @@ def _under_stress(config: Config) -> Config:
 def _discarded_keywords(config: Config) -> frozenset[str]:
     words = frozenset(word.lower() for word in config.words("smtpd_discard_ehlo_keywords"))
     return words if config.boolean("smtputf8_enable") else words | {"smtputf8"}
-
-
-def _forbidden_commands(config: Config) -> frozenset[str]:
-    """The plain words; what is no SMTP at all is an error anyhow."""
-    return frozenset(word.upper() for word in config.words("smtpd_forbidden_commands") if word.isalnum())
 
 
 def _syslog_service(config: Config) -> str:
@@ -265,7 +265,7 @@ class SmtpListeners:
             return Cleanup(rules, received, missing, is_local)
 
         services = Services(
-            settings=_filtered(parts, smtpd_settings(config), config),
+            settings=_with_lists(parts, smtpd_settings(config), config),
             policy=self.policy(config),
             queue=parts.queue,
             make_filter=make_filter,

@@ -131,7 +131,10 @@ class Policy:
         return await self._early("sender", request, effects)
 
     async def recipient(self, request: Request, effects: Effects) -> Decision:
-        """May it send mail to this address?"""
+        """May it send mail to this address? `postmaster` without a domain is always one. RFC 5321 §4.5.1."""
+        address = request.recipient
+        if address is not None and not address.domain and address.local.lower() == "postmaster":
+            return PASS
         return await self._decide(
             self._recipient_lists(), Evaluation(request, effects, self._codes), self._final_checks
         )

@@ -11,6 +11,7 @@ content and its failure, `forget_session` at STARTTLS and XCLIENT (RFC 5321 §4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -44,6 +45,12 @@ _COUNTED: Final = (
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
 _ACTIONS_OF_THE_QUEUE: Final = frozenset(("hold", "discard", "redirect", "filter", "bcc"))
 _NOT_IMPLEMENTED: Final = frozenset(("ETRN", "EXPN", "TURN", "XFORWARD"))
+
+_HEADER_FIELD: Final = re.compile(rb"[!-9;-~]++[ \t]*+:")
+
+
+def _shown(octets: bytes) -> str:
+    return printable(octets.decode("utf-8", "replace"), 256)
 
 
 class Session:
@@ -377,7 +384,7 @@ class Session:
         await waiting
 
     def _unknown(self, verb: str, line: bytes) -> Work:
-        if self.milters is not None and verb not in self.settings.forbidden_commands:
+        if self.milters is not None and not self._is_forbidden(line):
             return self._ask_about_unknown(verb, line)
         self._refuse_unknown(verb, line)
         return None
@@ -387,9 +394,17 @@ class Session:
         if not self.refused_by_milter(await self.milters.unknown(line)):
             self._refuse_unknown(verb, line)
 
+    def _is_forbidden(self, line: bytes) -> bool:
+        """Whether this is another protocol, or a message's header, by which somebody uses us as a proxy."""
+        words = line.split(None, 1)
+        if not words:
+            return False
+        forbidden = self.settings.forbidden_commands
+        return _HEADER_FIELD.match(line) is not None or forbidden.find(words[0].decode("latin-1")) is not None
+
     def _refuse_unknown(self, verb: str, line: bytes) -> None:
-        if verb in self.settings.forbidden_commands:
-            self.log(f"warning: non-SMTP command from {self.client}: {verb}")
+        if self._is_forbidden(line):
+            self.log(f"warning: non-SMTP command from {self.client}: {_shown(line)}")
             self.reply(221, "2.7.0", "Error: I can break rules, too. Goodbye.")
             self.close()
         elif verb in _NOT_IMPLEMENTED:
@@ -508,7 +523,7 @@ class Session:
             raise SmtpError(502, "5.5.1", "VRFY command is disabled")
         if not argument:
             raise SmtpError(501, "5.5.4", "Syntax: VRFY address [SMTPUTF8]")
-        self.reply(252, "2.0.0", printable(argument.decode("utf-8", "replace"), 256))
+        self.reply(252, "2.0.0", _shown(argument))
         return None
 
     def _quit(self, argument: bytes) -> Work:

@@ -7,9 +7,13 @@ a counterpart there say what they are. Times are in seconds, sizes in octets; 0 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mailserver.accounts.login import PASSWORD_MECHANISMS
+from mailserver.tables.lists import Item, StringList
 from mailserver.wire.lines import BareNewline
+
+_PROXY_COMMANDS: Final = StringList([Item(verb, False, "") for verb in ("CONNECT", "GET", "POST")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,13 @@ class SmtpdSettings:
     line_length_limit: int = 2048
     forbid_bare_newline: BareNewline = BareNewline.NORMALIZE
     forbid_bare_newline_reject_code: int = 550
-    forbidden_commands: frozenset[str] = frozenset({"CONNECT", "GET", "POST"})  # upper case
+    forbidden_commands: StringList = _PROXY_COMMANDS
     forbid_unauth_pipelining: bool = False
     helo_required: bool = False
     disable_vrfy_command: bool = False
+    strict_rfc821_envelopes: bool = False
+    allow_min_user: bool = False
+    resolve_numeric_domain: bool = False
     sasl_auth_enable: bool = True
     allow_plaintext_auth: bool = False  # AUTH without TLS from elsewhere than this host
     mechanisms_in_clear: tuple[str, ...] = PASSWORD_MECHANISMS  # those that smtpd_sasl_security_options leave

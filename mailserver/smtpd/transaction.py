@@ -29,6 +29,7 @@ from mailserver.smtpd.proxy import Dialogue
 from mailserver.smtpd.received import missing_fields, received_field
 from mailserver.smtpd.reception import Reception
 from mailserver.smtpd.verdict import Effects, Stage, Verdict
+from mailserver.wire.address import is_numeric
 from mailserver.wire.lines import ChunkDecoder, DataDecoder
 from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_mail, parse_rcpt
 
@@ -148,6 +149,9 @@ class MailTransactions:
             what = "MAIL after BDAT" if self._current.chunks is not None else "nested MAIL command"
             raise SmtpError(503, "5.5.1", f"Error: {what}")
         command = parse_mail(argument)
+        if command.sender is not None:
+            error = SmtpError(501, "5.1.7", "Bad sender address syntax")
+            self._require_plausible(command.sender, argument, error)
         self._require_room(command.size)
         if session.rates.must_look_up:
             return self._look_up_rates(command, argument)
@@ -186,6 +190,15 @@ class MailTransactions:
         self._overshoot = 0
         self._session.reply(250, "2.1.0", "Ok")
 
+    def _require_plausible(self, address: Address, argument: bytes, error: SmtpError) -> None:
+        """Raises the error at what trivial-rewrite(8) refuses: a name that programs take for an option."""
+        settings = self._session.settings
+        is_option = address.local.startswith("-") and not settings.allow_min_user
+        is_number = is_numeric(address.domain) and not settings.resolve_numeric_domain
+        has_brackets = argument.partition(b":")[2].lstrip(b" ").startswith(b"<")
+        if is_option or is_number or (settings.strict_rfc821_envelopes and not has_brackets):
+            raise error
+
     def _require_room(self, size: int) -> None:
         session, limit = self._session, self._session.settings.message_size_limit
         if limit and size > limit:
@@ -213,6 +226,8 @@ class MailTransactions:
         if transaction.chunks is not None:
             raise SmtpError(503, "5.5.1", "Error: RCPT after BDAT")
         recipient = parse_rcpt(argument, transaction.mail.smtputf8)
+        error = SmtpError(501, "5.1.3", "Bad recipient address syntax")
+        self._require_plausible(recipient.address, argument, error)
         if settings.recipient_limit and len(transaction.recipients) >= settings.recipient_limit:
             self._too_many()
             return None

@@ -4,10 +4,11 @@ A path is what MAIL and RCPT carry: `<user@domain>`, with a source route that is
 `<>`. Every part of the server that reads an address reads it here, so that no two parts
 disagree about where the local-part ends (RELIABILITY B11).
 
-What is taken beyond RFC 5321 §4.1.2, as Postfix takes it: a path without angle brackets, a
-blank before the path, dots anywhere in an unquoted local-part (some providers give such
-addresses out), `_` in domain labels, one dot at the end of a domain. What is refused though
-the grammar has it: an empty quoted local-part, general address literals, control characters.
+What is taken beyond RFC 5321 §4.1.2, as Postfix takes it: a path without angle brackets, blanks
+before the path and just inside its brackets, dots anywhere in an unquoted local-part (some
+providers give such addresses out), `_` in domain labels, one dot at the end of a domain. What is
+refused though the grammar has it: an empty quoted local-part, general address literals, control
+characters.
 
 All regular expressions here are linear: alternatives begin with different octets and
 quantifiers are possessive.
@@ -40,6 +41,7 @@ _LABEL: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN_DOMAIN: Final = re.compile(r"[A-Za-z0-9]+(?>(?:[.-][A-Za-z0-9]+)*)")
 
+_NUMERIC: Final = re.compile(r"[0-9.]+")
 _NEVER_SPLIT: Final = frozenset({"postmaster", "mailer-daemon", "double-bounce"})
 _WHITE_SPACE: Final = " \t\r\n"  # and no others: a no-break space may begin a local-part
 
@@ -60,6 +62,8 @@ def scan_path(
         start += 1
     is_bracketed = text[start : start + 1] == b"<"
     begin = start + is_bracketed
+    while is_bracketed and text[begin : begin + 1] == b" ":
+        begin += 1
     if is_bracketed and text[begin : begin + 1] == b">":
         return None, begin + 1
     found = _MAILBOX.match(text, begin)
@@ -67,6 +71,8 @@ def scan_path(
         raise AddressError("no local-part")
     end = found.end()
     if is_bracketed:
+        while text[end : end + 1] == b" ":
+            end += 1
         if text[end : end + 1] != b">":
             raise AddressError("unexpected characters in the path")
         end += 1
@@ -75,6 +81,11 @@ def scan_path(
     if end - start > LONGEST_PATH:
         raise AddressError("path too long")
     return _address(found[1], found[2], longest_local), end
+
+
+def is_numeric(domain: str) -> bool:
+    """Whether the domain is made of digits: an IP address that lacks its brackets, or a part of one."""
+    return _NUMERIC.fullmatch(domain) is not None
 
 
 def parse_lenient(text: str) -> Address:

@@ -52,11 +52,11 @@ class MailCommand:
 
 
 def split_command(line: bytes) -> tuple[str, bytes]:
-    """The verb in upper case, "" where it is none, and the argument without blanks around it."""
-    verb, _, argument = line.strip(b" \t").partition(b" ")
+    """The verb in upper case, "" where it is none, and the argument; blanks and tabs around them are gone."""
+    verb, _, argument = line.replace(b"\t", b" ").strip(b" ").partition(b" ")
     if not verb.isalnum() or not verb.isascii():
         return "", argument
-    return verb.decode("ascii").upper(), argument.strip(b" \t")
+    return verb.decode("ascii").upper(), argument.strip(b" ")
 
 
 def parse_helo(argument: bytes, verb: str = "EHLO") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.accounts.account import TemporaryAccountFailure
-from mailserver.delivery.routing import AddressClass, Route, Routing
+from mailserver.delivery.routing import AccountTable, AddressClass, Route, Routing
 from mailserver.envelope import Address
 from mailserver.tables.regexp import regexp_table
 from mailserver.tables.table import TableError
@@ -87,13 +87,19 @@ def test_who_exists(tmp_path: Path, text: str, known: bool) -> None:
 
 
 def test_tables_widen_and_narrow(tmp_path: Path) -> None:
-    """relay_recipient_maps, virtual_alias_maps, luser_relay, an empty local_recipient_maps."""
+    """relay_recipient_maps, virtual_alias_maps, luser_relay, local_recipient_maps, full or empty."""
     maps = (DictTable({"one@relay.test": "x"}),)
     assert routing(tmp_path, relay_recipient_maps=maps).is_known(Address("one", "relay.test"))
     assert not routing(tmp_path, relay_recipient_maps=maps).is_known(Address("two", "relay.test"))
     virtual = (DictTable({"info@alias.test": "alice", "@example.org": "alice"}),)
     assert routing(tmp_path, virtual_alias_maps=virtual).is_known(Address("info+x", "alias.test"))
     assert routing(tmp_path, virtual_alias_maps=virtual).is_known(Address("anyone", "example.org"))
+    maps = (DictTable({"carol": "x", "dave@example.org": "x"}),)
+    for name in ("carol", "CAROL+x", "dave", "alice", "erin"):
+        is_known = routing(tmp_path, local_recipient_maps=maps).is_known(Address(name, "example.org"))
+        assert is_known is (name not in ("alice", "erin"))
+    maps = (*maps, AccountTable(Accounts(tmp_path, "alice")))
+    assert routing(tmp_path, local_recipient_maps=maps).is_known(Address("alice", "example.org"))
     assert routing(tmp_path, luser_relay="alice").is_known(Address("anyone", "example.org"))
     assert routing(tmp_path, accept_all_local=True).is_known(Address("anyone", "example.org"))
 

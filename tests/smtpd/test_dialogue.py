@@ -58,6 +58,7 @@ def test_greeting_and_extensions(house: House) -> None:
     [
         ("NOOP", OK),
         ("NOOP ignored", OK),
+        ("noop\tx\t", OK),
         ("RSET", OK),
         ("RSET x", "501 5.5.4 Syntax: RSET\n"),
         ("VRFY alice", "252 2.0.0 alice\n"),
@@ -77,6 +78,11 @@ def test_greeting_and_extensions(house: House) -> None:
         ("RCPT TO:<alice@example.org>", "503 5.5.1 Error: need MAIL command\n"),
         ("DATA", "503 5.5.1 Error: need RCPT command\n"),
         ("MAIL FROM:<alice@>", "501 5.1.7 Bad sender address syntax\n"),
+        ("MAIL FROM:<-a@b>", "501 5.1.7 Bad sender address syntax\n"),
+        ("MAIL FROM:<a@192.0.2.1>", "501 5.1.7 Bad sender address syntax\n"),
+        ("MAIL FROM:<a@[192.0.2.1]>", "250 2.1.0 Ok\n"),
+        ("MAIL FROM:< a@b > SIZE=1", "250 2.1.0 Ok\n"),
+        ("MAIL FROM:a@b", "250 2.1.0 Ok\n"),
         ("MAIL FROM:<a@b> SIZE=99999999", "552 5.3.4 Message size exceeds fixed limit\n"),
         ("MAIL FROM:<a@b> FOO=1", "555 5.5.4 Unsupported option: FOO=1\n"),
         ("MAIL", "501 5.5.4 Syntax: MAIL FROM:<address>\n"),
@@ -97,6 +103,8 @@ def test_single_commands(house: House, command: str | bytes, reply: str) -> None
         ([FROM, "DATA"], "554 5.5.1 Error: no valid recipients\n"),
         ([FROM, "RCPT TO:<alice@>"], "501 5.1.3 Bad recipient address syntax\n"),
         ([FROM, "RCPT TO:<>"], "501 5.1.3 Bad recipient address syntax\n"),
+        ([FROM, "RCPT TO:<-alice@example.org>"], "501 5.1.3 Bad recipient address syntax\n"),
+        ([FROM, "RCPT TO:<alice@1.2.3>"], "501 5.1.3 Bad recipient address syntax\n"),
         ([FROM, TO, "RSET", "DATA"], "503 5.5.1 Error: need RCPT command\n"),
         ([FROM, TO, HELLO, TO], "503 5.5.1 Error: need MAIL command\n"),
         ([FROM, TO, "DATA x"], "501 5.5.4 Syntax: DATA\n"),
@@ -464,9 +472,11 @@ def test_neighbours_relay_and_strangers_do_not(house: House) -> None:
 
 @pytest.mark.parametrize("line", [b"HELO a\nX-Evil: y\r\n", b"EHLO a\rb\r\n", b"HELO a\0b\r\n"])
 def test_no_header_comes_through_helo(house: House, line: bytes) -> None:
-    """RELIABILITY B12."""
+    """RELIABILITY B12. Who sends a field as a command is sent away."""
     client = house.connect()
     client.send(line)
+    if client.is_closed:
+        client = house.connect()
     client.say(HELLO)
     deliver(client)
     assert b"\nX-Evil" not in read_content(house.accepted[0])
@@ -525,3 +535,19 @@ def test_content_checks_reach_the_client_and_the_log(tmp_path: Path) -> None:
     assert lines[0] == f"reject: header Subject: bad {about}: 5.7.1 no such subject"
     assert lines[1] == f"hold: header Subject: mind {about}: why"
     assert f"discard: header Subject: gone {about}" in lines
+
+
+def test_how_strictly_addresses_are_read(tmp_path: Path) -> None:
+    """strict_rfc821_envelopes, allow_min_user, resolve_numeric_domain."""
+    house = House(tmp_path, strict_rfc821_envelopes=True, allow_min_user=True, resolve_numeric_domain=True)
+    client = hello(house)
+    assert client.say("MAIL FROM:a@b") == "501 5.1.7 Bad sender address syntax\n"
+    assert client.say("MAIL FROM: <-a@192.0.2.1>") == "250 2.1.0 Ok\n"
+    assert client.say("RCPT TO:alice@example.org") == "501 5.1.3 Bad recipient address syntax\n"
+
+
+def test_postmaster_needs_no_domain(tmp_path: Path) -> None:
+    """RFC 5321 §4.5.1: also where myorigin is no domain of ours."""
+    client = hello(House(tmp_path, tools={"domains": ("mx.example.org",)}))
+    assert client.say(FROM, "RCPT TO:<PostMaster>").endswith("250 2.1.5 Ok\n")
+    assert client.say("RCPT TO:<alice>") == "454 4.7.1 <alice>: Relay access denied\n"

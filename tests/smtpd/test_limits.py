@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mailserver.smtpd.limits import ClientLimits
 from mailserver.smtpd.settings import SmtpdSettings
+from mailserver.tables.lists import Item, StringList, read_items
+from mailserver.tables.open import TableOpener
 from tests.smtpd.harness import NEIGHBOUR, STRANGER, House
 
 UNKNOWN = "500 5.5.2 Error: command not recognized\n"
@@ -229,8 +233,21 @@ def test_soft_bounce_says_everything_for_now(tmp_path: Path) -> None:
 
 
 def test_commands_that_end_a_session_can_be_chosen(tmp_path: Path) -> None:
-    """smtpd_forbidden_commands."""
-    client = House(tmp_path, forbidden_commands=frozenset({"SPAM"})).connect()
+    """smtpd_forbidden_commands: names, or tables of patterns."""
+    client = House(tmp_path, forbidden_commands=StringList([Item("SPAM", False, "")])).connect()
     assert client.say("GET /") == UNKNOWN
     assert client.say("SPAM").startswith("221 2.7.0 ")
+    assert client.is_closed
+    words = ("EGGS", "regexp:{{/^[^A-Z]/ Bogus}}")
+    forbidden = StringList(read_items(words, TableOpener(str(tmp_path)).table, "main.cf:1"))
+    client = House(tmp_path, forbidden_commands=forbidden).connect()
+    assert client.say("SPAM") == UNKNOWN
+    assert client.say("\x16\x03\x01").startswith("221 2.7.0 ")
+
+
+@pytest.mark.parametrize("line", ["Host: example.org", "Subject : x", "X:"])
+def test_a_header_field_ends_a_session(tmp_path: Path, line: str) -> None:
+    """What is no command and looks like a field comes from a browser or a proxy: smtpd(8) sends it away."""
+    client = House(tmp_path).connect()
+    assert client.say(line) == "221 2.7.0 Error: I can break rules, too. Goodbye.\n"
     assert client.is_closed

@@ -30,7 +30,7 @@ from mailserver.wire.smtp import (
         (b"", "", b""),
         (b"M\xc4IL x", "", b"x"),
         (b"\0\1", "", b""),
-        (b"STAR\tTLS", "", b""),
+        (b"STAR\tTLS", "STAR", b"TLS"),
     ],
 )
 def test_split(line: bytes, verb: str, argument: bytes) -> None:

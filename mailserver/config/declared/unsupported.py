@@ -161,14 +161,12 @@ PARAMETERS: Final = (
         """,
     ),
     *group(Kind.HARMLESS, "Rewrites or reads addresses as hosts of the last century did.", """
-        allow_min_user = no
         allow_percent_hack = yes
         empty_address_default_transport_maps_lookup_key = <>
         empty_address_local_login_sender_maps_lookup_key = <>
         empty_address_relayhost_maps_lookup_key = <>
         resolve_dequoted_address = yes
         resolve_null_domain = no
-        resolve_numeric_domain = no
         sun_mailtool_compatibility = no
         swap_bangpath = yes
     """),
