@@ -68,9 +68,9 @@ class Held:
     `unfinished` is the length the mailbox had before somebody who was killed began to append to it.
     """
 
-    def __init__(self, path: str, descriptor: int, lock: DotLock | None, left: Note | None) -> None:
+    def __init__(self, path: str, descriptor: int, lock: DotLock | None, unfinished: int | None) -> None:
         self.descriptor = descriptor
-        self.unfinished = _applicable(left, os.fstat(descriptor))
+        self.unfinished = unfinished
         self._path = path
         self._lock = lock
         self._touched = time.monotonic()
@@ -245,8 +245,9 @@ def _try_exclusive(path: str, descriptor: int, rules: LockRules) -> Held | None:
     held: Held | None = None
     try:
         if lock_descriptor(descriptor, exclusive=True):
-            held = _with_dotlock(path, descriptor, rules)
-            if held is not None and not _is_named(descriptor, path):
+            opened = os.fstat(descriptor)
+            held = _with_dotlock(path, descriptor, opened, rules)
+            if held is not None and not _is_named(opened, path):
                 held.release()
                 return None
         return held
@@ -255,36 +256,36 @@ def _try_exclusive(path: str, descriptor: int, rules: LockRules) -> Held | None:
             os.close(descriptor)
 
 
-def _with_dotlock(path: str, descriptor: int, rules: LockRules) -> Held | None:
+def _with_dotlock(path: str, descriptor: int, opened: os.stat_result, rules: LockRules) -> Held | None:
     lock = path + ".lock"
-    is_free, left = dotlock.make_way(lock, os.fstat(descriptor), rules.stale_after)
+    is_free, left = dotlock.make_way(lock, opened, rules.stale_after)
     if not is_free:
         return None
+    unfinished = _applicable(left, opened)
     try:
-        return Held(path, descriptor, dotlock.place(lock), left)
+        return Held(path, descriptor, dotlock.place(lock), unfinished)
     except FileExistsError:
         return None
     except OSError as error:
         if error.errno in _MAY_NOT:
-            return Held(path, descriptor, None, left)
+            return Held(path, descriptor, None, unfinished)
         raise
 
 
 def _try_shared(path: str, descriptor: int, rules: LockRules) -> int | None:
     answer: int | None = None
     try:
-        if (
-            lock_descriptor(descriptor, exclusive=False)
-            and not dotlock.is_held_by_another(path + ".lock", os.fstat(descriptor), rules.stale_after)
-            and _is_named(descriptor, path)
-        ):
-            answer = descriptor
+        if lock_descriptor(descriptor, exclusive=False):
+            opened = os.fstat(descriptor)
+            if not dotlock.is_held_by_another(path + ".lock", opened, rules.stale_after) and _is_named(
+                opened, path
+            ):
+                answer = descriptor
         return answer
     finally:
         if answer is None:
             os.close(descriptor)
 
 
-def _is_named(descriptor: int, path: str) -> bool:
-    mine = os.fstat(descriptor)
-    return _identity_of(path) == (mine.st_dev, mine.st_ino)
+def _is_named(opened: os.stat_result, path: str) -> bool:
+    return _identity_of(path) == (opened.st_dev, opened.st_ino)

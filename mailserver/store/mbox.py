@@ -9,8 +9,10 @@ in place, further up, at the same moment, is seen at the next complete scan, or 
 Flags. The index holds them durably. Here they are written in place where the fields have room,
 else they wait (`settle`, `remove`) for the file to be written anew. The flags that were last seen in the
 file are part of a message's place, so after a crash waiting flags are told from changes
-that others made. Where another program changed a message's flags since, theirs are taken,
-and what waits, or the caller changes now, is applied to them.
+that others made. What was written in place is synced before the index learns of it durably, by a token,
+not at once: until then the flags count as waiting, whether the file has them after a power cut or not.
+Where another program changed a message's flags since, theirs are taken, and what waits, or the caller
+changes now, is applied to them.
 
 Locks: `store.locking`; a reader takes the shared one to scan, and none to read a message, since its
 digest is checked. Crashes: `store.mbox_append`, `store.mbox_rewrite`. Extended attributes and
@@ -46,7 +48,6 @@ from mailserver.store.mbox_append import (
 )
 from mailserver.store.mbox_fields import (
     Place,
-    fitted,
     header_length,
     key_of,
     message_text,
@@ -55,6 +56,7 @@ from mailserver.store.mbox_fields import (
     with_flags,
     with_uid,
 )
+from mailserver.store.mbox_in_place import Refit, Sync, refitted
 from mailserver.store.mbox_lines import from_line, quoted, unquoted
 from mailserver.store.mbox_messages import foreign_uids, found_message, merged_flags, named_messages
 from mailserver.store.mbox_open import create_mailbox, open_mailbox
@@ -97,6 +99,7 @@ class MboxFormat(MailboxFormat):
         self._growth, self._scanned_at = 0, -1
         self._compared_at: dict[str, int] = {}
         self._times_due = False  # flags changed in place: whether there is new mail is to be settled
+        self._sync = Sync.DONE  # of flags changed in place
         self._elsewhere: tuple[Mark, dict[str, Place]] | None = None  # for `read` ahead of `poll`
 
     def load(self, known: Sequence[Known], token: str) -> None:
@@ -104,6 +107,13 @@ class MboxFormat(MailboxFormat):
         self._known = known
         self._places, self._waiting = {}, {}
         self._mark = Mark.decode(token)
+        if not token:
+            self._sync_is_due()  # the places may be what another format reported last
+
+    def _sync_is_due(self) -> None:
+        """The file has flags that may not be durable there."""
+        if self._sync is Sync.DONE:
+            self._sync = Sync.DUE
 
     def _decode_known(self) -> None:
         """The places that `load` was given are in `_places`: done when they are first needed."""
@@ -176,11 +186,12 @@ class MboxFormat(MailboxFormat):
                 places = self._rewrite(held, set(), numbered, start) if first or start else {}
                 if self._base()[:2] != (base.split()[:2] if first or start else []):
                     raise OSError(errno.EACCES, "no file can be made beside it", self._path)
+                token = self._token(held.descriptor)
         except FileNotFoundError:
             return self._vanished()
         added = [replace(found, place=self._places[found.key].encode()) for found in noticed.added]
         places = {**(noticed.places or {}), **places}
-        return replace(noticed, added=added, places=places or None, token=self._token())
+        return replace(noticed, added=added, places=places or None, token=token)
 
     # Seeing what others did
 
@@ -221,7 +232,7 @@ class MboxFormat(MailboxFormat):
 
     def needs_settling(self) -> bool:
         """See `MailboxFormat.needs_settling`. Before the places are decoded it is not known."""
-        return bool(self._known or self._waiting or self._times_due)
+        return bool(self._known or self._waiting or self._times_due or self._sync is not Sync.DONE)
 
     def _was_interrupted(self) -> bool:
         """Whether one of us was killed while it wrote: the exclusive lock repairs that."""
@@ -231,7 +242,7 @@ class MboxFormat(MailboxFormat):
     def _vanished(self) -> Delta | None:
         self._decode_known()
         removed = tuple(self._places)
-        self._places, self._waiting, self._mark = {}, {}, None
+        self._places, self._waiting, self._mark, self._sync = {}, {}, None, Sync.DONE
         return Delta(removed=removed) if removed else None
 
     @contextlib.contextmanager
@@ -279,7 +290,7 @@ class MboxFormat(MailboxFormat):
         delta = self._added(messages) if begin else self._compared(messages, is_first)
         self._before = (*self._before[:3], tuple(found.key for found in delta.added))
         self._note_growth(delta.added, is_complete=not begin)
-        return replace(delta, token=self._mark.encode())
+        return replace(delta, token=self._token(descriptor))
 
     def _note_growth(self, added: Iterable[Found], is_complete: bool) -> None:
         """Whose flags in the file are known, and whose others may have changed while it grew."""
@@ -322,6 +333,8 @@ class MboxFormat(MailboxFormat):
             for key in both
             if self._places[key].flags != old[key].flags
         }
+        if flags:
+            self._sync_is_due()  # another process of ours may have written them
         self._wait(flags)
         for key in self._waiting.keys() - self._places.keys():
             del self._waiting[key]
@@ -359,6 +372,7 @@ class MboxFormat(MailboxFormat):
             self._places[key] = place._replace(flags=theirs)
             places[key] = self._places[key].encode()
             self._wait({key: flags[key]})
+            self._sync_is_due()
         return replace(noticed, flags=flags or None, places=places or None)
 
     # Reading
@@ -445,15 +459,18 @@ class MboxFormat(MailboxFormat):
                 written = list(scan(descriptor, old + len(first), end, self._mboxrd))
                 if len(written) != len(messages):
                     raise OSError(f"{len(messages)} messages were written, {len(written)} found")
+            if self._sync is Sync.DUE:
+                self._sync = Sync.DONE
             show_as_new(descriptor)
             self._mark = Mark.of(descriptor, end)
+            token = self._token(descriptor)
         named = named_messages(written, self._places)
         self._places.update((key, message.place) for key, message in named.items())
         founds = [
             replace(found_message(key, message), internal_date=date)
             for (key, message), date in zip(named.items(), dates, strict=True)
         ]
-        return founds, replace(noticed, token=self._mark.encode())
+        return founds, replace(noticed, token=token)
 
     def _as_stored(self, message: NewMessage, date: int) -> bytes:
         content = as_stored(message.content)
@@ -468,7 +485,8 @@ class MboxFormat(MailboxFormat):
         self._decode_known()
         places = self._places
         changed = {key: new for key, new in flags.items() if key in places and places[key].flags != new}
-        if self._must_wait(changed):
+        refits = self._worth_locking(changed)
+        if refits is None:
             for key in flags.keys() & self._waiting.keys() - changed.keys():
                 del self._waiting[key]
             self._waiting.update(changed)
@@ -482,12 +500,13 @@ class MboxFormat(MailboxFormat):
                 wanted = {key: flags[key] for key in before if key in self._places}
                 for key in wanted.keys() & theirs.keys():
                     wanted[key] = theirs[key] = merged_flags(before[key], flags[key], theirs[key])
-                written = self._write_in_place(held.descriptor, wanted)
+                written = self._write_in_place(held.descriptor, wanted, refits)
                 self._mark = Mark.of(held.descriptor, os.fstat(held.descriptor).st_size)
+                token = self._mark.encode() if self._sync is Sync.DONE else ""
         except FileNotFoundError:
             return self._vanished()
         moved = {**(noticed.places or {}), **written}
-        return replace(noticed, flags=theirs or None, places=moved or None, token=self._mark.encode())
+        return replace(noticed, flags=theirs or None, places=moved or None, token=token)
 
     def _wait(self, flags: Mapping[str, Flags]) -> None:
         """The flags are written when the file is written anew; those that it has already, never."""
@@ -497,38 +516,54 @@ class MboxFormat(MailboxFormat):
             else:
                 self._waiting[key] = wanted
 
-    def _must_wait(self, changed: Mapping[str, Flags]) -> bool:
-        """Whether the lock is not worth taking: nobody did anything, and no flag can be written in place.
+    def _worth_locking(self, changed: Mapping[str, Flags]) -> Mapping[str, Refit] | None:
+        """What can be written in place; None where the lock is not worth taking.
 
-        Many at once always wait: they come back for the price of one rewrite. `changed` are those that the
-        file has otherwise.
+        It is not where nobody did anything and nothing fits. Many at once always wait: they come back for the
+        price of one rewrite. `changed` are those that the file has otherwise.
         """
         try:
             if self._mark is None or not self._mark.fits(os.stat(self._path)):
-                return False
+                return {}
             if not changed or len(changed) > _AT_ONCE:
-                return True
+                return None
             descriptor = open_mailbox(self._path, os.O_RDONLY)
         except FileNotFoundError:
-            return False
+            return {}
         try:
-            return all(
-                self._refitted(descriptor, self._places[key], value) is None for key, value in changed.items()
-            )
+            refits = {
+                key: refitted(self._head(descriptor, key), value, self._places[key].offset)
+                for key, value in changed.items()
+            }
         finally:
             os.close(descriptor)
+        return {key: refit for key, refit in refits.items() if refit is not None} or None
 
-    def _write_in_place(self, descriptor: int, flags: Mapping[str, Flags]) -> dict[str, str]:
-        """Flags with room in the file are there, durable; the others wait. The places that changed."""
+    def _head(self, descriptor: int, key: str) -> bytes:
+        """The message's first octets, as they lie in the file: its header, usually."""
+        place = self._places[key]
+        return pread_all(descriptor, min(place.length, _HEADER), place.offset)
+
+    def _write_in_place(
+        self, descriptor: int, flags: Mapping[str, Flags], refits: Mapping[str, Refit]
+    ) -> dict[str, str]:
+        """Flags with room in the file are there; the others wait. The places that changed.
+
+        `refits` were found before the lock was had, and are used where they still fit.
+        """
         places = {}
         was_new = looks_new(descriptor)
         for key, wanted in flags.items():
             place = self._places[key]
-            refitted = self._refitted(descriptor, place, wanted) if wanted != place.flags else None
-            if refitted is None:
+            refit = None
+            if wanted != place.flags:
+                head, refit = self._head(descriptor, key), refits.get(key)
+                if refit is None or refit.head != head or refit.flags != wanted:
+                    refit = refitted(head, wanted, place.offset)
+            if refit is None:
                 self._wait({key: wanted})
                 continue
-            os.pwrite(descriptor, *refitted)
+            os.pwrite(descriptor, refit.octets, refit.offset)
             self._places[key] = place._replace(flags=wanted)
             places[key] = self._places[key].encode()
             self._waiting.pop(key, None)
@@ -536,15 +571,8 @@ class MboxFormat(MailboxFormat):
             if not was_new:
                 show_as_read(descriptor)
             self._times_due = True
-            os.fsync(descriptor)
+            self._sync_is_due()
         return places
-
-    def _refitted(self, descriptor: int, place: Place, flags: Flags) -> tuple[bytes, int] | None:
-        """The header with the flags in it and its offset, where they fit."""
-        raw = pread_all(descriptor, min(place.length, _HEADER), place.offset)
-        start = raw.find(b"\n") + 1
-        changed = fitted(raw[start : start + header_length(raw[start:])], flags)
-        return None if changed is None else (changed, place.offset + start)
 
     def _has_unseen(self, gone: Container[str] = ()) -> bool:
         """Whether there is a message not seen: shells say `You have new mail` then, and only then."""
@@ -560,6 +588,7 @@ class MboxFormat(MailboxFormat):
                 gone = {key for key in keys if key in self._places}
                 noticed = self._with_theirs(held.descriptor, noticed, self._waiting.keys() - gone)
                 places = self._rewrite(held, gone, self._base_kept(gone)) if gone else {}
+                token = self._token(held.descriptor)
         except FileNotFoundError:
             return self._vanished()
         asked = set(keys)
@@ -572,7 +601,7 @@ class MboxFormat(MailboxFormat):
                 if found.key in self._places
             ],
             places={**(noticed.places or {}), **places} or None,
-            token=self._token(),
+            token=token,
         )
 
     def _base_kept(self, gone: set[str]) -> Callable[[str, bytes], bytes]:
@@ -591,8 +620,18 @@ class MboxFormat(MailboxFormat):
         field = b"X-IMAPbase: %b\n" % base
         return lambda key, header: field + header if key == heir else header  # before X-UID
 
-    def _token(self) -> str:
-        return self._mark.encode() if self._mark else ""
+    def _token(self, descriptor: int) -> str:
+        """The token: what was written in place is durable. "" where that cannot be: nothing is promised then.
+
+        What could not be synced once never counts as durable: the kernel may have dropped it. The mailbox is
+        then compared with the index when it is opened again.
+        """
+        if self._sync is Sync.DUE:
+            self._sync = Sync.FAILED
+            with contextlib.suppress(OSError):
+                os.fdatasync(descriptor)
+                self._sync = Sync.DONE
+        return self._mark.encode() if self._mark and self._sync is Sync.DONE else ""
 
     def _rewrite(
         self,
@@ -620,23 +659,27 @@ class MboxFormat(MailboxFormat):
             if not is_new:
                 show_as_read(descriptor)
             self._mark = Mark.of(descriptor, wanted.size)
+            self._sync = Sync.DONE
         return {key: place.encode() for key, place in self._places.items() if place != old[key]}
 
     def settle(self) -> Delta | None:
         """See `MailboxFormat.settle`."""
         self._decode_known()
-        if not (self._waiting or self._times_due):
+        if not self.needs_settling():
             return None
         try:
             with self._exclusive() as held:
                 noticed = self._catch_up(held.descriptor, is_locked=True) or Delta()
                 noticed = self._with_theirs(held.descriptor, noticed, list(self._waiting))
                 places = self._settle(held)
+                token = self._token(held.descriptor)
+                if not token:
+                    raise OSError(errno.EIO, "what was written cannot be made durable", self._path)
         except FileNotFoundError:
             return self._vanished()
         places = {**(noticed.places or {}), **places}
         added = [replace(found, place=self._places[found.key].encode()) for found in noticed.added]
-        return replace(noticed, added=added, places=places or None, token=self._token())
+        return replace(noticed, added=added, places=places or None, token=token)
 
     def _settle(self, held: locking.Held) -> dict[str, str]:
         """Flags that waited are in the file, unless it is too large for that; the places that changed."""

@@ -109,8 +109,11 @@ def show_as_new(descriptor: int) -> None:
 
 def undo_unfinished(held: locking.Held) -> None:
     """What a killed writer of ours left of one message is gone. Another program's message is not touched."""
-    begin, size = held.unfinished, os.fstat(held.descriptor).st_size
-    if begin is None or size <= begin:
+    begin = held.unfinished
+    if begin is None:
+        return
+    size = os.fstat(held.descriptor).st_size
+    if size <= begin:
         return
     if not _has_a_strangers(pread_all(held.descriptor, size - begin, begin)):
         os.ftruncate(held.descriptor, begin)
@@ -175,7 +178,7 @@ def deposit_all(
                         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
                     write_all(held.descriptor, block)
                 before = b""
-            os.fsync(held.descriptor)
+            os.fdatasync(held.descriptor)  # its times need not be durable
         with contextlib.suppress(OSError):  # the messages are there: an error here would deliver them again
             show_as_new(held.descriptor)
 

@@ -40,6 +40,7 @@ class Index:
         self.path = path
         self.options = options
         self.messages: dict[str, Found] = {}
+        self.moved: dict[str, str] = {}  # places that wait for a token
         self.token = ""
         self.restart()
 
@@ -49,6 +50,7 @@ class Index:
         journals.mkdir(exist_ok=True)
         self.format = MboxFormat(str(self.path), str(journals), **self.options)  # type: ignore[arg-type]
         known = [Known(key, found.place, found.flags) for key, found in self.messages.items()]
+        self.moved = {}
         self.format.load(known, self.token)
 
     def take(self, delta: Delta | None, flags: Mapping[str, Flags] | None = None) -> Delta:
@@ -62,11 +64,13 @@ class Index:
         for found in delta.added:
             assert found.key not in self.messages
             self.messages[found.key] = found
-        for key, place in (delta.places or {}).items():
-            self._change(key, place=place)
         for key, value in (delta.flags or {}).items():
             self._change(key, flags=value)
-        self.token = delta.token
+        self.moved.update(delta.places or {})
+        if delta.token:
+            for key in self.moved.keys() & self.messages.keys():
+                self._change(key, place=self.moved[key])
+            self.moved, self.token = {}, delta.token
         return delta
 
     def _change(self, key: str, **changes: object) -> None:
@@ -231,14 +235,14 @@ def test_failed_write_hides_no_news(
     """What was noticed under the lock of a write that failed is reported by the next poll."""
     (one,) = index.append(NewMessage(b"Subject: one\r\n\r\n"))
     put(path, SECOND)
-    sync = "fdatasync" if act == "append" else "fsync"
-    real = getattr(os, sync)
+    call = {"append": "fdatasync", "remove": "fsync", "flag": "pwrite"}[act]
+    real = getattr(os, call)
 
-    def fail(descriptor: int) -> None:
-        monkeypatch.setattr(os, sync, real)
+    def fail(*arguments: object) -> None:
+        monkeypatch.setattr(os, call, real)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, sync, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError):
         if act == "append":
             index.append(NewMessage(b"Subject: three\r\n\r\n"))
@@ -571,6 +575,75 @@ def test_flags_in_place_where_there_is_room(path: Path, index: Index) -> None:
     again.poll()
     assert again.flags() == [{SEEN, FLAGGED, DELETED}, set()]
     assert keys(again) == [one, two]
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["the file has them", "the file lost them"])
+def test_flags_in_place_after_a_power_cut(path: Path, index: Index, keeps: bool) -> None:
+    """P1: what was written in place and not synced may be lost: it is written again, and no flag is."""
+    (one,) = index.append(NewMessage(b"Subject: a\r\n\r\n"))
+    before = path.read_bytes()
+    assert index.flag({one: frozenset({SEEN})}).token == ""
+    if not keeps:
+        path.write_bytes(before)
+    index.restart()
+    index.poll()
+    assert index.flags() == [{SEEN}]
+    index.settle()
+    assert b"Status: RO\n" in path.read_bytes()
+    index.restart()
+    assert index.format.poll() is None
+
+
+@pytest.mark.parametrize("act", ["settle", "append", "poll", "remove", "another process polls"])
+def test_flags_in_place_are_synced_before_a_token(
+    path: Path, index: Index, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """A STORE waits for state.db alone; whoever learns durably what the file has syncs that before."""
+    one, two = index.append(NewMessage(b"Subject: a\r\n\r\n"), NewMessage(b"Subject: b\r\n\r\n"))
+    other = Index(path)
+    other.poll()
+    synced: list[int] = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    index.flag({one: frozenset({SEEN})})
+    assert synced == []
+    inode = path.stat().st_ino
+    if act == "settle":
+        assert index.settle().token
+    elif act == "append":
+        index.append(NewMessage(b"Subject: c\r\n\r\n"))
+    elif act == "remove":
+        index.remove(two)
+        inode = path.stat().st_ino
+    else:
+        os.utime(path, (0, 0))
+        assert (other if act == "another process polls" else index).poll().token
+    assert inode in synced
+
+
+def test_flags_in_place_that_cannot_be_synced(
+    path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F16: a sync that succeeds after one that failed promises nothing; the mailbox goes on."""
+    (one,) = index.append(NewMessage(b"Subject: a\r\n\r\n"))
+    index.flag({one: frozenset({SEEN})})
+    real = os.fdatasync
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError):
+        index.settle()
+    monkeypatch.setattr(os, "fdatasync", real)
+    put(path, SECOND)
+    assert [found.size for found in index.poll().added] == [len(SECOND.replace(b"\n", b"\r\n"))]
+    with pytest.raises(OSError):
+        index.settle()
+    index.restart()
+    assert index.poll().token
+    assert index.flags() == [{SEEN}, set()]
+    index.settle()
 
 
 def test_flags_that_others_set_beside_an_append_are_kept(path: Path, index: Index) -> None:
