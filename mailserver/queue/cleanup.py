@@ -232,4 +232,4 @@ def _without_mbox_line(header: bytes) -> tuple[bytes, bytes]:
     if not _MBOX_LINE.match(header):
         return header, b""
     line, _, rest = header.partition(b"\n")
-    return rest, b"X-Mailbox-Line: %s\n" % line.lstrip(b">")
+    return rest, b"X-Mailbox-Line: %s\n" % line

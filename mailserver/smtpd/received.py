@@ -71,9 +71,9 @@ def missing_fields(envelope: Envelope, queue_id: str, host: str, arrival: float)
     address = f"MAILER-DAEMON@{host}" if sender is None else str(sender)
     stamp = _digits(int(arrival))
     return {
+        "Message-Id": f"<{stamp}.{queue_id}@{host}>",
         "Date": arrival_date(arrival),
         "From": address if "@" in address else f"{address}@{host}",
-        "Message-Id": f"<{stamp}.{queue_id}@{host}>",
     }
 
 
