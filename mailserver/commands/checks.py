@@ -303,6 +303,18 @@ def _public_namespaces(checks: Checks) -> Iterator[Problem]:
             yield from map(Problem, problems_of_public(checks.parts))
 
 
+def _burl(checks: Checks) -> Iterator[Problem]:
+    """Listeners that were to have BURL, and have none."""
+    for config in (each.config for each in checks.listeners if each.service == "smtpd"):
+        if not config.boolean("smtpd_burl_enable"):
+            continue
+        where = f"{config.where('smtpd_burl_enable')}: smtpd_burl_enable"
+        if not config.string("imap_urlauth_host"):
+            yield Problem(f"{where}: there is no BURL without imap_urlauth_host: name the host of IMAP URLs")
+        elif has_system_accounts(_given(checks)):
+            yield Problem(f"{where}: there is no BURL where users of the system have mail: take it out")
+
+
 def _logins(checks: Checks) -> Iterator[Problem]:
     """What keeps people from logging in."""
     try:
@@ -390,6 +402,7 @@ _ALL: Final = (
     _access_file,
     _parts,
     _public_namespaces,
+    _burl,
     _transports,
     _tls,
     _logins,

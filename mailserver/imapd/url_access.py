@@ -84,10 +84,10 @@ class UrlServer:
         """Whether any is."""
         return bool(self.host)
 
-    @property
-    def authority(self) -> str:
-        """The host, and the port where it is not the usual one, as URLs have them."""
-        return self.host if self.port == DEFAULT_PORT else f"{self.host}:{self.port}"
+    def authority_of(self, hostname: str) -> str:
+        """Host and port as URLs have them: this host where any will do, no port where it is the usual one."""
+        host = hostname if self.host == ANY_HOST else self.host
+        return host if self.port == DEFAULT_PORT else f"{host}:{self.port}"
 
 
 NO_URLS: Final = UrlServer("")

@@ -84,6 +84,7 @@ class Serving:
         self._door: SessionDoor | None = None
         self._auth: AuthListener | None = None
         self._logins = logins = LocalLogins(decides, threads, reactor)
+        stores = behind_acls(parts, self._registry, may_share=True)
         smtp = SmtpListeners(
             parts,
             threads,
@@ -94,8 +95,8 @@ class Serving:
             own_ports=smtp_ports(found),
             limits=process.limits,
             take=process.take,
+            stores=stores,
         )
-        stores = behind_acls(parts, self._registry, may_share=True)
         retrieval = RetrievalListeners(parts, threads, reactor, logins, stores)
         self._ports = Ports(parts, reactor)
         self._ports.make(found, smtp, retrieval)

@@ -16,6 +16,7 @@ from mailserver.dns import Resolver
 from mailserver.milter.connection import ReactorConnect
 from mailserver.queue.cleanup import Cleanup
 from mailserver.queue.file import QueueFile
+from mailserver.roles.burl import ImapContent
 from mailserver.roles.client_certificates import certificate_logins, smtp_authorities, smtp_certificates
 from mailserver.roles.input_options import (
     NO_ADDRESS_MAPPINGS,
@@ -28,6 +29,7 @@ from mailserver.roles.logins import dovecot_socket, mechanisms
 from mailserver.roles.milters import milter_macros, milter_rules, milters_by_client
 from mailserver.roles.parts import Parts
 from mailserver.roles.policy_services import PolicyServices
+from mailserver.roles.retrieval import url_server
 from mailserver.roles.verification import Verifications
 from mailserver.service_endpoint import ServiceEndpoint, parse_endpoint
 from mailserver.smtpd.address_restrictions import RecipientDirectory
@@ -43,6 +45,7 @@ from mailserver.smtpd.restrictions import Tools
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.settings import SmtpdSettings
 from mailserver.smtpd.verdict import Codes, RestrictionError
+from mailserver.store.contract import StoreRegistry
 from mailserver.tables.table import TableError
 from mailserver.threads import Threads
 from mailserver.wire.lines import BareNewline
@@ -202,11 +205,12 @@ class SmtpListeners:
         own_ports: frozenset[int] | None = None,
         limits: ClientLimits | None = None,
         take: Take | None = None,
+        stores: StoreRegistry | None = None,
     ) -> None:
         """`connect_auth` connects to the Dovecot at a socket, where one checks logins.
 
         `own_ports` are the ports that we listen on for SMTP; None: no address is probed, as for explanations.
-        `limits` are counters to share with others.
+        `limits` are counters to share with others. `stores` has the mail for BURL; None: there is no BURL.
         """
         self._parts = parts
         self._threads = threads
@@ -215,6 +219,7 @@ class SmtpListeners:
         self._logins = logins
         self._accepted = accepted
         self._take = take
+        self._stores = stores
         self._connect_auth = connect_auth
         self._dovecots: dict[str, Logins] = {}
         self._verifications = (
@@ -291,8 +296,16 @@ class SmtpListeners:
             milters=self.milters(config),
             take=self._take,
             proxy=self._proxy(config),
+            urls=self._urls(config),
         )
         return SmtpFactory(services, is_tls=is_tls)
+
+    def _urls(self, config: Config) -> ImapContent | None:
+        """What BURL may use at one listener."""
+        server, stores, lookup = url_server(config), self._stores, self._parts.accounts.lookup
+        if stores is None or not server.is_open or not config.boolean("smtpd_burl_enable"):
+            return None
+        return ImapContent(server, config.string("myhostname"), stores, lookup, self._threads)
 
     def _logins_for(self, config: Config) -> Logins:
         """Whoever checks logins of a listener."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,15 @@ class Clock(Protocol):
         """The function is called after so many seconds; the answer can be cancelled."""
 
 
+class UrlContent(Protocol):
+    """The messages that BURL may use. `authority` is the host in their URLs. RFC 4468."""
+
+    authority: str
+
+    def fetch(self, user: str, url: bytes) -> Awaitable[bytes]:
+        """What the URL names and the user may send, CRLF line ends. Raises SmtpError. Blocks nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything outside a session. `accepted` takes over a committed message: its file is open and locked.
@@ -45,7 +54,8 @@ class Services:
     that see no AUTH. With `certificates` clients are asked for theirs; `certificate_logins` is what these are
     worth in a login. `now` is the wall clock. `sasl_rate_limits` are those of smtpd_sasl_rate_limit_maps,
     `local_clients` those whose headers are completed as our users' are. `take`, where given, makes messages
-    durable instead of the queue alone; `proxy` has them pass through a filter instead of either.
+    durable instead of the queue alone; `proxy` has them pass through a filter instead of either. `urls` is
+    what BURL may use, None where there is no BURL.
     """
 
     settings: SmtpdSettings
@@ -73,6 +83,7 @@ class Services:
     certificate_logins: CertificateLogins | None = None
     take: Take | None = None
     proxy: ProxyFilter | None = None
+    urls: UrlContent | None = None
     logged_in: LoggedIn = field(default_factory=LoggedIn)
 
     @property

@@ -39,7 +39,7 @@ from mailserver.wire.lines import BareNewline
 from mailserver.wire.smtp import SmtpError, parse_helo, split_command
 
 _COUNTED: Final = (
-    "helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat",
+    "helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat", "burl",
     "rset", "noop", "vrfy", "etrn", "quit", "unknown",
 )  # fmt: skip
 _JUNK: Final = frozenset(("NOOP", "VRFY", "RSET", "ETRN", "HELP", "EXPN"))
@@ -101,6 +101,8 @@ class Session:
             "XCLIENT": self._override.xclient,
             "XFORWARD": self.forwarded.xforward,
         }
+        if services.urls is not None:
+            self._commands["BURL"] = self.mail.burl
 
     # ------------------------------------------------------------ the client
 
@@ -466,6 +468,8 @@ class Session:
         mechanisms = " ".join(self.authentication.offered)
         lines += [f"AUTH {mechanisms}", f"AUTH={mechanisms}"] if mechanisms else []
         lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"]
+        if self.services.urls is not None and (mechanisms or self.login):
+            lines.append(f"BURL imap imap://{self.services.urls.authority}" if self.login else "BURL")
         lines += self._override.extensions() + self.forwarded.extensions()
         return [
             line

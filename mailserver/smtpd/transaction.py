@@ -1,4 +1,4 @@
-"""Mail transactions: MAIL, RCPT, and the content by DATA or BDAT, up to the queue.
+"""Mail transactions: MAIL, RCPT, and the content by DATA, or by BDAT and BURL, up to the queue.
 
 A transaction is one value, made by MAIL and dropped by RSET, by the end of its content however that
 ended, and whenever the session is introduced anew: there is nothing else to reset (RELIABILITY
@@ -31,7 +31,7 @@ from mailserver.smtpd.reception import Reception
 from mailserver.smtpd.verdict import Effects, Stage, Verdict
 from mailserver.wire.address import is_numeric
 from mailserver.wire.lines import ChunkDecoder, DataDecoder
-from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_mail, parse_rcpt
+from mailserver.wire.smtp import MailCommand, SmtpError, parse_bdat, parse_burl, parse_mail, parse_rcpt
 
 if TYPE_CHECKING:
     from mailserver.smtpd.session import Session
@@ -424,23 +424,7 @@ class MailTransactions:
         """
         session = self._session
         limit = session.settings.message_size_limit
-        refusal: SmtpError | None = None
-        try:
-            transaction = self._require_recipients()
-            if transaction.has_failed:
-                raise SmtpError(551, "5.0.0", f"Discarded {self._chunk_size} bytes after earlier error")
-            octets = transaction.reception.octets if transaction.reception is not None else 0
-            if limit and octets + self._chunk_size > limit:
-                raise SmtpError(552, "5.3.4", "Chunk exceeds message size limit")
-            if transaction.chunks is None:
-                if not await self._may_send_content(transaction, "BDAT"):
-                    raise _Answered
-                transaction.chunks = ChunkDecoder(session.bare_newline)
-                transaction.reception = transaction.reception or self._receive(transaction)
-        except SmtpError as error:
-            refusal = error
-        if refusal is not None and self._current is not None:
-            self._fail_chunks(self._current)
+        refusal = await self._refusal_of_chunk("BDAT")
         if refusal is not None and self._chunk_size > max(limit, _MOST_DISCARDED):
             if not isinstance(refusal, _Answered):
                 session.reply_error(SmtpError(521, "5.3.4", "Chunk is too large to be discarded"))
@@ -451,6 +435,28 @@ class MailTransactions:
             session.wire.consume(lambda data: self._chunk_arrived(data, refusal))
         else:
             await self._end_of_chunk(refusal)
+
+    async def _refusal_of_chunk(self, command: str) -> SmtpError | None:
+        """Why the chunk may not come, and no other of its message; None where it may."""
+        session = self._session
+        limit = session.settings.message_size_limit
+        try:
+            transaction = self._require_recipients()
+            if transaction.has_failed:
+                raise SmtpError(551, "5.0.0", f"Discarded {self._chunk_size} bytes after earlier error")
+            octets = transaction.reception.octets if transaction.reception is not None else 0
+            if limit and octets + self._chunk_size > limit:
+                raise SmtpError(552, "5.3.4", "Chunk exceeds message size limit")
+            if transaction.chunks is None:
+                if not await self._may_send_content(transaction, command):
+                    raise _Answered
+                transaction.chunks = ChunkDecoder(session.bare_newline)
+                transaction.reception = transaction.reception or self._receive(transaction)
+        except SmtpError as error:
+            if self._current is not None:
+                self._fail_chunks(self._current)
+            return error
+        return None
 
     def _fail_chunks(self, transaction: Transaction) -> None:
         reception, transaction.reception = transaction.reception, None
@@ -474,7 +480,7 @@ class MailTransactions:
             return self._content_ends(rest, self._end_of_chunk(refusal))
         return reception.flush() if reception is not None and reception.wants_flush else None
 
-    async def _end_of_chunk(self, refusal: SmtpError | None) -> None:
+    async def _end_of_chunk(self, refusal: SmtpError | None, dsn: str = "2.0.0") -> None:
         session, transaction, size = self._session, self._current, self._chunk_size
         if refusal is not None:
             if self._chunk_is_last:
@@ -486,7 +492,7 @@ class MailTransactions:
             transaction is not None and transaction.chunks is not None and transaction.reception is not None
         )
         if not self._chunk_is_last:
-            session.reply(250, "2.0.0", f"Ok: {size} bytes")
+            session.reply(250, dsn, f"Ok: {size} bytes")
             return
         transaction.reception.add(transaction.chunks.finish())
         if transaction.chunks.saw_bare_newline:
@@ -495,7 +501,47 @@ class MailTransactions:
             return
         queue_id = await self._take(transaction)
         if queue_id:
-            session.reply(250, "2.0.0", f"Ok: {size} bytes queued as {queue_id}")
+            session.reply(250, dsn, f"Ok: {size} bytes queued as {queue_id}")
+
+    # ------------------------------------------------------------ BURL
+
+    def burl(self, argument: bytes) -> Work:
+        """The BURL command: what the URL names is the next chunk, or the message fails. RFC 4468 §3.2."""
+        if not self._session.login:
+            raise SmtpError(530, "5.7.0", "Authentication required")
+        url, self._chunk_is_last = parse_burl(argument)
+        self._chunk_size = self._chunk_left = 0
+        return self._fetch_chunk(url)
+
+    async def _fetch_chunk(self, url: bytes) -> None:
+        refusal = await self._refusal_of_chunk("BURL")
+        if refusal is None and self._current is not None:
+            refusal = await self._add_chunk(self._current, url)
+        if refusal is not None or self._current is not None:  # else the client left meanwhile
+            await self._end_of_chunk(refusal, "2.5.0")
+
+    async def _add_chunk(self, transaction: Transaction, url: bytes) -> SmtpError | None:
+        """Why what the URL names cannot be the next chunk, and no other can; None where it is."""
+        session = self._session
+        limit, urls = session.settings.message_size_limit, session.services.urls
+        assert urls is not None
+        try:
+            content = await urls.fetch(session.login, url)
+            if self._current is not transaction:
+                return None  # the client left, and its transaction with it
+            reception = transaction.reception
+            assert reception is not None and transaction.chunks is not None
+            if limit and reception.octets + len(content) > limit:
+                raise SmtpError(554, "5.3.4", "Message too big for system")
+        except SmtpError as error:
+            if self._current is transaction:
+                self._fail_chunks(transaction)
+            return error
+        self._chunk_size = len(content)
+        reception.add(transaction.chunks.feed(content))
+        if reception.wants_flush:
+            await reception.flush()
+        return None
 
     # ------------------------------------------------------------ the end
 

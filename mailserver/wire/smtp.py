@@ -122,6 +122,14 @@ def parse_bdat(argument: bytes) -> tuple[int, bool]:
     return int(found[1]), found[2] is not None
 
 
+def parse_burl(argument: bytes) -> tuple[bytes, bool]:
+    """The URL, and whether what it names is the end of the message. RFC 4468 §3.5. Raises SmtpError."""
+    found = re.fullmatch(rb"([!-~]+)( +LAST)?", argument, re.IGNORECASE)
+    if found is None:
+        raise SmtpError(501, "5.5.4", "Syntax: BURL url [LAST]")
+    return found[1], found[2] is not None
+
+
 def _after(argument: bytes, word: bytes, syntax: str) -> bytes:
     head, colon, path = argument.partition(b":")
     if not colon or (head.rstrip() + b":").upper() != word or not path:

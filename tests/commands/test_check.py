@@ -185,6 +185,14 @@ def test_a_pam_service_that_nothing_describes(home: Path) -> None:
     assert not [text for text in problems(home) if "pam" in text]
 
 
+def test_burl_that_is_not_offered(home: Path) -> None:
+    """BURL needs to know which URLs are ours, and a process that reaches everybody's mail."""
+    add(home, "smtpd_burl_enable = yes")
+    only(home, "main.cf", "smtpd_burl_enable", "imap_urlauth_host")
+    add(home, "imap_urlauth_host = mail.example")
+    assert problems(home) == []
+
+
 def test_a_missing_spool(home: Path) -> None:
     """Nothing could be delivered."""
     shutil.rmtree(home / "spool" / "mail")

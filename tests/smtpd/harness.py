@@ -147,6 +147,7 @@ class House:
         xclient = changes.pop("xclient", None)
         tools = self.tools(**changes.pop("tools", {}))
         clients = {name: networks(text) for name, text in changes.pop("clients", {}).items()}
+        urls = changes.pop("urls", None)
         milters, proxy = changes.pop("milters", None), changes.pop("proxy", None)
         sasl_rate_limits = changes.pop("sasl_rate_limits", ())
         local_clients = changes.pop("local_clients", None) or LocalClients()
@@ -170,6 +171,7 @@ class House:
             may_override_client=networks(xclient) if xclient else None,
             milters=milters,
             proxy=proxy,
+            urls=urls,
             sasl_rate_limits=sasl_rate_limits,
             local_clients=local_clients,
             **clients,

@@ -174,6 +174,9 @@ PARAMETERS: Final = (
              "What a temporary failure means for a rejecting restriction."),
     honoured("smtpd_sasl_auth_enable", Type.BOOLEAN, "no",
              "Whether clients may log in."),
+    honoured("smtpd_burl_enable", Type.BOOLEAN, "no",
+             "Whether clients that are logged in may send what IMAP URLs name (BURL): for submission services, "
+             "with imap_urlauth_host, where all mail has one owner.", "ours"),
     honoured("smtpd_sasl_type", Type.STRING, "dovecot",
              "Who checks logins: the accounts of this program; where no pop3d or imapd listens here, "
              "and smtpd_sasl_path is set, dovecot means a Dovecot that runs beside us."),
