@@ -6,15 +6,23 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.task import Clock
+
 from mailserver.accounts.codec import account_from
 from mailserver.config.config import Config
-from mailserver.maillog import MailLog
+from mailserver.maillog import ListLog, MailLog
 from mailserver.rights.messages import Message
 from mailserver.rights.session_host import SessionHost
 from mailserver.roles.parts import Parts
 from mailserver.roles.process import RoleProcess
-from mailserver.roles.retrieval import RetrievalListeners, behind_acls, make_registry
-from mailserver.threads import Threads
+from mailserver.roles.retrieval import (
+    RetrievalListeners,
+    behind_acls,
+    imap_settings,
+    make_registry,
+    pop3_settings,
+)
+from mailserver.threads import Inline, Threads
 
 
 def serve(config: Config, log: MailLog, control: socket.socket) -> None:
@@ -24,6 +32,13 @@ def serve(config: Config, log: MailLog, control: socket.socket) -> None:
     SessionHost(process.reactor, control, hosting.build, log, process.stop)
     process.when_running(hosting.start)
     process.run(hosting.stop)
+
+
+def read_settings(config: Config) -> None:
+    """What the hosts that are forked from here ask of the configuration is worked out. Raises ConfigError."""
+    imap_settings(config)
+    pop3_settings(config)
+    make_registry(Parts(config, ListLog()), Inline(), Clock())
 
 
 class Hosting:

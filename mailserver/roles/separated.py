@@ -310,10 +310,12 @@ class _Server:
         ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()
 
     def _zygote(self) -> None:
+        from mailserver.roles.hosting import read_settings
         from mailserver.roles.quiet_log import begin_logging
         from mailserver.roles.rehearsal import rehearse
 
         begin_logging()
+        read_settings(self.config)
         try:
             rehearse(self.config, os.path.join(self._directory, "rehearsal"))
         except Exception as error:  # whatever it is: sessions begin all the same, only slower

@@ -22,7 +22,10 @@ _PATIENCE: Final = 2.0  # seconds for another process's lock
 
 
 class DroppableDatabase:
-    """See the module. `schema` makes what is not there; another `version` starts empty. Thread-safe."""
+    """See the module. `schema` makes what is not there; another `version` starts empty. Thread-safe.
+
+    It is opened, and made, when it is first used.
+    """
 
     def __init__(
         self, path: str, schema: Sequence[str], version: int, warn: Callable[[str], None] = lambda text: None
@@ -33,11 +36,16 @@ class DroppableDatabase:
         self._warn = warn
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
-        with self._lock:
+        self._is_unopened = True
+
+    def _opened(self) -> sqlite3.Connection | None:
+        if self._is_unopened:
+            self._is_unopened = False
             try:
                 self._db = self._open()
             except (*_ERRORS, OSError) as error:
                 self._drop(error)
+        return self._db
 
     def _open(self) -> sqlite3.Connection:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -48,8 +56,8 @@ class DroppableDatabase:
             os.close(descriptor)
         db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA journal_mode=WAL")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version not in (0, self._version):
                 raise sqlite3.DatabaseError(f"of version {version}")
@@ -78,10 +86,11 @@ class DroppableDatabase:
     def run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What `work` makes of the data base, `otherwise` where it cannot be asked."""
         with self._lock:
-            if self._db is None:
+            db = self._opened()
+            if db is None:
                 return otherwise
             try:
-                return work(self._db)
+                return work(db)
             except _ERRORS as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY:
                     self._drop(error)
@@ -121,6 +130,7 @@ class DroppableDatabase:
     def close(self) -> None:
         """It is closed; nothing is remembered any more."""
         with self._lock:
+            self._is_unopened = False
             if self._db is not None:
                 self._db.close()
                 self._db = None

@@ -36,6 +36,7 @@ column and touches no row; NULL there means a message older than that. An older 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -44,6 +45,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from mailserver.store.contract import StoreFailure
@@ -57,25 +59,26 @@ _ERRORS: Final = (sqlite3.Error, UnicodeError)
 _DAMAGED_TEXTS: Final = ("no such ", "malformed ", "table ", "Could not decode")
 
 _SCHEMA: Final = """
-CREATE TABLE account (uidvalidity INTEGER NOT NULL, prepared INTEGER NOT NULL, adopts INTEGER NOT NULL);
-CREATE TABLE mailbox (
+CREATE TABLE IF NOT EXISTS account (
+    uidvalidity INTEGER NOT NULL, prepared INTEGER NOT NULL, adopts INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS mailbox (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, mailbox_id TEXT NOT NULL,
     uidvalidity INTEGER NOT NULL, uidnext INTEGER NOT NULL, modseq INTEGER NOT NULL,
     recent INTEGER NOT NULL DEFAULT 1, forgotten INTEGER NOT NULL DEFAULT 0, token TEXT NOT NULL DEFAULT '');
-CREATE TABLE message (
+CREATE TABLE IF NOT EXISTS message (
     mailbox INTEGER NOT NULL, uid INTEGER NOT NULL, key TEXT NOT NULL, place TEXT NOT NULL,
     flags BLOB NOT NULL, modseq INTEGER NOT NULL, date INTEGER NOT NULL, size INTEGER,
     saved INTEGER, PRIMARY KEY (mailbox, uid)) WITHOUT ROWID;
-CREATE TABLE keyword (
+CREATE TABLE IF NOT EXISTS keyword (
     mailbox INTEGER NOT NULL, position INTEGER NOT NULL, name BLOB NOT NULL,
     PRIMARY KEY (mailbox, position)) WITHOUT ROWID;
-CREATE TABLE expunged (
+CREATE TABLE IF NOT EXISTS expunged (
     mailbox INTEGER NOT NULL, modseq INTEGER NOT NULL, uid INTEGER NOT NULL,
     PRIMARY KEY (mailbox, modseq, uid)) WITHOUT ROWID;
-CREATE TABLE subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE special (name TEXT PRIMARY KEY, special_use BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE retired (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS subscription (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS special (name TEXT PRIMARY KEY, special_use BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS retired (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS renaming (old TEXT PRIMARY KEY, new TEXT NOT NULL) WITHOUT ROWID;
 """
 
 # Younger than the schema; a release without it does not mind.
@@ -105,6 +108,11 @@ _URL_KEY: Final = (
     "CREATE TABLE IF NOT EXISTS url_key (name TEXT PRIMARY KEY, uidvalidity INTEGER NOT NULL,"
     " key BLOB NOT NULL) WITHOUT ROWID"
 )
+
+
+_YOUNGER: Final = (_FOREIGN, _FIGURES, _SUMMARY, _SEAL, _ANNOTATION, _READER, _OWN_SEEN, _URL_KEY)
+_FORMAT_VERSIONS: Final = slice(18, 20)  # of a file's header; https://sqlite.org/fileformat2.html §1.3
+_IN_WAL_MODE: Final = b"\2\2"
 
 
 class _Damaged(Exception):
@@ -155,18 +163,27 @@ class StateDatabase:
         return db
 
     def _create_file(self) -> None:
-        """An empty data base is there where there was none: SQLite's other files get its mode."""
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags, 0o600)
-        except FileExistsError:
+        """A data base without rows is there where there was none, all of it at once and durable.
+
+        SQLite would take a dozen commits. Its other files get this one's mode.
+        """
+        if os.path.lexists(self._path):
             return
+        temporary = f"{self._path}.{secrets.token_hex(4)}"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o600)
+            try:
+                share_file(descriptor, os.path.dirname(self._path))
+                os.write(descriptor, _empty_data_base())
+                os.fsync(descriptor)
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    os.link(temporary, self._path)
+            finally:
+                os.close(descriptor)
+                os.unlink(temporary)
         except OSError as error:
             raise StoreFailure("The state of the account cannot be opened") from error
-        try:
-            share_file(descriptor, os.path.dirname(self._path))
-        finally:
-            os.close(descriptor)
 
     def _inspect(self) -> None:
         """Raises _Damaged where the file is cut short, unreadable, or no file of ours."""
@@ -188,7 +205,7 @@ class StateDatabase:
             raise StoreFailure("The state of the account cannot be read") from error
         finally:
             os.close(descriptor)
-        if header and header[18:20] not in (b"\1\1", b"\2\2"):
+        if header and header[_FORMAT_VERSIONS] not in (b"\1\1", _IN_WAL_MODE):
             raise _Damaged("of another file format")
         page_size = int.from_bytes(header[16:18], "big") or 1
         pages = int.from_bytes(header[28:32], "big")
@@ -208,14 +225,8 @@ class StateDatabase:
             self._create(db)
         elif version < SCHEMA_VERSION:
             self._upgrade(db)
-        db.execute(_FOREIGN)
-        db.execute(_FIGURES)
-        db.execute(_SUMMARY)
-        db.execute(_SEAL)
-        db.execute(_ANNOTATION)
-        db.execute(_READER)
-        db.execute(_OWN_SEEN)
-        db.execute(_URL_KEY)
+        for statement in _YOUNGER:
+            db.execute(statement)
         (rows,) = db.execute("SELECT count(*) FROM account").fetchone()
         if rows != 1:
             raise _Damaged("no account row")
@@ -370,6 +381,20 @@ class StateDatabase:
         ((adopts,),) = self._db.execute("SELECT adopts FROM account").fetchall()
         retired = self._db.execute("SELECT uidvalidity FROM retired WHERE name=?", (name,)).fetchone()
         return bool(adopts) and (retired is None or retired[0] < uidvalidity)
+
+
+@cache
+def _empty_data_base() -> bytes:
+    """A file's content: all tables, in WAL mode, of version 0: the account row comes when it is opened."""
+    memory = sqlite3.connect(":memory:")
+    try:
+        for statement in (*_SCHEMA.split(";\n"), *_YOUNGER):
+            memory.execute(statement)
+        content = bytearray(memory.serialize())
+    finally:
+        memory.close()
+    content[_FORMAT_VERSIONS] = _IN_WAL_MODE
+    return bytes(content)
 
 
 def _is_damage(error: Exception) -> bool:

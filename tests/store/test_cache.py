@@ -29,6 +29,20 @@ def test_facts_come_back(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_it_is_made_when_it_is_needed(tmp_path: Path) -> None:
+    """An account whose mail nobody looks into has no cache.db; once closed, it makes none."""
+    cache = Cache(str(tmp_path))
+    cache.put("M1", 1, "size", {})
+    assert os.listdir(tmp_path) == []
+    cache.put("M1", 1, "size", {Uid(1): b"5"})
+    assert (tmp_path / "cache.db").exists()
+    cache.close()
+    (tmp_path / "cache.db").unlink()
+    closed = Cache(str(tmp_path))
+    closed.close()
+    assert closed.get("M1", 1, "size", [Uid(1)]) == {} and os.listdir(tmp_path) == []
+
+
 def test_forget(tmp_path: Path) -> None:
     """Facts of expunged messages go."""
     cache = Cache(str(tmp_path))

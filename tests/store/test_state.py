@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,36 @@ def test_durability_is_switched_on(state: State) -> None:
     """WAL and synchronous=FULL: a commit survives a power cut."""
     assert state._read("PRAGMA journal_mode") == [("wal",)]
     assert state._read("PRAGMA synchronous") == [(2,)]
+
+
+def test_a_new_data_base_is_whole_at_once(tmp_path: Path) -> None:
+    """Many that open it for the first time at once see one data base, and nothing else is left beside it."""
+    start = threading.Barrier(8)
+
+    def first_contact() -> State:
+        start.wait()
+        return State(str(tmp_path))
+
+    with ThreadPoolExecutor(8) as pool:
+        states = [each.result() for each in [pool.submit(first_contact) for _ in range(8)]]
+    with states[0].transaction():
+        given = states[0].next_uidvalidity()
+    for state in states:
+        with state.transaction():
+            assert state.next_uidvalidity(1) == 1 and state.may_adopt("INBOX", given)
+        state.close()
+    assert {name for name in os.listdir(tmp_path) if not name.startswith("uidvalidity")} == {"state.db"}
+    assert oct((tmp_path / "state.db").stat().st_mode) == "0o100600"
+
+
+def test_an_empty_file_becomes_a_data_base(tmp_path: Path) -> None:
+    """An earlier release that was killed at its first contact left one."""
+    (tmp_path / "state.db").touch(0o600)
+    state = State(str(tmp_path))
+    with state.transaction():
+        assert state.may_adopt("INBOX", 7)
+    assert not state.damage()
+    state.close()
 
 
 def test_a_failed_transaction_does_nothing(state: State) -> None:
