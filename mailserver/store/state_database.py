@@ -175,7 +175,8 @@ class StateDatabase:
             descriptor = os.open(temporary, flags, 0o600)
             try:
                 share_file(descriptor, os.path.dirname(self._path))
-                os.write(descriptor, _empty_data_base())
+                with open(descriptor, "wb", closefd=False) as file:  # os.write may stop where the disk is full
+                    file.write(_empty_data_base())
                 os.fsync(descriptor)
                 with contextlib.suppress(FileExistsError):  # another process was faster
                     os.link(temporary, self._path)
