@@ -175,7 +175,7 @@ class StateDatabase:
             descriptor = os.open(temporary, flags, 0o600)
             try:
                 share_file(descriptor, os.path.dirname(self._path))
-                with open(descriptor, "wb", closefd=False) as file:  # os.write may stop where the disk is full
+                with open(descriptor, "wb", closefd=False) as file:  # a full disk raises, os.write may not
                     file.write(_empty_data_base())
                 os.fsync(descriptor)
                 with contextlib.suppress(FileExistsError):  # another process was faster
