@@ -182,9 +182,12 @@ class Ours(Server):
 
     def launch(self) -> None:
         """The server is on its way."""
-        with (self.directory / "output").open("ab") as output:
+        environment = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+        with (self.directory / "output").open(
+            "ab"
+        ) as output:  # its bytecode is kept, as where it is installed
             self._process = subprocess.Popen(
-                [*_PROGRAM, "-c", str(self.directory), "run"], stdout=output, stderr=output
+                [*_PROGRAM, "-c", str(self.directory), "run"], stdout=output, stderr=output, env=environment
             )
 
     def stop(self) -> None:

@@ -46,6 +46,11 @@ def test_install_and_uninstall(machine: Machine) -> None:
     taken = machine.run("/source/etc/install mta")
     assert "sendmail, mailq and newaliases are ours now" in taken
     assert machine.run("readlink /usr/sbin/sendmail").strip() == "/opt/mailserver/bin/sendmail"
+    assert machine.run("head -n 1 /usr/sbin/sendmail").strip() == "#!/opt/mailserver/bin/python -IS"
+    drop = "/var/spool/mailserver/maildrop"
+    machine.run(f"mkdir -p {drop} && printf 'Subject: hi\\n\\nhello\\n' | sendmail root@example.org")
+    assert "Subject: hi" in machine.run(f"cat {drop}/* && rm -r {drop}")
+    assert "221 2.0.0 Bye" in machine.run("newaliases && echo QUIT | sendmail -bs")
     assert "/usr/sbin/sendmail.distrib" in machine.run("dpkg-divert --list")
     assert machine.run("command -v postconf").strip() == "/usr/local/sbin/postconf"
     machine.run("make -C /source uninstall")
