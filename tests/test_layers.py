@@ -31,7 +31,7 @@ LAYERS = [
         "service_endpoint",
     },
     {"accounts", "tables", "store", "milter"},
-    {"delivery"},
+    {"delivery", "guests"},
     {"queue"},
     {"smtpd", "pop3d", "imapd", "authd"},
     {"config"},

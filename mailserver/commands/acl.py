@@ -17,7 +17,9 @@ from typing import Final
 from mailserver.accounts.account import Account
 from mailserver.commands.errors import CommandError
 from mailserver.commands.mailbox_accounts import NO_MAILBOX, UNUSABLE, Work, for_accounts, warn
-from mailserver.roles.retrieval import behind_acls
+from mailserver.roles.neighbours import with_visits
+from mailserver.roles.permission import is_user_of_system
+from mailserver.roles.retrieval import behind_acls, own_index
 from mailserver.store.acl import (
     ALL,
     NAMES,
@@ -194,7 +196,7 @@ def _delete(acl: Acl, arguments: argparse.Namespace) -> Acl:
 def _change(change: Change, work: Work) -> int:
     acls, name = _acls(work), _name(work)
     if work.has_many_owners and PUBLIC not in work.account.extra and work.arguments.action in ("set", "add"):
-        _check_is_owner(work)
+        _check_shares(work)
     try:
         acls.update(work.account, name, lambda acl: change(acl, work.arguments))
     except BadAcl as error:
@@ -202,21 +204,28 @@ def _change(change: Change, work: Work) -> int:
     return _note(work, acls)
 
 
-def _check_is_owner(work: Work) -> None:
-    """Raises CommandError for a right of anybody else's: it would come to nothing."""
-    if work.arguments.identifier not in (str(OWNER), str(_own(work.account))):
+def _check_shares(work: Work) -> None:
+    """Raises CommandError for a right of anybody else's that would come to nothing."""
+    if work.arguments.identifier in (str(OWNER), str(_own(work.account))):
+        return
+    if not work.parts.store.namespace_rules.shared_prefix:
+        raise CommandError("shared_namespace: mailboxes are not shared with others: set it", UNUSABLE)
+    if not is_user_of_system(work.account):
         raise CommandError(
-            f"{work.arguments.mailbox}: users of the system cannot share mailboxes with each other: "
-            "make it a mailbox of a public namespace (public_namespaces)",
+            f"{work.arguments.mailbox}: {work.account.name} is no user of the system and cannot share "
+            "mailboxes: make it a mailbox of a public namespace (public_namespaces)",
             UNUSABLE,
         )
 
 
 def _note(work: Work, acls: AclFiles) -> int:
-    """The index of shared mailboxes knows; with system accounts there is none."""
-    if PUBLIC in work.account.extra or work.has_many_owners:
+    """The index of shared mailboxes knows; with system accounts that of the account."""
+    if PUBLIC in work.account.extra:
         return 0
-    boxes = SharedBoxes(work.config.string("acl_shared_dict").removeprefix("file:"))
+    if work.has_many_owners:
+        boxes = own_index(work.config, work.account)
+    else:
+        boxes = SharedBoxes(work.config.string("acl_shared_dict").removeprefix("file:"))
     try:
         boxes.set(work.account.name, acls.all(work.account).values())
     except StoreError as error:
@@ -242,7 +251,10 @@ def _recalc(work: Work) -> int:
 def _rights(work: Work) -> int:
     name = work.arguments.mailbox
     with work.registry() as files:
-        stores = behind_acls(work.parts, files, may_share=not work.has_many_owners)
+        if work.has_many_owners:
+            stores = with_visits(work.parts, behind_acls(work.parts, files, work.account))
+        else:
+            stores = behind_acls(work.parts, files)
         store = stores.open(work.account)
         try:
             rights = store.my_rights(name)

@@ -1,8 +1,9 @@
 """The session host's frame: one account's sessions, in a process that is that user.
 
 Streams arrive over the control channel from the zygote; each begins with a frame
-(`handover`) that says which service it is and where the session stands. When the last
-session has been gone for `linger` seconds the host says that it leaves, serves what arrives
+(`handover`) that says which service it is and where the session stands. A stream of a guest, another
+account's host that the zygote says the name of, is given to `welcome` as it is. When the last
+session or guest has been gone for `linger` seconds the host says that it leaves, serves what arrives
 until the zygote has heard it, and ends. SIGTERM ends it too, through the reactor.
 """
 
@@ -24,6 +25,7 @@ from mailserver.rights.messages import BadMessage, Message, close_all
 from mailserver.rights.reactor_channel import ReactorChannel
 
 # (account, service, preamble) -> the session's protocol, ready for makeConnection
+Welcome = Callable[[Message, int, Callable[[], None]], None]
 BuildSession = Callable[[Message, str, Mapping[str, Any]], Any]
 
 
@@ -86,6 +88,7 @@ class SessionHost:
     """Serves the account's sessions on `reactor` until none has come for `linger` seconds.
 
     `stop` is called once at the end (the reactor's `stop`). Construct it before the reactor runs.
+    `welcome(guest, stream, ended)` takes a guest's stream over, and calls `ended` in the reactor's thread.
     """
 
     def __init__(
@@ -96,12 +99,14 @@ class SessionHost:
         log: MailLog,
         stop: Callable[[], None],
         linger: float = 60.0,
+        welcome: Welcome | None = None,
     ) -> None:
         self._reactor = reactor
         self._build = build
         self._log = log
         self._stop = stop
         self._linger = linger
+        self._welcome = welcome
         self._sessions = 0
         self._is_leaving = False
         self._is_deaf = False
@@ -115,16 +120,26 @@ class SessionHost:
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        account = message["account"]
+        account, guest = message["account"], message.get("guest")
+        self._sessions += 1
+        if guest is not None:
+            self._admit(guest, descriptors[0])
+            return
         session = _Session(
             lambda service, preamble: self._build(account, service, preamble), self._session_ended
         )
-        self._sessions += 1
         try:
             adopt(self._reactor, descriptors[0], session)
         except OSError as error:  # out of descriptors: this session ends, the others go on
             self._log.write("imap", f"Error: a session could not be taken over: {error}")
             self._session_ended()
+
+    def _admit(self, guest: Message, stream: int) -> None:
+        if self._welcome is None:
+            close_all((stream,))
+            self._session_ended()
+        else:
+            self._welcome(guest, stream, self._session_ended)
 
     def _session_ended(self) -> None:
         self._sessions -= 1

@@ -18,6 +18,7 @@ from typing import Final
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
 from mailserver.rights.messages import BadMessage, Message
+from mailserver.rights.service import Answer
 
 MOST_OF_A_USER: Final = 2
 MOST_CONNECTIONS: Final = 16
@@ -29,8 +30,15 @@ class UserService:
     """Serves `listener` in threads until `stop`. `handle(uid, question)` gives the answer; it may block."""
 
     def __init__(
-        self, listener: socket.socket, handle: Callable[[int, Message], Message], log: MailLog
+        self,
+        listener: socket.socket,
+        handle: Callable[[int, Message], Message | Answer],
+        log: MailLog,
+        most_of_a_user: int = MOST_OF_A_USER,
+        most_connections: int = MOST_CONNECTIONS,
     ) -> None:
+        self._most_of_a_user = most_of_a_user
+        self._most_connections = most_connections
         self._listener = listener
         self._handle = handle
         self._log = log
@@ -66,7 +74,7 @@ class UserService:
             return
         uid = messages.peer_uid(connection)
         with self._guard:
-            has_room = self._open[uid] < MOST_OF_A_USER and self._open.total() < MOST_CONNECTIONS
+            has_room = self._open[uid] < self._most_of_a_user and self._open.total() < self._most_connections
             self._open[uid] += has_room
         if not has_room:
             connection.close()
@@ -81,7 +89,11 @@ class UserService:
                 if received is not None:
                     question, descriptors = received
                     messages.close_all(descriptors)
-                    messages.send(connection, self._answer(uid, question))
+                    answer = self._answer(uid, question)
+                    try:
+                        messages.send(connection, answer.message, answer.descriptors)
+                    finally:
+                        messages.close_all(answer.descriptors)
         except (BadMessage, OSError):
             return  # whoever asked is gone, or asks nothing
         finally:
@@ -89,9 +101,10 @@ class UserService:
                 self._open[uid] -= 1
                 self._open += collections.Counter()  # forgets who has none
 
-    def _answer(self, uid: int, question: Message) -> Message:
+    def _answer(self, uid: int, question: Message) -> Answer:
         try:
-            return self._handle(uid, question)
+            answer = self._handle(uid, question)
+            return answer if isinstance(answer, Answer) else Answer(answer)
         except Exception as error:  # a malformed question or a bug: this one fails, the service goes on
             self._log.write("auth", f"Error: request of uid {uid} failed: {type(error).__name__}: {error}")
-            return {"error": "internal error: the log has more"}
+            return Answer({"error": "internal error: the log has more"})

@@ -46,16 +46,17 @@ class _Host:
     control: socket.socket
 
 
-def attach(path: str, account: Message, stream: int) -> int:
+def attach(path: str, account: Message, stream: int, guest: Message | None = None) -> int:
     """The stream is with the account's session host, whose pid is the answer.
 
-    `account` has at least name, uid and gid.
+    `account` has at least name, uid and gid. `guest`, with name and groups, is who else uses the stream: not
+    the account's own client.
 
     Blocking. Raises OSError where it is not; the descriptor stays the caller's.
     """
     try:
         with connect_channel(path, _REQUEST_SECONDS) as connection:
-            messages.send(connection, {"account": account}, (stream,))
+            messages.send(connection, {"account": account, "guest": guest}, (stream,))
             received = messages.receive(connection)
     except BadMessage as error:
         raise OSError(f"the zygote's answer: {error}") from error
@@ -154,7 +155,8 @@ class Zygote:
             if received is None:
                 return
             message, descriptors = received
-            pid = self._pass_on(message["account"], descriptors, connection)
+            guest = message.get("guest")
+            pid = self._pass_on(message["account"], guest, descriptors, connection)
             messages.send(connection, {"pid": pid})
         except (BadMessage, OSError, KeyError, TypeError, ValueError) as error:
             self._log.write("imap", f"Error: no session host: {type(error).__name__}: {error}")
@@ -162,7 +164,9 @@ class Zygote:
         finally:
             messages.close_all(descriptors)
 
-    def _pass_on(self, account: Message, descriptors: list[int], asker: socket.socket) -> int:
+    def _pass_on(
+        self, account: Message, guest: Message | None, descriptors: list[int], asker: socket.socket
+    ) -> int:
         """The pid of the host that has the stream now."""
         key = (account["name"], account["uid"])
         if len(descriptors) != 1 or account["uid"] <= 0 or account["gid"] <= 0:
@@ -173,7 +177,7 @@ class Zygote:
             make_state_directory(self._state_directory, identity)
             host = self._fork(key, identity, account, (*descriptors, asker.fileno()))
         try:
-            messages.send(host.control, {"account": account}, descriptors)
+            messages.send(host.control, {"account": account, "guest": guest}, descriptors)
         except OSError:
             self._forget(key)  # hung or gone: the next login gets a new one
             raise

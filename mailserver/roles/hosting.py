@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.task import Clock
 
+from mailserver.accounts.account import Account
 from mailserver.accounts.codec import account_from
 from mailserver.config.config import Config
+from mailserver.guests.visiting import VisitingRegistry
 from mailserver.maillog import ListLog, MailLog
-from mailserver.rights.messages import Message
+from mailserver.rights.messages import Message, close_all
 from mailserver.rights.session_host import SessionHost
+from mailserver.roles.neighbours import Guests, with_visits
 from mailserver.roles.parts import Parts
 from mailserver.roles.process import RoleProcess
 from mailserver.roles.retrieval import (
@@ -22,14 +25,18 @@ from mailserver.roles.retrieval import (
     make_registry,
     pop3_settings,
 )
+from mailserver.store.sharing import SharingRegistry
 from mailserver.threads import Inline, Threads
 
 
-def serve(config: Config, log: MailLog, control: socket.socket) -> None:
-    """The sessions that arrive over `control` are served, until none has come for long, or SIGTERM."""
+def serve(config: Config, log: MailLog, account: Account, control: socket.socket) -> None:
+    """The account's sessions and guests are served as they arrive over `control`.
+
+    Until none has come for long, or SIGTERM.
+    """
     process = RoleProcess()
-    hosting = Hosting(config, log, process.reactor, process.threads)
-    SessionHost(process.reactor, control, hosting.build, log, process.stop)
+    hosting = Hosting(config, log, account, process.reactor, process.threads)
+    SessionHost(process.reactor, control, hosting.build, log, process.stop, welcome=hosting.welcome)
     process.when_running(hosting.start)
     process.run(hosting.stop)
 
@@ -42,13 +49,21 @@ def read_settings(config: Config) -> None:
 
 
 class Hosting:
-    """The stores and the sessions of one process's account."""
+    """The stores, the sessions and the guests of one process's account."""
 
-    def __init__(self, config: Config, log: MailLog, reactor: Any, threads: Threads) -> None:
+    def __init__(
+        self, config: Config, log: MailLog, account: Account, reactor: Any, threads: Threads
+    ) -> None:
         parts = Parts(config, log)
         self._threads = threads
         self._registry, self._notices = make_registry(parts, threads, reactor)
-        stores = behind_acls(parts, self._registry, may_share=False)
+        own = behind_acls(parts, self._registry, account)
+        stores = with_visits(parts, own)
+        if isinstance(stores, VisitingRegistry):
+            self._notices.chores.append(stores.owners.sweep)
+        self._guests: Guests | None = None
+        if isinstance(own, SharingRegistry):
+            self._guests = Guests(config, account, own, log, reactor)
         retrieval = RetrievalListeners(parts, threads, reactor, None, stores)
         self._factories: dict[str, Any] = {
             "imap": retrieval.imap_host(config),
@@ -59,12 +74,22 @@ class Hosting:
         """The protocol of a session that begins where the front left it: a `BuildSession`."""
         return self._factories[service].resumed(account_from(account), preamble)
 
+    def welcome(self, guest: Message, stream: int, ended: Callable[[], None]) -> None:
+        """The guest is served: a `Welcome`."""
+        if self._guests is None:
+            close_all((stream,))
+            ended()
+        else:
+            self._guests.welcome(guest, stream, ended)
+
     def start(self) -> None:
         """Changes of mailboxes are noticed. Once the reactor runs."""
         self._notices.start()
 
     async def stop(self) -> None:
         """Every session has ended, and the stores are closed."""
+        if self._guests is not None:
+            self._guests.shut()
         for factory in self._factories.values():
             await factory.shut_down()
         self._notices.stop()

@@ -27,6 +27,11 @@ def app_password_channel(config: Config) -> str:
     return os.path.join(runtime_directory(config), "app-passwords")
 
 
+def guest_channel(config: Config) -> str:
+    """Where session hosts of users of the system ask for mailboxes that others share with them."""
+    return os.path.join(runtime_directory(config), "guests")
+
+
 def running_pid(config: Config) -> int:
     """The pid of the server that has the queue; 0 where none runs."""
     try:

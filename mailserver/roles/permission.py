@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 from collections.abc import Callable
 
+from mailserver.accounts.account import Account
 from mailserver.roles.parts import Parts
 from mailserver.tables.lists import StringList, read_items
 from mailserver.tables.table import TableError
@@ -43,3 +44,11 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return "unknown"
+
+
+def is_user_of_system(account: Account) -> bool:
+    """Whether the account is a user of the system under its own name."""
+    try:
+        return pwd.getpwuid(account.uid).pw_name.lower() == account.name
+    except KeyError:
+        return False

@@ -83,7 +83,7 @@ class _Rehearsal:
             f"{directory}/Mail" if kind.value == "maildir" else f"{directory}/mail:INBOX={directory}/inbox"
         )
         account = Account(usual.name, usual.uid, usual.gid, directory, mail=f"{kind.value}:{inbox}")
-        self._account = account_message(account)
+        self._whose, self._account = account, account_message(account)
         values = {**_OWN, "state_directory": f"{directory}/state"}
         settings = {name: Setting(name, value, "rehearsal") for name, value in values.items()}
         self._config = Config(config.directory, settings, host=config.host)
@@ -92,7 +92,7 @@ class _Rehearsal:
         reactor = self._reactor = fresh_reactor()
         log = ListLog()
         threads = WorkerThreads(reactor, _THREADS, "mail")
-        hosting = Hosting(self._config, log, reactor, threads)
+        hosting = Hosting(self._config, log, self._whose, reactor, threads)
         self._zygote, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         SessionHost(reactor, control, hosting.build, log, reactor.stop)
         reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(hosting.stop()))

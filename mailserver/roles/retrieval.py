@@ -26,6 +26,7 @@ from mailserver.rawlog import RawLog
 from mailserver.roles.client_certificates import certificate_logins
 from mailserver.roles.logins import mechanisms, trusted_networks
 from mailserver.roles.parts import Parts
+from mailserver.roles.permission import is_user_of_system
 from mailserver.roles.public import reachable
 from mailserver.store.acl_files import AclFiles
 from mailserver.store.contract import AccessDenied, StoreFailure, StoreRegistry
@@ -33,8 +34,8 @@ from mailserver.store.format import MailboxFormat
 from mailserver.store.mbox import MboxFormat
 from mailserver.store.notices import Notices
 from mailserver.store.quota_rules import Limits, relimited
-from mailserver.store.registry import FileStoreRegistry, layout_of
-from mailserver.store.shared_boxes import SharedBoxes
+from mailserver.store.registry import FileStoreRegistry, layout_of, state_name
+from mailserver.store.shared_boxes import OWN_INDEX, SharedBoxes
 from mailserver.store.sharing import SharingRegistry
 from mailserver.threads import Threads
 
@@ -131,30 +132,39 @@ def _accounts_directory(config: Config) -> str:
     return os.path.join(config.string("state_directory"), "accounts")
 
 
-def behind_acls(parts: Parts, files: FileStoreRegistry, may_share: bool) -> StoreRegistry:
+def behind_acls(parts: Parts, files: FileStoreRegistry, whose: Account | None = None) -> StoreRegistry:
     """The stores as sessions see them: with what others share, as far as ACLs say. Raises ConfigError.
 
-    `may_share`: accounts can share with each other, since this process reaches the mail of all. Else it
-    is one account's, and reaches those public namespaces that its groups let it reach.
+    Where this process is one account's (`whose`) it reaches that account's mail and the public namespaces
+    that its groups let it reach, and says in an index of its own whom the account shares with
+    (`roles.neighbours`).
     """
     config = parts.config
     _ = parts.store.personal_namespace
     if not config.string("acl"):
         return files
     rules = parts.store.namespace_rules
-    if not may_share:
-        rules = replace(rules, shared_prefix="", public=reachable(parts, _accounts_directory(config)))
+    acls = AclFiles(partial(layout_of, layout_for=parts.store.layout_for), parts.warn("imap"))
+    if whose is None:
+        boxes = SharedBoxes(config.string("acl_shared_dict").removeprefix("file:"))
+        lookup, limit = parts.accounts.lookup, partial(_limit, parts, files)
+        return SharingRegistry(files, acls, boxes, lookup, groups_of, rules, parts.store.global_acls, limit)
+    shared_prefix = rules.shared_prefix if is_user_of_system(whose) else ""
+    rules = replace(rules, shared_prefix=shared_prefix, public=reachable(parts, _accounts_directory(config)))
+    boxes = own_index(config, whose)
+
+    def own(name: str) -> Account | None:
+        return whose if name == whose.name else None
+
     return SharingRegistry(
-        files,
-        AclFiles(partial(layout_of, layout_for=parts.store.layout_for), parts.warn("imap")),
-        SharedBoxes(config.string("acl_shared_dict").removeprefix("file:")),
-        parts.accounts.lookup,
-        groups_of,
-        rules,
-        parts.store.global_acls,
-        partial(_limit, parts, files) if may_share else None,
-        reaches_all=may_share,
+        files, acls, boxes, own, groups_of, rules, parts.store.global_acls, reaches_all=False
     )
+
+
+def own_index(config: Config, account: Account) -> SharedBoxes:
+    """Where an account of many owners says whom it shares with."""
+    directory = os.path.join(_accounts_directory(config), state_name(account))
+    return SharedBoxes(os.path.join(directory, OWN_INDEX), of_any_right=True)
 
 
 def _limit(parts: Parts, files: FileStoreRegistry, account: Account, limits: Limits) -> None:

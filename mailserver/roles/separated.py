@@ -18,9 +18,10 @@ import shutil
 import signal
 import socket
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mailserver.accounts.codec import account_from
 from mailserver.accounts.helper import Helper
@@ -53,7 +54,7 @@ from mailserver.rights.supervisor import BEGIN, RETIRE, Supervisor, fork_child
 from mailserver.rights.zygote import Zygote, attach
 from mailserver.roles.auth_listener import AuthListener, bind_auth
 from mailserver.roles.certificates import SecretFiles
-from mailserver.roles.instance import app_password_channel, lock_queue, runtime_directory
+from mailserver.roles.instance import app_password_channel, guest_channel, lock_queue, runtime_directory
 from mailserver.roles.listening import Bound, StartFailed, bind_all, by_address, smtp_ports
 from mailserver.roles.parts import Parts
 from mailserver.roles.permission import allowed_users
@@ -65,6 +66,9 @@ from mailserver.roles.reload import Outcome, OutcomeFile, Reloading, addresses
 from mailserver.roles.transports import client_key_pairs, longest_command, password_files
 from mailserver.roles.trial import try_out
 
+if TYPE_CHECKING:
+    from mailserver.guests.introductions import Introductions
+
 AGENTS: Final = 4
 _QUEUE_THREADS: Final = 100  # each local delivery under way has one, users' slow commands too
 _FRONT_THREADS: Final = 3  # take mail into the queue; others join while the disk is slow
@@ -74,6 +78,7 @@ _AUTH: Final = "auth"
 _COUNTS: Final = "counts"
 _PENALTIES: Final = "penalties"
 _APP_PASSWORDS: Final = "app-passwords"
+_GUESTS: Final = "guests"
 _AGENTS_ONLY: Final = "private"  # the directory that only root may enter
 
 
@@ -92,7 +97,9 @@ def run(config: Config, log: MailLog) -> None:
     try:
         queue_channel = _channel(directory, "queue", identity)
         app_passwords = listen_channel(app_password_channel(config), 0o666)
-        site = _Site(identity, directory, queue_channel, app_passwords, bind_auth(Parts(config, log)))
+        guests = listen_channel(guest_channel(config), 0o666)
+        auth = bind_auth(Parts(config, log))
+        site = _Site(identity, directory, queue_channel, app_passwords, guests, auth)
         first = _Server(config, log, bound, site, is_first=True)
         file = OutcomeFile(config.string("queue_directory"), 0, 0)
         renewal = _Renewal(first, Reloading(config, log, file, has_fixed_mode=True))
@@ -158,16 +165,18 @@ def _name(listener: Listener) -> str:
 
 @dataclass(slots=True)
 class _Site:
-    """What all generations share: the front's user, the runtime directory, and three sockets.
+    """What all generations share: the front's user, the runtime directory, and four sockets.
 
-    One is the way to the queue, one where users ask the helper for app passwords, the last where other
-    programs have logins checked, if they do. Fronts and helpers leave to their successors what they counted.
+    One is the way to the queue, one where users ask the helper for app passwords, one where their session
+    hosts ask it for what others share with them, the last where other programs have logins checked, if they
+    do. Fronts and helpers leave to their successors what they counted.
     """
 
     identity: Identity
     directory: str
     queue_channel: socket.socket
     app_passwords: socket.socket
+    guests: socket.socket
     auth: socket.socket | None
     generations: int = 0
     counts: HandedDown = field(default_factory=lambda: HandedDown("counts"))  # what fronts counted
@@ -241,8 +250,6 @@ class _Server:
     def _share_namespaces(self) -> None:
         """Public namespaces can be shared; what keeps one from it is told. As root."""
         parts = Parts(self.config, self.log)
-        if self.config.is_set("shared_namespace") and self.config.string("shared_namespace"):
-            parts.warn("master")("shared_namespace: users of the system cannot share mailboxes: not used")
         accounts = os.path.join(self.config.string("state_directory"), "accounts")
         for problem in prepare_public(parts, accounts):
             parts.warn("master")(problem)
@@ -258,11 +265,11 @@ class _Server:
             Role("queue", self._queue, frozenset({"queue"}), signal.SIGTERM, passage=self._queue_passage),
             Role("zygote", self._zygote, frozenset({"zygote"}), signal.SIGTERM),
             *(Role(f"agent-{n}", self._agent, frozenset({"agents"}), signal.SIGTERM) for n in range(AGENTS)),
-            Role("helper", self._helper, frozenset({"helper", _APP_PASSWORDS, _PENALTIES})),
+            Role("helper", self._helper, frozenset({"helper", _APP_PASSWORDS, _GUESTS, _PENALTIES})),
         ]
         heritage: dict[str, Closable] = {_COUNTS: self.site.counts, _PENALTIES: self.site.penalties}
         sockets = {**self._channels, "queue": self.site.queue_channel, **public}
-        sockets[_APP_PASSWORDS] = self.site.app_passwords
+        sockets |= {_APP_PASSWORDS: self.site.app_passwords, _GUESTS: self.site.guests}
         return Generation(roles, {**sockets, **heritage}, self.log, self._begins, self._ended)
 
     def _begins(self) -> None:
@@ -281,6 +288,7 @@ class _Server:
 
     def _helper(self) -> None:
         from mailserver.accounts.app_password_admin import OwnAppPasswords
+        from mailserver.guests import introductions
         from mailserver.rights.user_service import UserService
         from mailserver.roles.logins import app_password_admin, dovecot_socket, judge
 
@@ -296,6 +304,15 @@ class _Server:
         own = OwnAppPasswords(app_password_admin(parts), may, nobodys, self.log)
         users = UserService(self.site.app_passwords, own.handle, self.log)
         users.start()
+        visits = self._introductions(parts, to_host, nobodys)
+        most = introductions.MOST_OF_A_USER, introductions.MOST_CONNECTIONS
+        neighbours = UserService(self.site.guests, visits.handle, self.log, *most)
+        neighbours.start()
+
+        def leave() -> None:
+            users.stop()
+            neighbours.stop()
+
         helper = Helper(
             judge(parts),
             parts.account_sources,
@@ -304,10 +321,20 @@ class _Server:
             secrets,
             dovecots - {""},
             self.site.penalties,
-            users.stop,
+            leave,
         )
         uids = {0, self._identity.uid}
         ChannelService(self._channels["helper"], helper.handle, uids, self.log).run_as_role()
+
+    def _introductions(self, parts: Parts, to_host: Any, nobodys: Collection[int]) -> Introductions:
+        from mailserver.accounts.groups import groups_of
+        from mailserver.guests.introductions import Introductions
+        from mailserver.guests.sharers import Sharers
+
+        sharers = Sharers(os.path.join(self.config.string("state_directory"), "accounts"))
+        has_global_acls = ":" in self.config.string("acl")
+        sources = parts.account_sources
+        return Introductions(sources, groups_of, sharers, to_host, nobodys, self.log, has_global_acls)
 
     def _zygote(self) -> None:
         from mailserver.roles.hosting import read_settings
@@ -506,7 +533,7 @@ class _Server:
     def _host(self, account: Message, control: socket.socket) -> None:
         from mailserver.roles.hosting import serve
 
-        serve(self.config, self.log, control)
+        serve(self.config, self.log, account_from(account), control)
 
 
 def _is_for_mailbox(request: Message) -> bool:

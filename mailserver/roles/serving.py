@@ -84,7 +84,7 @@ class Serving:
         self._door: SessionDoor | None = None
         self._auth: AuthListener | None = None
         self._logins = logins = LocalLogins(decides, threads, reactor)
-        stores = behind_acls(parts, self._registry, may_share=True)
+        stores = behind_acls(parts, self._registry)
         smtp = SmtpListeners(
             parts,
             threads,

@@ -77,7 +77,7 @@ def _make_all(parts: Parts) -> None:
     Ports(parts, clock).make(found, smtp, RetrievalListeners(parts, threads, clock, None, None))
     make_runner(parts, threads, clock, nobody, nobody, lambda path: None, smtp_ports(found), False)
     registry, _ = make_registry(parts, threads, clock)
-    behind_acls(parts, registry, may_share=False)
+    behind_acls(parts, registry)
     local_agents(parts)
     judge(parts)
     _ = parts.default_privs

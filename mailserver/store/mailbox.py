@@ -345,6 +345,10 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
     ) -> Sequence[tuple[Uid, Uid]]:
         """See `SharedMailbox.transfer`."""
         goal = target.as_target()
+        if moves and not isinstance(goal.mailbox, IndexedMailbox):
+            pairs = self._copy_elsewhere(uids, goal, known())
+            self._remove([source for source, _ in pairs], keeps=False)
+            return pairs
         if moves:
             with self._both(goal.mailbox):
                 pairs = self._copy(uids, goal, known())

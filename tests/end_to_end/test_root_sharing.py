@@ -37,7 +37,6 @@ def server() -> Iterator[RootServer]:
         f"public_namespaces = Public/=maildir:{started.directory}/public,"
         f" Seen/=maildir:{started.directory}/seen:INDEXPVT=~/seen,"
         f" Closed/=maildir:{started.directory}/closed",
-        "shared_namespace = shared/%u/",
     )
     program, environment = interpreter()
     for namespace in ("Public", "Seen"):
@@ -64,7 +63,7 @@ def message(subject: str) -> bytes:
 def test_members_of_the_group_share_mailboxes(server: RootServer) -> None:
     """Their session hosts run as different users and agree on UIDs, flags, expunges and each other's news."""
     with log_in(server, "viktor") as viktor, log_in(server, "ursula") as ursula:
-        assert viktor.namespace().other is None and viktor.namespace().shared == (
+        assert viktor.namespace().shared == (
             ("Public/", "/"),
             ("Seen/", "/"),
         )
@@ -156,30 +155,10 @@ def all_below(directory: Path) -> list[Path]:
 
 
 def test_others_have_no_such_namespace(server: RootServer) -> None:
-    """Who is not in the group does not see it; no user can share with another; what is left out is told."""
+    """Who is not in the group does not see it; what is left out is told."""
     with log_in(server, "wally") as wally:
         assert wally.namespace().shared is None
         assert not [name for _, _, name in wally.list_folders() if name.startswith("Public")]
         with pytest.raises(IMAPClientError):
             wally.select_folder("Public/News")
-        with pytest.raises(IMAPClientError, match="cannot share"):
-            wally.setacl("INBOX", "viktor", "lr")
     assert "no group shares it: chgrp GROUP it, chmod 2770 it" in server.log_text()
-    assert "warning: shared_namespace: users of the system cannot share mailboxes" in server.log_text()
-
-
-def test_the_command_refuses_what_would_come_to_nothing(server: RootServer) -> None:
-    """A right for another user of the system is not given, and said so."""
-    program, environment = interpreter()
-    mounts = "; ".join(
-        f"mount --bind {server.etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group")
-    )
-    command = (
-        f"{program} -m mailserver.commands.main -c {server.directory}/config"
-        " acl set -u viktor INBOX user=ursula lr"
-    )
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{mounts} && exec {command}"],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 65 and "cannot share mailboxes with each other" in done.stderr

@@ -103,8 +103,14 @@ HIDDEN = (b"shared/alice/Team", b"shared/alice/INBOX", b"Public/Hidden", b"Publi
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharingServer]:
-    """Alice's Team and INBOX, and Public/Hidden, each with a secret and rights for carol."""
     server = SharingServer(tmp_path_factory.mktemp("walk"), urls=UrlServer("host"))
+    furnish(server)
+    yield server
+    server.close()
+
+
+def furnish(server: SharingServer) -> None:
+    """Alice's Team and INBOX, and Public/Hidden, each with a secret and rights for carol."""
     alice = server.log_in()
     for name in (b"Team", b"Public/Hidden"):
         alice.ask(b"a CREATE " + name)
@@ -115,8 +121,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharingServer]:
         assert b"d OK" in alice.ask(b"d SETACL %b carol lrswi" % name)
     dave = server.log_in("dave")
     assert b"a OK" in dave.ask(b"a APPEND INBOX {10+}\r\nSubject: x")
-    yield server
-    server.close()
 
 
 def contents(server: SharingServer) -> list[object]:
