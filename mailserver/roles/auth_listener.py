@@ -17,14 +17,13 @@ import socket
 import stat
 from typing import Any, Final
 
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from mailserver.accounts.login import EXTERNAL, Logins
 from mailserver.authd.protocol import AuthServer, Services
 from mailserver.config.config import Config
 from mailserver.config.listeners import listeners
+from mailserver.rights.acceptor import Acceptor
 from mailserver.rights.handover import adopt
 from mailserver.roles.logins import mechanisms
 from mailserver.roles.parts import Parts
@@ -99,7 +98,6 @@ def _bind(config: Config, path: str) -> socket.socket:
         raise
     finally:
         os.umask(umask)
-    listener.setblocking(False)
     return listener
 
 
@@ -125,7 +123,6 @@ def _make_room(path: str) -> None:
         os.unlink(path)
 
 
-@implementer(IReadDescriptor)
 class AuthListener:
     """Serves the socket until `stop`."""
 
@@ -137,11 +134,11 @@ class AuthListener:
         self._numbers = itertools.count(1)
         self._warn = parts.warn("auth")
         self._open: set[AuthServer] = set()
-        reactor.addReader(self)
+        self._acceptor = Acceptor(reactor, listener, self._accepted)
 
     def leave(self) -> None:
         """Nobody new is answered here; who is connected still is."""
-        self._reactor.removeReader(self)
+        self._acceptor.stop()
         self._listener.close()
 
     def stop(self) -> None:
@@ -150,23 +147,7 @@ class AuthListener:
         for server in tuple(self._open):
             server.transport.abortConnection()
 
-    def fileno(self) -> int:
-        """See IFileDescriptor."""
-        return self._listener.fileno()
-
-    def logPrefix(self) -> str:
-        """See ILoggingContext."""
-        return "auth listener"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """See IFileDescriptor."""
-
-    def doRead(self) -> None:
-        """See IReadDescriptor."""
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
+    def _accepted(self, connection: socket.socket) -> None:
         if len(self._open) >= MOST_CONNECTIONS:
             self._warn(f"more than {MOST_CONNECTIONS} connections to auth_listener: one was closed")
             connection.close()

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from mailserver.maillog import MailLog
 from mailserver.rights import messages
+from mailserver.rights.acceptor import Acceptor
 from mailserver.rights.listeners import connect_channel, listen_channel
 from mailserver.rights.messages import Message
 from mailserver.rights.reactor_channel import ReactorChannel
@@ -95,7 +94,6 @@ def in_memory(lines: Iterable[str]) -> int:
     return descriptor
 
 
-@implementer(IReadDescriptor)
 class Door:
     """Accepts connections and lets `answer` answer. `listener` is closed by `stop`.
 
@@ -116,33 +114,16 @@ class Door:
         self._trusted = trusted
         self._log = log
         self._open: dict[ReactorChannel, int] = {}  # and whose it is
-        listener.setblocking(False)
-        reactor.addReader(self)
+        self._acceptor = Acceptor(reactor, listener, self._accepted)
 
     def stop(self) -> None:
         """Nobody is answered any more."""
-        self._reactor.removeReader(self)
+        self._acceptor.stop()
         self._listener.close()
         for channel in list(self._open):
             channel.close()
 
-    def fileno(self) -> int:
-        """See IFileDescriptor."""
-        return self._listener.fileno()
-
-    def logPrefix(self) -> str:
-        """See ILoggingContext."""
-        return "command door"
-
-    def connectionLost(self, reason: Failure) -> None:
-        """See IFileDescriptor."""
-
-    def doRead(self) -> None:
-        """See IReadDescriptor."""
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
+    def _accepted(self, connection: socket.socket) -> None:
         uid = messages.peer_uid(connection)
         if not self._has_room(uid):
             connection.close()

@@ -11,19 +11,15 @@ import socket
 from collections.abc import Callable, Collection
 from typing import Any
 
-from twisted.internet.interfaces import IReadDescriptor
-from twisted.python.failure import Failure
-from zope.interface import implementer
-
 from mailserver.queue.file import QueueFile
 from mailserver.queue.runner import Runner
 from mailserver.rights import messages
+from mailserver.rights.acceptor import Acceptor
 from mailserver.rights.listeners import connect_channel
 from mailserver.rights.messages import Message
 from mailserver.rights.reactor_channel import ReactorChannel
 
 
-@implementer(IReadDescriptor)
 class QueueDoor:
     """Accepts connections of the users allowed, and tells the runner what they say."""
 
@@ -31,41 +27,23 @@ class QueueDoor:
         self, reactor: Any, listener: socket.socket, runner: Runner, allowed_uids: Collection[int]
     ) -> None:
         self._reactor = reactor
-        self._listener = listener
         self._runner = runner
         self._allowed = frozenset(allowed_uids)
         self._open: set[ReactorChannel] = set()
-        listener.setblocking(False)
-        reactor.addReader(self)
+        self._acceptor = Acceptor(reactor, listener, self._accepted)
 
     def stop(self) -> None:
         """Nobody is heard any more; who comes waits for the next one that has the listener."""
-        self._reactor.removeReader(self)
+        self._acceptor.stop()
         for channel in list(self._open):
             channel.close()
 
-    def fileno(self) -> int:
-        """See IFileDescriptor."""
-        return self._listener.fileno()
-
-    def logPrefix(self) -> str:
-        """See ILoggingContext."""
-        return "queue door"
-
-    def doRead(self) -> None:
-        """See IReadDescriptor."""
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
+    def _accepted(self, connection: socket.socket) -> None:
         if messages.peer_uid(connection) not in self._allowed:
             connection.close()
             return
         channel = ReactorChannel(self._reactor, connection, self._heard, lambda: self._open.discard(channel))
         self._open.add(channel)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """See IFileDescriptor."""
 
     def _heard(self, message: Message, descriptors: list[int]) -> None:
         messages.close_all(descriptors)

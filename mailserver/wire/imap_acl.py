@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import read_mailbox
 
 LONGEST_IDENTIFIER = 255
 
@@ -34,7 +34,7 @@ class SetAcl:
 def read_about_identifier(reader: ArgumentReader) -> AboutIdentifier:
     """The arguments of DELETEACL and LISTRIGHTS."""
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
+    mailbox = read_mailbox(reader)
     reader.space()
     return AboutIdentifier(mailbox, _text(reader))
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_flags import read_flag_list
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import read_mailbox
 from mailserver.wire.imap_sequence import SequenceSet, read_sequence_set
 from mailserver.wire.imap_url import Url
 
@@ -51,7 +51,7 @@ class Replace:
 def read_append(reader: ArgumentReader) -> Append:
     """The arguments of APPEND."""
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
+    mailbox = read_mailbox(reader)
     messages = [_message(reader)]
     while not reader.at_end:
         messages.append(_message(reader))

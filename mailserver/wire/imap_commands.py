@@ -21,7 +21,7 @@ from mailserver.wire.imap_fetch import read_fetch
 from mailserver.wire.imap_flags import read_bare_flags, read_flag_list
 from mailserver.wire.imap_framing import CommandText
 from mailserver.wire.imap_list import read_list, read_lsub, read_status_items
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import read_mailbox
 from mailserver.wire.imap_metadata import read_get_metadata, read_set_metadata
 from mailserver.wire.imap_multisearch import read_multisearch
 from mailserver.wire.imap_namespace import NO_PREFIX, PersonalNamespace
@@ -256,10 +256,6 @@ def _name(reader: ArgumentReader) -> str:
     return "UID " + reader.word()
 
 
-def _mailbox(reader: ArgumentReader) -> str:
-    return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
-
-
 def _nothing(reader: ArgumentReader) -> Nothing:
     while reader.skip(b" "):
         pass
@@ -294,7 +290,7 @@ def _login(reader: ArgumentReader) -> Login:
 
 def _named(reader: ArgumentReader) -> Named:
     reader.space()
-    return Named(_mailbox(reader))
+    return Named(read_mailbox(reader))
 
 
 def _quota_root(reader: ArgumentReader) -> Named:
@@ -317,7 +313,7 @@ def _set_quota(reader: ArgumentReader) -> SetQuota:
 
 def _create(reader: ArgumentReader) -> Create:
     reader.space()
-    mailbox = _mailbox(reader)
+    mailbox = read_mailbox(reader)
     if reader.at_end:
         return Create(mailbox)
     reader.space()
@@ -332,14 +328,14 @@ def _create(reader: ArgumentReader) -> Create:
 
 def _rename(reader: ArgumentReader) -> Rename:
     reader.space()
-    old = _mailbox(reader)
+    old = read_mailbox(reader)
     reader.space()
-    return Rename(old, _mailbox(reader))
+    return Rename(old, read_mailbox(reader))
 
 
 def _status(reader: ArgumentReader) -> Status:
     reader.space()
-    mailbox = _mailbox(reader)
+    mailbox = read_mailbox(reader)
     reader.space()
     return Status(mailbox, read_status_items(reader))
 
@@ -370,7 +366,7 @@ def _copy(reader: ArgumentReader, by_uid: bool = False) -> Copy:
     reader.space()
     messages = read_sequence_set(reader)
     reader.space()
-    return Copy(messages, _mailbox(reader), by_uid)
+    return Copy(messages, read_mailbox(reader), by_uid)
 
 
 def _uid_expunge(reader: ArgumentReader) -> Expunge:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import read_mailbox
 
 MOST_NAMES: Final = 200
 UNNAMED: Final = frozenset({"INBOXES", "PERSONAL", "SUBSCRIBED"})
@@ -34,10 +34,7 @@ def read_filter(reader: ArgumentReader, unnamed: Collection[str], named: Collect
 
 
 def _names(reader: ArgumentReader) -> tuple[str, ...]:
-    def name() -> str:
-        return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
-
-    names = reader.list_of(name) if reader.peek() == b"(" else [name()]
+    names = reader.list_of(lambda: read_mailbox(reader)) if reader.peek() == b"(" else [read_mailbox(reader)]
     if len(names) > MOST_NAMES:
         raise ImapSyntaxError("Too many mailboxes")
     return tuple(names)

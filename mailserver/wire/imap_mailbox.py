@@ -13,7 +13,7 @@ import re
 import unicodedata
 from typing import Final
 
-from mailserver.wire.imap_arguments import ImapSyntaxError
+from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
 from mailserver.wire.imap_namespace import INBOX, NO_PREFIX, SEPARATOR, PersonalNamespace, with_separator
 
 LONGEST_NAME: Final = 240  # octets in UTF-8
@@ -81,6 +81,11 @@ def decode_name(raw: bytes, takes_utf8: bool, namespace: PersonalNamespace = NO_
     else:
         text = decode_modified_utf7(raw)
     return with_separator(unicodedata.normalize("NFC", text), namespace.separator)
+
+
+def read_mailbox(reader: ArgumentReader) -> str:
+    """The mailbox that comes next. Raises ImapSyntaxError."""
+    return mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
 
 
 def mailbox_name(raw: bytes, takes_utf8: bool = False, namespace: PersonalNamespace = NO_PREFIX) -> str:

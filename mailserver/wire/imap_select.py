@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver.wire.imap_arguments import LARGEST_MODSEQ, ArgumentReader, ImapSyntaxError
-from mailserver.wire.imap_mailbox import InvalidMailboxName, mailbox_name
+from mailserver.wire.imap_mailbox import InvalidMailboxName, read_mailbox
 from mailserver.wire.imap_sequence import SequenceSet, read_known_set
 
 
@@ -42,7 +42,7 @@ def read_select(reader: ArgumentReader, is_read_only: bool = False) -> Select:
     reader.space()
     mailbox, fault = "", ""
     try:
-        mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
+        mailbox = read_mailbox(reader)
     except InvalidMailboxName as invalid:
         fault = str(invalid)
     resyncs: list[Resync] = []
