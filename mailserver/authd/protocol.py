@@ -13,7 +13,8 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -22,11 +23,12 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from mailserver.accounts.login import PASSWORD_MECHANISMS, Attempt, Granted, Logins, Peer, Refused
+from mailserver.accounts.sasl import SaslProblem, by_scram, credentials
+from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.maillog import MailLog, printable
 from mailserver.wire import dovecot_auth as wire
 from mailserver.wire.dovecot_auth import AuthRequest, AuthSyntaxError, BadResponse
-from mailserver.wire.scram import ScramSyntaxError
 
 MOST_PENDING: Final = 100  # requests of one connection
 PATIENCE: Final = 150.0  # seconds until a request's client must have responded
@@ -35,10 +37,6 @@ _UNSAFE_IN_NAME: Final = str.maketrans("", "", "<>,")
 
 class _Abandoned(Exception):
     """Nobody waits for the answer any more."""
-
-
-class _Failed(Exception):
-    """The dialogue went wrong; the text is for the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class AuthServer(LineOnlyReceiver):
         try:
             waiting.callback(wire.response(identifier, value))
         except BadResponse as problem:
-            waiting.errback(_Failed(str(problem)))
+            waiting.errback(SaslProblem(str(problem)))
 
     def _abandon(self, identifier: int) -> None:
         self._open.discard(identifier)
@@ -145,7 +143,7 @@ class AuthServer(LineOnlyReceiver):
             attempt, answer = await self._converse(request, attempt)
         except _Abandoned:
             return
-        except _Failed as problem:
+        except SaslProblem as problem:
             if self._ends(request):
                 self._fail(request.identifier, reason=str(problem))
             return
@@ -160,33 +158,19 @@ class AuthServer(LineOnlyReceiver):
 
     async def _converse(self, request: AuthRequest, attempt: Attempt) -> tuple[Attempt, Granted | Refused]:
         """How the mechanism's dialogue ended, and who it was about."""
-        name = request.mechanism
-        if name not in self._services.mechanisms:
-            raise _Failed("Unsupported authentication mechanism")
-        if name == "PLAIN":
-            attempt = _plain(attempt, await self._first(request, b""))
-        elif name == "LOGIN":
-            user = await self._first(request, b"Username:")
-            attempt = _claimed(attempt, user, await self._ask(request, b"Password:"))
-        else:
-            return await self._prove(request, attempt)
-        return attempt, await self._services.logins.login(attempt)
-
-    async def _prove(self, request: AuthRequest, attempt: Attempt) -> tuple[Attempt, Granted | Refused]:
-        dialogue = ScramDialogue(self._services.logins, attempt, {})
-        response = await self._first(request, b"")
-        try:
-            while isinstance(said := await dialogue.step(response), bytes):
-                response = await self._ask(request, said)
-        except ScramSyntaxError as problem:
-            raise _Failed(str(problem)) from problem
-        return dialogue.attempt, said
-
-    async def _first(self, request: AuthRequest, challenge: bytes) -> bytes:
-        return await self._ask(request, challenge) if request.initial is None else request.initial
+        mechanism, logins, ask = request.mechanism, self._services.logins, partial(self._ask, request)
+        if mechanism not in self._services.mechanisms:
+            raise SaslProblem("Unsupported authentication mechanism")
+        if mechanism in SCRAM:
+            dialogue = ScramDialogue(logins, attempt, {})
+            answer = await by_scram(dialogue, request.initial, ask, lambda name: None)
+            return dialogue.attempt, answer
+        said = await credentials(mechanism, request.initial, ask)
+        attempt = replace(attempt, name=said.name, password=said.password)
+        return attempt, await logins.login(attempt)
 
     async def _ask(self, request: AuthRequest, challenge: bytes) -> bytes:
-        """The client's response. Raises _Abandoned, _Failed."""
+        """The client's response. Raises _Abandoned, SaslProblem."""
         identifier = request.identifier
         if identifier not in self._open:
             raise _Abandoned
@@ -203,7 +187,7 @@ class AuthServer(LineOnlyReceiver):
     def _lose_patience(self, identifier: int) -> None:
         waiting = self._waiting.pop(identifier, None)
         if waiting is not None:
-            waiting.errback(_Failed("Timeout"))
+            waiting.errback(SaslProblem("Timeout"))
 
     def _answer(self, request: AuthRequest, attempt: Attempt, answer: Granted | Refused) -> None:
         service = printable(request.parameters.get("service", ""), 32)
@@ -250,18 +234,3 @@ def _address(text: str) -> str:
 
 def _port(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
-
-
-def _plain(attempt: Attempt, response: bytes) -> Attempt:
-    """RFC 4616 §2."""
-    parts = response.split(b"\0")
-    if len(parts) != 3 or parts[0] not in (b"", parts[1]):
-        raise _Failed("Invalid PLAIN response")
-    return _claimed(attempt, parts[1], parts[2])
-
-
-def _claimed(attempt: Attempt, name: bytes, password: bytes) -> Attempt:
-    return Attempt(
-        attempt.service, attempt.mechanism, name[:256].decode("utf-8", "replace"), password,
-        attempt.peer, attempt.session,
-    )  # fmt: skip

@@ -15,13 +15,14 @@ from typing import Any
 from mailserver.accounts.account import Account
 from mailserver.accounts.certificate_logins import Shown
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
+from mailserver.accounts.sasl import ActsForAnother, Credentials, SaslProblem, by_scram, credentials, name_of
 from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.client_certificates import Chain
 from mailserver.imapd import capability
-from mailserver.imapd.authentication import Ask, Credentials, by_scram, from_authenticate, from_login
+from mailserver.imapd.authentication import AskLine, in_base64
 from mailserver.imapd.journal import Journal
-from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Reply, refusal_of
+from mailserver.imapd.replies import ClientGone, Farewell, Refusal, Rejection, Reply, refusal_of
 from mailserver.imapd.session import Service
 from mailserver.rawlog import Transcript
 from mailserver.store.contract import AccountStore, StoreError, StoreRegistry
@@ -72,7 +73,7 @@ class Entrance:
     def _may_log_in(self) -> bool:
         return self._journal.peer.is_secure or self._service.settings.allow_plaintext
 
-    async def log_in(self, command: Command, ask: Ask) -> Granted:
+    async def log_in(self, command: Command, ask: AskLine) -> Granted:
         """The login was granted; a Refusal or Rejection where it was not, ClientGone for who has left.
 
         A password that comes in clear is compromised: it is not looked at, and the client is dropped.
@@ -95,12 +96,17 @@ class Entrance:
             raise ClientGone
         return answer
 
-    async def _answer(self, mechanism: str, command: Command, ask: Ask) -> Granted | Refused:
-        if mechanism in SCRAM:
-            dialogue = ScramDialogue(self._logins, self._attempt(mechanism), self._bindings())
-            attempted = partial(self._journal.attempted, mechanism=mechanism)
-            return await by_scram(dialogue, command.arguments, ask, attempted)
-        said = await _credentials(command, ask)
+    async def _answer(self, mechanism: str, command: Command, ask: AskLine) -> Granted | Refused:
+        try:
+            if mechanism in SCRAM:
+                dialogue = ScramDialogue(self._logins, self._attempt(mechanism), self._bindings())
+                attempted = partial(self._journal.attempted, mechanism=mechanism)
+                return await by_scram(dialogue, command.arguments.initial, in_base64(ask), attempted)
+            said = await _credentials(command, ask)
+        except ActsForAnother:
+            raise Refusal("Authentication failed.", b"AUTHENTICATIONFAILED") from None
+        except SaslProblem as problem:
+            raise Rejection(str(problem)) from None
         self._journal.attempted(said.name or self._shown.name, mechanism)
         return await self._logins.login(self._attempt(mechanism, said.name, said.password))
 
@@ -151,10 +157,12 @@ class Barred(Farewell):
         self.reply = reply
 
 
-async def _credentials(command: Command, ask: Ask) -> Credentials:
+async def _credentials(command: Command, ask: AskLine) -> Credentials:
+    """What LOGIN or AUTHENTICATE says; LOGIN is logged as PLAIN, as Dovecot does."""
+    said = command.arguments
     if command.name == "LOGIN":
-        return from_login(command.arguments)
-    return await from_authenticate(command.arguments, ask)
+        return Credentials(name_of(said.name), said.password)
+    return await credentials(said.mechanism, said.initial, in_base64(ask))
 
 
 def preamble_of(journal: Journal, tag: bytes, octets_out: int) -> Preamble:

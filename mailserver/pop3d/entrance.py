@@ -13,17 +13,11 @@ from typing import Any, Final
 
 from mailserver.accounts.certificate_logins import Shown
 from mailserver.accounts.login import Attempt, Granted, Logins, Peer, Refused, offered
+from mailserver.accounts.sasl import Credentials, SaslProblem, by_scram, credentials, name_of
 from mailserver.accounts.scram_dialogue import MECHANISMS as SCRAM
 from mailserver.accounts.scram_dialogue import ScramDialogue
 from mailserver.client_certificates import peer_certificates
-from mailserver.pop3d.authentication import (
-    Ask,
-    AuthenticationAborted,
-    Credentials,
-    by_scram,
-    from_auth,
-    name_of,
-)
+from mailserver.pop3d.authentication import AskLine, in_base64, response
 from mailserver.pop3d.record import ConnectionRecord
 from mailserver.pop3d.settings import Pop3Settings
 from mailserver.pop3d.transaction import BadCommand
@@ -109,22 +103,23 @@ class Entrance:
         user, self._user = self._user, None
         return await self._log_in(Credentials(name_of(user), password))
 
-    async def authenticate(self, argument: bytes, ask: Ask) -> Granted:
+    async def authenticate(self, argument: bytes, ask: AskLine) -> Granted:
         """AUTH with a mechanism and perhaps an initial response: the login was granted."""
         self._check_may_log_in(is_final=True)
         word, space, rest = argument.partition(b" ")
-        mechanism, initial = word.upper().decode("ascii", "replace"), rest if space else None
+        mechanism = word.upper().decode("ascii", "replace")
         if mechanism not in self._mechanisms:
             raise BadCommand("Unsupported authentication mechanism.")
         try:
+            initial = response(rest) if space else None
             if mechanism not in SCRAM:
-                return await self._log_in(await from_auth(mechanism, initial, ask))
+                return await self._log_in(await credentials(mechanism, initial, in_base64(ask)))
             dialogue = ScramDialogue(
                 self._logins, self._attempt(mechanism), channel_bindings(self._transport())
             )
             attempted = partial(self._record.attempted, mechanism=mechanism)
-            return self._granted(await by_scram(dialogue, initial, ask, attempted))
-        except AuthenticationAborted as problem:
+            return self._granted(await by_scram(dialogue, initial, in_base64(ask), attempted))
+        except SaslProblem as problem:
             raise BadCommand(str(problem)) from None
 
     async def _log_in(self, said: Credentials) -> Granted:

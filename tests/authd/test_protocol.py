@@ -123,8 +123,11 @@ def test_the_accounts_name_is_the_answer(scene: Scene) -> None:
     ("request_line", "answer"),
     [
         (b"AUTH\t1\tPLAIN\tresp=!!!", b"FAIL\t1\treason=Invalid base64 data in response"),
-        (b"AUTH\t1\tPLAIN\tresp=" + b64(b"alice"), b"FAIL\t1\treason=Invalid PLAIN response"),
-        (b"AUTH\t1\tPLAIN\tresp=" + b64(b"bob\0alice\0secret"), b"FAIL\t1\treason=Invalid PLAIN response"),
+        (b"AUTH\t1\tPLAIN\tresp=" + b64(b"alice"), b"FAIL\t1\treason=Invalid PLAIN response."),
+        (
+            b"AUTH\t1\tPLAIN\tresp=" + b64(b"bob\0alice\0secret"),
+            b"FAIL\t1\treason=Logging in as somebody else is not supported.",
+        ),
         (b"AUTH\t1\tNTLM\tservice=smtp", b"FAIL\t1\treason=Unsupported authentication mechanism"),
         (b"AUTH\t1\tPLAIN\tresp=" + b64(b"\0a\tb\n\0x"), b"FAIL\t1\tuser=a\x01tb\x01n"),
     ],

@@ -19,6 +19,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, succeed
 
 from mailserver.accounts import passwd_file, system
+from mailserver.accounts.sasl import SaslProblem, credentials
 from mailserver.accounts.scram import read_verifier
 from mailserver.config.dovecot import Parser
 from mailserver.config.dovecot_meaning import meaning
@@ -43,7 +44,7 @@ from mailserver.message import (
 from mailserver.message.binary import without_binary
 from mailserver.message.downgrade import downgraded
 from mailserver.message.fields import make_field
-from mailserver.pop3d.authentication import AuthenticationAborted, from_auth
+from mailserver.pop3d.authentication import in_base64
 from mailserver.pop3d.lines import LineQueue
 from mailserver.pop3d.lines import LineTooLong as Pop3LineTooLong
 from mailserver.pop3d.output import multiline
@@ -461,11 +462,10 @@ _raised: list[object] = []
 def pop3_responses(data: bytes) -> None:
     """What AUTH is answered with is credentials, or is refused."""
     for mechanism in ("PLAIN", "LOGIN"):
-        first, *others = data.split(b"\n")
-        waiting = [*others, b"*"][::-1]
-        work = from_auth(mechanism, first, lambda challenge, left=waiting: succeed(left.pop()))  # type: ignore[misc]
-        Deferred.fromCoroutine(work).addErrback(
-            lambda failure: failure.trap(AuthenticationAborted)
+        waiting = [*data.split(b"\n"), b"*"][::-1]
+        ask = in_base64(lambda challenge, left=waiting: succeed(left.pop()))  # type: ignore[misc]
+        Deferred.fromCoroutine(credentials(mechanism, None, ask)).addErrback(
+            lambda failure: failure.trap(SaslProblem)
         ).addErrback(_raised.append)
         assert not _raised, _raised.pop()
 
