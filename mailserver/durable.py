@@ -15,6 +15,13 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """All of the data is written, however often that takes. Raises OSError, perhaps with a part written."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def replace_file(path: str, text: str) -> None:
     """The file holds the text, durably, with the mode and owner it had; readers see the old or the new.
 

@@ -1,6 +1,6 @@
 """The system's users with their passwords checked by PAM, as Dovecot's `passdb { driver = pam }` does it.
 
-Who exists is passwd's to say, as in `accounts.system`. A password is asked of the service's modules, and so
+Who exists is passwd's to say, as everywhere. A password is asked of the service's modules, and so
 is whether the account is open (expired, nologin, pam_access). Each question has a process of its own and
 a time limit (`pam_child`): a module that hangs or crashes costs that login. PAM keeps no hash that we could
 look at, so good logins are not remembered and no SCRAM verifier is kept: a changed password could
@@ -21,8 +21,8 @@ from typing import Final
 
 from mailserver.accounts.account import Account, Origin, TemporaryAccountFailure
 from mailserver.accounts.passwd_database import PasswdEntry, passwd_entry
+from mailserver.accounts.passwd_users import PasswdUsers, ValidUids, system_names
 from mailserver.accounts.source import ASK_AUTHORITY, Credential
-from mailserver.accounts.system import ValidUids, system_names
 
 SECONDS: Final = 20.0  # for one question
 _CHILD: Final = str(Path(__file__).with_name("pam_child.py"))
@@ -115,7 +115,7 @@ class PamUser:
         return self._pam.admits(self._name, None, origin.address)
 
 
-class PamAccounts:
+class PamAccounts(PasswdUsers):
     """An `AccountSource` over passwd and PAM."""
 
     def __init__(
@@ -125,30 +125,12 @@ class PamAccounts:
         find: Callable[[str], PasswdEntry | None] = passwd_entry,
         list_names: Callable[[], Iterator[str]] = system_names,
     ) -> None:
+        super().__init__(uids, find, list_names)
         self.name = "pam"
         self._pam = pam
-        self._uids = uids
-        self._find = find
-        self._list_names = list_names
 
-    def lookup(self, name: str) -> Account | None:
-        """See `AccountDirectory.lookup`."""
-        entry = self._find(name.lower())
-        return None if entry is None else self._uids.account(entry)
-
-    def credential(self, name: str) -> Credential | None:
-        """See `AccountSource.credential`."""
-        entry = self._find(name.lower())
-        if entry is None:
-            return None
-        account = self._uids.account(entry)
-        if not account.may_login:
-            return Credential(account, reason=self._uids.refusal(entry), is_closed=True)
+    def _credential(self, entry: PasswdEntry, account: Account) -> Credential:
         return Credential(account, ASK_AUTHORITY, authority=PamUser(self._pam, entry.name))
-
-    def names(self) -> Iterator[str]:
-        """See `AccountDirectory.names`."""
-        return (name.lower() for name in self._list_names())
 
     def stored_passwords(self) -> Sequence[str]:
         """See `AccountSource.stored_passwords`."""

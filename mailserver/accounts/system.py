@@ -8,7 +8,6 @@ password is a temporary failure, and looking up who exists still works.
 
 from __future__ import annotations
 
-import pwd
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Final
 
 from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.accounts.passwd_database import PasswdEntry, passwd_entry
+from mailserver.accounts.passwd_users import PasswdUsers, ValidUids, system_names
 from mailserver.accounts.snapshot import FileSnapshot
 from mailserver.accounts.source import NO_PASSWORD, Credential
 
@@ -72,62 +72,23 @@ def parse_shadow(text: str) -> Mapping[str, ShadowEntry]:
     return entries
 
 
-def system_names() -> Iterator[str]:
-    return (entry.pw_name for entry in pwd.getpwall())
-
-
-class ValidUids:
-    """Which users may log in: those from `first` to `last`, 0 for no end; never root."""
-
-    def __init__(self, first: int = 1000, last: int = 0) -> None:
-        self._first = max(first, 1)
-        self._last = last
-
-    def account(self, entry: PasswdEntry) -> Account:
-        """The user's account."""
-        may_login = entry.uid >= self._first and not 0 < self._last < entry.uid
-        gecos = entry.gecos.partition(",")[0]
-        return Account(
-            entry.name.lower(), entry.uid, entry.gid, entry.home, entry.shell, gecos, may_login=may_login
-        )
-
-    def refusal(self, entry: PasswdEntry) -> str:
-        """Why the others may not."""
-        return f"uid {entry.uid} is outside first_valid_uid … last_valid_uid"
-
-
-class SystemAccounts:
+class SystemAccounts(PasswdUsers):
     """An `AccountSource` over passwd and shadow."""
 
     def __init__(
         self,
-        first_valid_uid: int = 1000,
-        last_valid_uid: int = 0,
+        uids: ValidUids,
         shadow_path: str = "/etc/shadow",
         find: Callable[[str], PasswdEntry | None] = passwd_entry,
         list_names: Callable[[], Iterator[str]] = system_names,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(uids, find, list_names)
         self.name = "system"
-        self._uids = ValidUids(first_valid_uid, last_valid_uid)
-        self._find = find
-        self._list_names = list_names
         self._clock = clock
         self._shadow = FileSnapshot(shadow_path, parse_shadow)
 
-    def lookup(self, name: str) -> Account | None:
-        """See `AccountDirectory.lookup`."""
-        entry = self._find(name.lower())
-        return None if entry is None else self._uids.account(entry)
-
-    def credential(self, name: str) -> Credential | None:
-        """See `AccountSource.credential`."""
-        entry = self._find(name.lower())
-        if entry is None:
-            return None
-        account = self._uids.account(entry)
-        if not account.may_login:
-            return Credential(account, reason=self._uids.refusal(entry), is_closed=True)
+    def _credential(self, entry: PasswdEntry, account: Account) -> Credential:
         shadow = self._shadow_entry(entry)
         today = int(self._clock()) // _DAY
         reason = shadow.refusal(today)
@@ -146,10 +107,6 @@ class SystemAccounts:
             return self._shadow.get()
         except OSError as error:
             raise TemporaryAccountFailure(f"{self._shadow.path}: {error.strerror}") from error
-
-    def names(self) -> Iterator[str]:
-        """See `AccountDirectory.names`."""
-        return (name.lower() for name in self._list_names())
 
     def nobody(self) -> None:
         """See `AccountSource.nobody`."""

@@ -18,8 +18,9 @@ from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.logged_in import LoggedIn
 from mailserver.accounts.pam import Pam, PamAccounts
 from mailserver.accounts.passwd_file import MailOwner, PasswdFile
+from mailserver.accounts.passwd_users import ValidUids
 from mailserver.accounts.source import AccountSource
-from mailserver.accounts.system import SystemAccounts, ValidUids
+from mailserver.accounts.system import SystemAccounts
 from mailserver.config.config import Config
 from mailserver.config.syntax import ConfigError
 from mailserver.delivery.content_checks import CheckTables
@@ -213,10 +214,10 @@ class Parts:
         if word == "passwd-file":
             path, home = config.string("passwd_file"), config.string("mail_home")
             return PasswdFile(path, self.mail_owner, home, config.string("default_pass_scheme"))
+        uids = ValidUids(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
         if word == "system":
-            return SystemAccounts(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
+            return SystemAccounts(uids)
         if word == "pam":
-            uids = ValidUids(config.integer("first_valid_uid"), config.integer("last_valid_uid"))
             return PamAccounts(Pam(config.string("pam_service")), uids)
         raise config.error("account_sources", f"unknown source {word}: write {' or '.join(_SOURCES)}")
 

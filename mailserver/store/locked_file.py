@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mailserver.durable import sync_directory
+from mailserver.durable import sync_directory, write_all
 from mailserver.store.uidlist import read_small_file
 
 PATIENCE: Final = 5.0  # seconds
@@ -34,9 +34,7 @@ def update_under_lock(path: str, change: Callable[[bytes], bytes]) -> None:
     try:
         content = change(read_small_file(path))
         _dress_as_directory(descriptor, os.path.dirname(path))
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        write_all(descriptor, content)
         os.fsync(descriptor)
         os.rename(lock, path)
         sync_directory(os.path.dirname(path))

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from mailserver.durable import sync_directory
+from mailserver.durable import sync_directory, write_all
 from mailserver.store.maildir_names import unique_name
 from mailserver.store.shared_files import make_directory, share_file
 from mailserver.store.side_by_side import SideBySide
@@ -142,9 +142,7 @@ class Draft:
         self._extra += lone
         self._last = piece[-1:]
         self.size += len(piece)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        write_all(self._descriptor, piece)
 
     def hurry(self) -> None:
         """The content is on its way to the disk, together with others'. posix_fadvise(2)."""

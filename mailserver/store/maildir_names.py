@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from mailserver.durable import write_all
 from mailserver.store.contract import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN, Flags
 from mailserver.store.shared_files import share_file
 
@@ -182,9 +183,7 @@ def replace_under_lock(path: str, content: bytes) -> None:
     lock = path + ".lock"
     descriptor = _open_lock(lock)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        write_all(descriptor, content)
         os.fsync(descriptor)
         os.rename(lock, path)
     except BaseException:

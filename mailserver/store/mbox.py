@@ -31,6 +31,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from mailserver.durable import write_all
 from mailserver.store import dotlock, locking, mbox_journal
 from mailserver.store.contract import SEEN, Flags, MailboxBusy, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
@@ -44,7 +45,6 @@ from mailserver.store.mbox_append import (
     show_as_new,
     show_as_read,
     undo_unfinished,
-    write_all,
 )
 from mailserver.store.mbox_fields import (
     Place,

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from mailserver.durable import write_all
 from mailserver.store import locking, mbox_open
 from mailserver.store.mbox_fields import without_hidden_fields
 from mailserver.store.mbox_lines import from_line, quoted
@@ -29,13 +30,6 @@ from mailserver.store.mbox_scan import pread_all
 _BLOCK: Final = 256 * 1024
 _SECOND: Final = 1_000_000_000
 _FROM_LINE: Final = re.compile(rb"From \S{0,320}\s{1,3}(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """All of the data is written: a short write is followed up. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 @contextlib.contextmanager

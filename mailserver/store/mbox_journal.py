@@ -24,9 +24,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from mailserver.durable import sync_directory
+from mailserver.durable import sync_directory, write_all
 from mailserver.store import locking
-from mailserver.store.mbox_append import write_all
 from mailserver.store.mbox_scan import pread_all
 
 _BLOCK: Final = 1024 * 1024

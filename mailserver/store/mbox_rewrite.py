@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from mailserver.durable import sync_directory
+from mailserver.durable import sync_directory, write_all
 from mailserver.store import locking, mbox_journal
 from mailserver.store.contract import Flags
-from mailserver.store.mbox_append import write_all
 from mailserver.store.mbox_fields import Place, header_length, with_flags
 from mailserver.store.mbox_scan import pread_all
 

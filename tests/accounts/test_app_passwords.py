@@ -12,6 +12,7 @@ from mailserver.accounts.check import SourcePasswordCheck
 from mailserver.accounts.directory import SourceDirectory
 from mailserver.accounts.login_database import LoginDatabase
 from mailserver.accounts.passwd_database import PasswdEntry
+from mailserver.accounts.passwd_users import ValidUids
 from mailserver.accounts.scram import Challenge, make_verifier
 from mailserver.accounts.scram_check import ScramCheck
 from mailserver.accounts.system import SystemAccounts
@@ -124,6 +125,7 @@ def test_system_accounts(tmp_path: Path, shadow: str, is_open: bool) -> None:
     (tmp_path / "shadow").write_text(f"alice:{shadow}\n")
     uid = [1000]
     source = SystemAccounts(
+        ValidUids(),
         shadow_path=str(tmp_path / "shadow"),
         find=lambda name: PasswdEntry(name, "x", uid[0], 100, "", "/home/alice", "/bin/sh"),
         clock=lambda: 20_100 * 86_400.0,

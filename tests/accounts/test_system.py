@@ -9,6 +9,7 @@ import pytest
 
 from mailserver.accounts.account import TemporaryAccountFailure
 from mailserver.accounts.passwd_database import PasswdEntry, passwd_entry
+from mailserver.accounts.passwd_users import ValidUids
 from mailserver.accounts.system import SystemAccounts
 
 DAY = 86_400
@@ -23,7 +24,7 @@ def system(tmp_path: Path, line: str, today: int = 20_000) -> SystemAccounts:
     """Alice's shadow line, on a day since 1970."""
     (tmp_path / "shadow").write_text(f"root:$6$r:1::::::\n{line}\n")
     return SystemAccounts(
-        1000, 0, str(tmp_path / "shadow"), USERS.get, lambda: iter(USERS), lambda: today * DAY + 5.0
+        ValidUids(), str(tmp_path / "shadow"), USERS.get, lambda: iter(USERS), lambda: today * DAY + 5.0
     )
 
 
@@ -69,7 +70,7 @@ def test_root_and_system_accounts_get_mail_but_no_login(tmp_path: Path, name: st
     account, credential = found.lookup(name), found.credential(name)
     assert account is not None and not account.may_login
     assert credential is not None and not credential.stored
-    assert not SystemAccounts(0, find=USERS.get).lookup("root").may_login  # type: ignore[union-attr]
+    assert not SystemAccounts(ValidUids(0), find=USERS.get).lookup("root").may_login  # type: ignore[union-attr]
 
 
 def test_an_unreadable_shadow_is_temporary(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_name_service_that_fails_is_temporary(tmp_path: Path) -> None:
         raise TemporaryAccountFailure("down")
 
     with pytest.raises(TemporaryAccountFailure):
-        SystemAccounts(find=fails).lookup("alice")
+        SystemAccounts(ValidUids(), find=fails).lookup("alice")
 
 
 def test_the_real_name_service_answers() -> None:
