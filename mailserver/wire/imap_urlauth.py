@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mailserver.wire.imap_arguments import ArgumentReader, ImapSyntaxError
-from mailserver.wire.imap_mailbox import mailbox_name
+from mailserver.wire.imap_mailbox import read_mailbox
 from mailserver.wire.imap_url import Url
 
 MOST_URLS: Final = 100  # in one command
@@ -48,7 +48,7 @@ def read_reset_key(reader: ArgumentReader) -> ResetKey:
     if reader.at_end:
         return ResetKey()
     reader.space()
-    mailbox = mailbox_name(reader.astring(), reader.takes_utf8, reader.namespace)
+    mailbox = read_mailbox(reader)
     mechanisms: list[str] = []
     while reader.peek() == b" ":
         reader.space()
