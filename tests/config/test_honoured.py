@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import mailserver
@@ -26,25 +27,32 @@ def sources() -> Iterator[Path]:
             yield path
 
 
-def patterns() -> set[str]:
-    """The names that stand in the program as texts, `f"smtp_{stage}_timeout"` as an expression."""
+@cache
+def trees() -> tuple[ast.Module, ...]:
+    return tuple(ast.parse(path.read_text()) for path in sources())
+
+
+def texts() -> tuple[set[str], set[str]]:
+    """What stands in the program as a text; and as an expression, `f"smtp_{stage}_timeout"`."""
     found: set[str] = set()
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+    expressions: set[str] = set()
+    for tree in trees():
+        for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
                 text = "".join("[a-z_]+" if part is None else re.escape(str(part)) for part in parts)
                 if re.search(r"[a-z]_|_[a-z]", text.replace("[a-z_]+", "")):
-                    found.add(text)
+                    expressions.add(text)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(re.escape(node.value))
-    return found
+                found.add(node.value)
+    return found, expressions
 
 
 def read_names() -> set[str]:
     """The declared parameters that the program names, or that a default which it reads refers to."""
-    expression = re.compile("|".join(patterns()))
-    names = {name for name in PARAMETERS if expression.fullmatch(name)}
+    exact, expressions = texts()
+    expression = re.compile("|".join(expressions))
+    names = {name for name in PARAMETERS if name in exact or expression.fullmatch(name)}
     while True:
         mentioned = {
             word
@@ -72,8 +80,8 @@ def test_what_is_read_is_honoured() -> None:
 def read_exactly() -> set[str]:
     """The parameters that some accessor of Config is asked for by a text."""
     found: set[str] = set()
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+    for tree in trees():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 name = node.args[0]
                 if (
