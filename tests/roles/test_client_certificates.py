@@ -24,6 +24,7 @@ from tests.client_authority import Authority
     ],
 )
 def test_settings_that_cannot_work(tmp_path: Path, settings: str, hint: str) -> None:
+    """Said at the start with the parameter, and not at the first login."""
     ca = Authority(tmp_path / "ca").file
     (tmp_path / "main.cf").write_text(settings.replace("{ca}", str(ca)) + "\n")
     config = read_config(str(tmp_path), {})
