@@ -73,6 +73,7 @@ from mailserver.wire.imap_commands import parse_command
 from mailserver.wire.imap_deflate import DeflateError, Deflater, Inflater
 from mailserver.wire.imap_framing import CommandReader, CommandText, Event, Fatal, Limits
 from mailserver.wire.imap_search import MOST_KEYS, BadCharset, read_criteria
+from mailserver.wire.imap_url import BadUrl, Url, parse_absolute_url, parse_message_url
 from mailserver.wire.lines import BareNewline, ChunkDecoder, CommandLines, DataDecoder, LineTooLong
 from mailserver.wire.smtp_stuffing import Stuffing
 from tests.pop3d.dialogue import Dialogue, unstuffed
@@ -195,6 +196,14 @@ def imap_command(data: bytes) -> None:
     for takes_utf8 in (False, True):
         with contextlib.suppress(ImapSyntaxError, BadCharset):
             parse_command(CommandText(line, tuple(literals)), takes_utf8)
+
+
+def message_url(data: bytes) -> None:
+    """A URL names a message, or is a BadUrl. RFC 5092, RFC 4467 §3."""
+    with contextlib.suppress(BadUrl):
+        parse_message_url(Url(data))
+    with contextlib.suppress(BadUrl):
+        parse_absolute_url(data)
 
 
 def bounce_templates(data: bytes) -> None:
@@ -399,6 +408,9 @@ _COMMANDS: Final = (
     b'a SETMETADATA INBOX (/private/comment "x" /shared/comment NIL)',
     b"a SORT RETURN (COUNT) (REVERSE DATE SUBJECT) UTF-8 ALL",
     b"a THREAD REFERENCES US-ASCII ALL",
+    b'a GENURLAUTH "imap://joe@example.com/INBOX/;uid=20;urlauth=anonymous" INTERNAL',
+    b'a URLFETCH ("/x/;UID=2;urlauth=anonymous:internal:91" BODY BINARY) "/x/;UID=3"',
+    b"a RESETKEY x INTERNAL",
     b'a ESEARCH IN (mailboxes (a "b") subtree-one c personal) RETURN (MIN) NOT TEXT x',
     b"a SETACL x bob +lrs",
     b"a DELETEACL x -bob",
@@ -533,6 +545,10 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     smtp_replies: _REPLIES,
     imap_framing: (b"a LOGIN {1}\r\nx {2+}\r\nyy\r\nb NOOP\r\n", b"a APPEND x {900}\r\n"),
     imap_command: _COMMANDS,
+    message_url: (
+        b"/x;UIDVALIDITY=385759045/;UID=20/;SECTION=1.2/;PARTIAL=0.1024",
+        b"imap://joe@example.com/INBOX/;uid=20;expire=2036-01-01T00:00:00Z;urlauth=user+fred:internal:91354a473744",
+    ),
     bounce_templates: (
         b"failure_template = <<EOF\nSubject: x\nCharset: utf-8\n\n$myhostname\nEOF\nx = <<\n",
     ),
