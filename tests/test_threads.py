@@ -7,40 +7,18 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.epollreactor import EPollReactor
-from twisted.python.failure import Failure
+from twisted.internet.defer import DeferredList
 
 from mailserver.threads import WorkerThreads
+from tests.reactor_loop import Loop, own_loop
 
 LIMIT = 3
 
 
-class Loop:
-    """A reactor turned by hand."""
-
-    def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        self.reactor.startRunning(installSignalHandlers=False)
-
-    def result(self, answer: Deferred[object]) -> object:
-        """What the Deferred fires with; an exception is raised."""
-        results: list[object] = []
-        answer.addBoth(results.append)
-        while not results:
-            self.reactor.iterate(0.05)
-        if isinstance(results[0], Failure):
-            results[0].raiseException()
-        return results[0]
-
-
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.reactor.removeAll()
-    for descriptor in (loop.reactor._poller, loop.reactor.waker):
-        getattr(descriptor, "close", lambda: None)()
+    with own_loop() as loop:
+        yield loop
 
 
 @pytest.fixture

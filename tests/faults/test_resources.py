@@ -6,7 +6,6 @@ RELIABILITY F10, F21, F22, F24, F25, F58.
 from __future__ import annotations
 
 import contextlib
-import imaplib
 import os
 import re
 import resource
@@ -25,7 +24,7 @@ from mailserver.envelope import Status
 from mailserver.queue.directory import QueueDirectory
 from mailserver.store.contract import NewMessage
 from tests.end_to_end.server import Server, running, wait_for
-from tests.faults.test_everybody import message
+from tests.faults.test_everybody import imap, message
 from tests.faults.test_partners import deliver
 from tests.store.contract_suite import FIRST, SECOND, THIRD, contents
 from tests.store.harness import MaildirHarness, MboxHarness
@@ -79,13 +78,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def logged_in(server: Server) -> imaplib.IMAP4:
-    client = imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=60)
-    client.login("alice", server.passwords["alice"])
-    client.select("INBOX")
-    return client
-
-
 def descriptors(server: Server) -> int:
     assert server.process is not None
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
@@ -94,7 +86,7 @@ def descriptors(server: Server) -> int:
 def test_no_descriptors_left(server: Server) -> None:
     """F22: those who are there are served, the rest waits or is sent away; afterwards all is as before."""
     assert server.process is not None
-    session = logged_in(server)
+    session = imap(server)
     before = descriptors(server)
     soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (before + 60, hard))
@@ -153,7 +145,7 @@ def test_large_messages_at_once(server: Server, thorough: bool, verdict: Callabl
 def test_a_slow_disk(server: Server, tmp_path: Path) -> None:
     """F25: while a commit waits for its fsync, others are answered."""
     assert server.process is not None
-    session = logged_in(server)
+    session = imap(server)
     tracer = subprocess.Popen(
         [
             *("strace", "-f", "-q", "-p", str(server.process.pid), "-o", str(tmp_path / "strace.log")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import os
+import time
 from pathlib import Path
 
 from mailserver.accounts.account import Account
@@ -121,3 +122,10 @@ class MboxHarness(FileHarness):
         spool.remove(key)
         spool.flush()
         spool.close()
+
+
+def let_time_pass(harness: FileHarness) -> None:
+    """The mailbox was last changed a while ago, so that a later change cannot hide behind its time."""
+    if isinstance(harness, MaildirHarness):
+        for name in ("new", "cur"):
+            os.utime(harness.inbox_path / name, (time.time() - 100, time.time() - 100))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from mailserver.store.contract import DELETED, FLAGGED, SEEN, MailboxStatus, NewMessage, StoreMode
 from tests.store.contract_suite import FIRST, SECOND, flags
-from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
+from tests.store.harness import FileHarness, MaildirHarness, MboxHarness, let_time_pass
 
 
 @pytest.fixture(params=[MaildirHarness, MboxHarness])
@@ -22,13 +20,6 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileHarn
     made.deliver(SECOND)
     yield made
     made.registry.shut()
-
-
-def _settle_times(harness: FileHarness) -> None:
-    """The mailbox was last changed a while ago, so that a later change cannot hide behind its time."""
-    if isinstance(harness, MaildirHarness):
-        for name in ("new", "cur"):
-            os.utime(harness.inbox_path / name, (time.time() - 100, time.time() - 100))
 
 
 def _looked_at(harness: FileHarness) -> MailboxStatus:
@@ -54,7 +45,7 @@ def test_figures_at_once_are_those_of_now_or_none(harness: FileHarness) -> None:
     """None while the mailbox is not in memory, and after another program touched it."""
     store = harness.store
     assert store.status_at_once("INBOX") is None
-    _settle_times(harness)
+    let_time_pass(harness)
     store.status("INBOX", with_size=True)
     assert store.status_at_once("INBOX", with_size=True) == _looked_at(harness)
     harness.deliver(b"Subject: third\r\n\r\n3\r\n")
@@ -83,10 +74,10 @@ def test_an_untouched_mailbox_is_not_loaded_for_its_figures(harness: FileHarness
     box = harness.store.open("INBOX")
     box.change_flags(box.uids[:1], flags(SEEN, DELETED), StoreMode.ADD)
     box.sizes(box.uids)
-    _settle_times(harness)
+    let_time_pass(harness)
     box.refresh()
     harness.store.close(box)
-    _settle_times(harness)
+    let_time_pass(harness)
     harness.restart()
     assert harness.store.open("INBOX").uidnext == 3
     harness.restart()
@@ -110,7 +101,7 @@ def test_a_mailbox_is_opened_and_closed_at_once(harness: FileHarness) -> None:
     store = harness.store
     assert store.open_at_once("INBOX") is None
     store.close(store.open("INBOX"))
-    _settle_times(harness)
+    let_time_pass(harness)
     store.close(store.open("INBOX"))
     box = store.open_at_once("INBOX")
     assert box is not None and box.is_current()
@@ -127,7 +118,7 @@ def test_a_mailbox_is_opened_and_closed_at_once(harness: FileHarness) -> None:
 def test_nothing_is_answered_at_once_while_a_thread_is_at_work(harness: FileHarness) -> None:
     """The reactor waits for no lock: not the mailbox's, not the account's, not that of state.db."""
     store = harness.store
-    _settle_times(harness)
+    let_time_pass(harness)
     store.status("INBOX")
     box = store._open.boxes["INBOX"]
     answers: list[object] = []

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
 
 from mailserver.maillog import ListLog
 from mailserver.store.contract import Mailbox
 from mailserver.store.inotify import IN_CREATE, IN_DELETE, Inotify
 from mailserver.store.notices import Notices
 from mailserver.threads import Inline, WorkerThreads
+from tests.reactor_loop import Loop, own_loop
 from tests.store.contract_suite import FIRST, SECOND, append, contents
 from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
 
 
-class Loop:
-    """A reactor of the test's own, run until a condition holds."""
-
-    def __init__(self) -> None:
-        self.reactor = EPollReactor()
-        self.reactor.startRunning(installSignalHandlers=False)
-        self.log = ListLog()
-
-    def until(self, holds: Callable[[], bool], seconds: float = 20) -> bool:
-        deadline = self.reactor.seconds() + seconds
-        while not holds() and self.reactor.seconds() < deadline:
-            self.reactor.iterate(0.05)
-        return holds()
+@pytest.fixture
+def log() -> ListLog:
+    return ListLog()
 
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.reactor.removeAll()
-    for descriptor in (loop.reactor._poller, loop.reactor.waker):
-        getattr(descriptor, "close", lambda: None)()
+    with own_loop() as loop:
+        yield loop
 
 
 @pytest.fixture
-def notices(loop: Loop) -> Iterator[Notices]:
+def notices(loop: Loop, log: ListLog) -> Iterator[Notices]:
     threads = WorkerThreads(loop.reactor, 2)
-    notices = Notices(loop.reactor, threads, loop.log, interval=1e6)
+    notices = Notices(loop.reactor, threads, log, interval=1e6)
     notices.start()
     yield notices
     notices.stop()
@@ -121,9 +108,9 @@ def test_a_mailbox_opened_again_is_heard_of_at_once(
     assert loop.until(lambda: bool(heard) and heard[-1] == 2)
 
 
-def test_nudge(loop: Loop, tmp_path: Path) -> None:
+def test_nudge(loop: Loop, log: ListLog, tmp_path: Path) -> None:
     """What this process delivers is heard without inotify."""
-    notices = Notices(loop.reactor, Inline(), loop.log, interval=1e6)
+    notices = Notices(loop.reactor, Inline(), log, interval=1e6)
     harness = MaildirHarness(tmp_path, watcher=notices)
     notices._watch_path = lambda path: True  # type: ignore[method-assign]
     box = harness.store.open("INBOX")
@@ -136,13 +123,15 @@ def test_nudge(loop: Loop, tmp_path: Path) -> None:
     harness.registry.shut()
 
 
-def test_the_slow_poll_is_the_net(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slow_poll_is_the_net(
+    loop: Loop, log: ListLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No inotify: mail is found at the next poll, and chores are done."""
 
     def refuse(path: str) -> None:
         raise OSError(28, "No space left on device")  # too many watches
 
-    notices = Notices(loop.reactor, Inline(), loop.log, interval=0.2)
+    notices = Notices(loop.reactor, Inline(), log, interval=0.2)
     notices.start()
     assert isinstance(notices._inotify, Inotify)
     monkeypatch.setattr(notices._inotify, "watch", refuse)
@@ -153,7 +142,7 @@ def test_the_slow_poll_is_the_net(loop: Loop, tmp_path: Path, monkeypatch: pytes
     heard = listen(box)
     harness.deliver(FIRST)
     assert loop.until(lambda: bool(heard and chores))
-    assert any("cannot watch" in text for _, text in loop.log.lines)
+    assert any("cannot watch" in text for _, text in log.lines)
     harness.registry.shut()
     notices.stop()
 

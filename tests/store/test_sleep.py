@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +12,9 @@ from mailserver.imapd.selected import Selected
 from mailserver.store.contract import DELETED, FLAGGED, SEEN, Mailbox, MailboxReplaced, Modseq, StoreMode
 from tests.imapd.harness import Server
 from tests.store.contract_suite import FIRST, SECOND, flags
-from tests.store.harness import FileHarness, MaildirHarness, MboxHarness
+from tests.store.harness import FileHarness, MaildirHarness, MboxHarness, let_time_pass
 
 THIRD = b"Subject: third\r\n\r\n3\r\n"
-
-
-def _let_time_pass(harness: FileHarness) -> None:
-    """The mailbox was last changed a while ago, so that a later change cannot hide behind its time."""
-    if isinstance(harness, MaildirHarness):
-        for name in ("new", "cur"):
-            os.utime(harness.inbox_path / name, (time.time() - 100, time.time() - 100))
 
 
 @pytest.fixture(params=[MaildirHarness, MboxHarness])
@@ -45,7 +36,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileHarn
 def _settle(harness: FileHarness, box: Mailbox) -> None:
     """The mailbox is closed, its figures kept; the server starts anew."""
     harness.store.close(box)
-    _let_time_pass(harness)
+    let_time_pass(harness)
     harness.store.close(harness.store.open("INBOX"))
     harness.restart()
 
