@@ -140,9 +140,7 @@ class FileAccountStore(AccountStore):
             return
         special = SPECIAL_FOLDERS if self._layout.inbox else {}
         there = self._folders.names()
-        for name in special:
-            if not there.get(name):
-                self._folders.create(name)
+        self._folders.create(*(name for name in special if not there.get(name)))
         subscribed = {INBOX, *special, *read_subscriptions(self._layout)} if self._layout.inbox else set()
         with self._state.transaction():
             for name, special_use in special.items():

@@ -52,8 +52,8 @@ class Folders(abc.ABC):
         """Whether the folder is there and holds messages."""
 
     @abc.abstractmethod
-    def create(self, name: str) -> None:
-        """The folder is there, durably."""
+    def create(self, *names: str) -> None:
+        """The folders are there, durably."""
 
     @abc.abstractmethod
     def delete(self, name: str) -> None:
@@ -162,17 +162,18 @@ class MaildirPlusPlus(Folders):
         """See `Folders.exists`."""
         return _is_directory(self.path(name))
 
-    def create(self, name: str) -> None:
+    def create(self, *names: str) -> None:
         """See `Folders.create`."""
-        path = self.path(name)
+        paths = [self.path(name) for name in names]
         make_directories(self._root)
-        make_maildir(path, self._is_shared)
-        marker = os.path.join(path, "maildirfolder")
-        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            share_file(descriptor, path)
-        finally:
-            os.close(descriptor)
+        make_maildir(*paths, is_shared=self._is_shared)
+        for path in paths:
+            marker = os.path.join(path, "maildirfolder")
+            descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                share_file(descriptor, path)
+            finally:
+                os.close(descriptor)
 
     def delete(self, name: str) -> None:
         """See `Folders.delete`."""
@@ -282,10 +283,11 @@ class MaildirDirectories(_Plain):
         """See `Folders.exists`."""
         return _is_directory(os.path.join(self._level(name), "cur"))
 
-    def create(self, name: str) -> None:
+    def create(self, *names: str) -> None:
         """See `Folders.create`."""
-        self._make_parent(name)
-        make_maildir(self._level(name), self._is_shared)
+        for name in names:
+            self._make_parent(name)
+        make_maildir(*map(self._level, names), is_shared=self._is_shared)
 
     def delete(self, name: str) -> None:
         """See `Folders.delete`."""
@@ -321,12 +323,16 @@ class MboxFolders(_Plain):
         self._finish_nesting(self._root)
         return super().names()
 
-    def create(self, name: str) -> None:
+    def create(self, *names: str) -> None:
         """See `Folders.create`."""
-        self._make_parent(name)
-        path = self.path(name)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        sync_directory(os.path.dirname(path))
+        changed: set[str] = set()
+        for name in names:
+            self._make_parent(name)
+            path = self.path(name)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            changed.add(os.path.dirname(path))
+        for directory in changed:
+            sync_directory(directory)
 
     def _make_parent(self, name: str) -> None:
         make_directories(self._root)

@@ -45,16 +45,17 @@ def as_stored(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def make_maildir(directory: str, is_shared: bool = False) -> None:
-    """The directory and its tmp, new and cur are there; parents are not made. Durable.
+def make_maildir(*directories: str, is_shared: bool = False) -> None:
+    """Each directory and its tmp, new and cur are there; parents are not made. Durable.
 
     `is_shared`: a new one belongs to a group, where its parent does.
     """
     changed: set[str] = set()
-    for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
-        with contextlib.suppress(FileExistsError):
-            make_directory(path, is_shared or path != directory)
-            changed.add(os.path.dirname(path) or ".")
+    for directory in directories:
+        for path in (directory, *(os.path.join(directory, name) for name in SUBDIRECTORIES)):
+            with contextlib.suppress(FileExistsError):
+                make_directory(path, is_shared or path != directory)
+                changed.add(os.path.dirname(path) or ".")
     for parent in changed:
         sync_directory(parent)
 
