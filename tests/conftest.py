@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Dates are the same wherever the tests run.
+os.environ["TZ"] = "UTC"
+time.tzset()
 
 # Under CI the same examples each time: a new one must not turn a change red that it has nothing to do with.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -11,9 +11,10 @@ RFC 3501 §6.4.4. Text is compared decoded and case-folded (RFC 5255 §4.4.1, i;
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from itertools import filterfalse
 from typing import Final, cast
@@ -248,8 +249,8 @@ def _dear_keys(key: keys.Key) -> int:
 
 
 def _days(relation: str, day: date) -> tuple[float, float]:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
-    end = start + 86_400
+    """From when and until when it is so. Days begin at midnight where the server is: see `internal_date`."""
+    start, end = (time.mktime((day.year, day.month, day.day + n, 0, 0, 0, 0, 0, -1)) for n in (0, 1))
     return {"BEFORE": (float("-inf"), start), "ON": (start, end), "SINCE": (start, float("inf"))}[relation]
 
 
