@@ -11,7 +11,7 @@ RFC 3501 §6.4.5, RFC 7162 §3.1.4 and §3.2.6, RFC 3516, RFC 8474, RFC 8514.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,16 +118,20 @@ def _plan(session: Session, command: Fetch, selected: Selected) -> _Plan:
         items.append(Attribute("MODSEQ"))
     facts = tuple(item for item in items if fact(item) is not None)
     sections = tuple(item for item in items if isinstance(item, Section) and fact(item) is None)
-    with_flags = [*items, *(item for item in _told_of_seen(session) if item not in items)]
-    seen = any(isinstance(item, Section) and not item.is_peek for item in items)
+    sees = any(isinstance(item, Section) and not item.is_peek for item in items)
+    sets_seen = sees and not selected.is_read_only and "s" in selected.mailbox.rights
+    rows = with_flags = compile_rows(items, selected.has_recent, is_uid_only)
+    if sets_seen:
+        told = (item for item in _told_of_seen(session) if item not in items)
+        with_flags = compile_rows([*items, *told], selected.has_recent, is_uid_only)
     return _Plan(
-        rows=compile_rows(items, selected.has_recent, is_uid_only),
-        with_flags=compile_rows(with_flags, selected.has_recent, is_uid_only),
+        rows=rows,
+        with_flags=with_flags,
         facts=facts,
         sections=sections,
         needs_sizes=Attribute("RFC822.SIZE") in items,
         needs_save_dates=_SAVEDATE in items,
-        sets_seen=seen and not selected.is_read_only and "s" in selected.mailbox.rights,
+        sets_seen=sets_seen,
     )
 
 
@@ -186,24 +190,20 @@ class _Fetching:
 
     def _write(self, rows: Sequence[Row], gathered: _Gathered) -> None:
         plan, selected = self._plan, self._selected
-        is_recent = selected.is_recent if selected.has_recent else None
+        recent = selected.recent_among(row[1] for row in rows)
         if not gathered.newly_seen:
-            self._write_rows(plan.rows, rows, gathered, is_recent)
+            self._write_rows(plan.rows, rows, gathered, recent)
             return
         for row in rows:
             writer = plan.with_flags if row[1] in gathered.newly_seen else plan.rows
-            self._write_rows(writer, [row], gathered, is_recent)
+            self._write_rows(writer, [row], gathered, recent)
         selected.told(row[2] for row in rows if row[1] in gathered.newly_seen)
 
     def _write_rows(
-        self,
-        writer: RowWriter,
-        rows: Sequence[Row],
-        gathered: _Gathered,
-        is_recent: Callable[[int], bool] | None,
+        self, writer: RowWriter, rows: Sequence[Row], gathered: _Gathered, recent: Container[int]
     ) -> None:
         sources = [gathered.texts[item] for item in writer.sources]
-        self._session.output.write_all(writer.write(rows, sources, is_recent))
+        self._session.output.write_all(writer.write(rows, sources, recent))
 
     def _count(self, gathered: _Gathered) -> None:
         counts = self._session.counts

@@ -74,13 +74,12 @@ async def _tell_stored(session: Session, command: Store, uids: Sequence[Uid], ch
     else:
         return
     rows = compile_rows(items, selected.has_recent, session.is_uid_only)
-    is_recent = selected.is_recent
     for start in range(0, len(uids), _BATCH):
         batch = uids[start : start + _BATCH]
         numbered = zip(selected.numbers(batch), batch, strict=True)
         there = [(number, uid, found) for number, uid in numbered if (found := known.get(uid)) is not None]
         session.tell_keywords()
-        session.output.write_all(rows.write(there, [], is_recent if selected.has_recent else None))
+        session.output.write_all(rows.write(there, [], selected.recent_among(batch)))
         await session.output.room()
 
 

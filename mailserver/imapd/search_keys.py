@@ -249,7 +249,7 @@ def _dear_keys(key: keys.Key) -> int:
 
 
 def _days(relation: str, day: date) -> tuple[float, float]:
-    """From when and until when it is so. Days begin at midnight where the server is: see `internal_date`."""
+    """From when and until when it is so. Days begin at midnight where the server is, as INTERNALDATE does."""
     start, end = (time.mktime((day.year, day.month, day.day + n, 0, 0, 0, 0, 0, -1)) for n in (0, 1))
     return {"BEFORE": (float("-inf"), start), "ON": (start, end), "SINCE": (start, float("inf"))}[relation]
 

@@ -11,12 +11,12 @@ Messages that are gone stay in the list until an EXPUNGE may be sent (RFC 3501 Â
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -44,6 +44,7 @@ _lists: WeakKeyDictionary[Mailbox, tuple[Modseq, array[int]]] = WeakKeyDictionar
 
 _uid_and_modseq: Final = itemgetter(0, 2)  # of a Message
 _modseq: Final = itemgetter(2)
+_start: Final = attrgetter("start")  # of a range
 _NO_UIDS: Final[frozenset[int]] = frozenset()  # one object: each takes as much as twenty UIDs
 _MANY: Final = 4  # one of so many messages is enough to number them all at once
 
@@ -143,8 +144,9 @@ class Selected:
 
     def number(self, uid: int) -> int:
         """The sequence number of a message in the list, 0 for one that is not."""
-        position = bisect_left(self.uids, uid)
-        return position + 1 if position < len(self.uids) and self.uids[position] == uid else 0
+        uids = self.uids
+        position = bisect_left(uids, uid)
+        return position + 1 if position < len(uids) and uids[position] == uid else 0
 
     def numbers(self, uids: Sequence[int]) -> Sequence[int]:
         """The sequence numbers of messages, ascending; where they are neighbours, in one step."""
@@ -184,7 +186,14 @@ class Selected:
 
     def is_recent(self, uid: int) -> bool:
         r"""Whether the message is \Recent in this session."""
-        return any(uid in claimed for claimed in self._recent)
+        at = bisect_right(self._recent, uid, key=_start) - 1
+        return at >= 0 and uid in self._recent[at]
+
+    def recent_among(self, uids: Iterable[int]) -> Container[int]:
+        r"""What holds those of the messages that are \Recent in this session: `in` costs next to nothing."""
+        if len(self._recent) == 1:
+            return self._recent[0]
+        return frozenset(filter(self.is_recent, uids)) if self._recent else _NO_UIDS
 
     @property
     def has_recent(self) -> bool:
@@ -194,9 +203,12 @@ class Selected:
     @property
     def recent_count(self) -> int:
         r"""How many messages of the list are \Recent."""
-        return sum(
-            bisect_left(self.uids, each.stop) - bisect_left(self.uids, each.start) for each in self._recent
-        )
+        return sum(map(self._count, self._recent))
+
+    def _count(self, span: range) -> int:
+        """How many messages of the list have these UIDs."""
+        uids = self.uids
+        return bisect_left(uids, span.stop) - bisect_left(uids, span.start)
 
     @property
     def has_unclaimed(self) -> bool:
@@ -312,6 +324,7 @@ class Selected:
         if gone:
             vanished = set(gone)
             self.uids, self._is_shared = array("I", [uid for uid in self.uids if uid not in vanished]), False
+            self._recent = [each for each in self._recent if each.stop > self._next or self._count(each)]
             if self.recent_count != self._recent_told:
                 self._tell_recent(output)
         self._gone = _NO_UIDS

@@ -7,8 +7,8 @@ else a literal, so that no content can break out of its place.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final
 
@@ -19,7 +19,7 @@ _QUOTABLE: Final = re.compile(rb"[\x20-\x7e]{0,1000}")
 _QUOTABLE_UTF8: Final = re.compile(rb"[\x20-\x7e\x80-\xff]{0,1000}")
 _PLAIN_WORD: Final = re.compile(rb"(?!NIL\Z)[A-Za-z0-9$!+=@._-]+", re.IGNORECASE)
 _SPECIAL: Final = re.compile(rb'(["\\])')
-_LAST_SECOND: Final = 253_402_214_399  # a day before the year 9999 ends, which it has not then in any zone
+LAST_SECOND: Final = 253_402_214_399  # a day before the year 9999 ends, which it has not then in any zone
 _UNSAFE: Final = re.compile(r"[^\x20-\x7e]")
 
 
@@ -58,17 +58,14 @@ def flag_list(flags: Iterable[bytes]) -> bytes:
     return b"(" + b" ".join(sorted(flags)) + b")"
 
 
-def internal_date(posix: int) -> bytes:
-    """A quoted date-time in the server's time zone, times before 1970 as that. RFC 3501 §9 date-time.
-
-    The zone counts: SEARCH BEFORE, ON and SINCE look at the day that is said here (§6.4.4).
-    """
-    moment = time.localtime(min(max(posix, 0), _LAST_SECOND))
-    sign = b"-" if moment.tm_gmtoff < 0 else b"+"
-    hours, minutes = divmod(abs(moment.tm_gmtoff) // 60, 60)
+def internal_date(posix: int, offset: int = 0) -> bytes:
+    """A quoted date-time, `offset` seconds east of UTC; from 1970 to LAST_SECOND. RFC 3501 §9 date-time."""
+    zone = timezone(timedelta(seconds=offset))
+    moment = datetime.fromtimestamp(min(max(posix, 0), LAST_SECOND), zone)
+    hours, minutes = divmod(abs(offset) // 60, 60)
     return b'"%2d-%b-%04d %02d:%02d:%02d %b%02d%02d"' % (
-        moment.tm_mday, MONTHS[moment.tm_mon - 1], moment.tm_year,
-        moment.tm_hour, moment.tm_min, moment.tm_sec, sign, hours, minutes,
+        moment.day, MONTHS[moment.month - 1], moment.year, moment.hour, moment.minute, moment.second,
+        b"-" if offset < 0 else b"+", hours, minutes,
     )  # fmt: skip
 
 

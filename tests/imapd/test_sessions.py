@@ -10,6 +10,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver.store.contract import NewMessage
 from mailserver.wire.imap_sequence import parse_sequence_set
 from tests.imapd.harness import Client, Server, message
 
@@ -225,3 +226,21 @@ def test_sort_asked_again_knows_what_came_and_went() -> None:
     inbox.vanish(1)
     client.ask(b"h NOOP")
     assert client.ask(b"i SORT (SUBJECT) UTF-8 ALL").startswith(b"* SORT 2 1\r\n")
+
+
+def test_recent_messages_that_are_gone_are_forgotten() -> None:
+    r"""Who claims \Recent in turns with others, for days, remembers it of messages that are there."""
+    server = Server()
+    inbox = server.store.inbox
+    first, second = server.select(), server.select()
+    for _ in range(3):
+        for client in (first, second):
+            inbox.append([NewMessage(message("x"))])
+            assert b"* 1 RECENT" in client.ask(b"a NOOP")
+        first.ask(b"b NOOP")
+        rows = [each.ask(b"c FETCH 1:2 FLAGS").splitlines()[:2] for each in (first, second)]
+        assert [[b"\\Recent" in row for row in each] for each in rows] == [[True, False], [False, True]]
+        assert [len(each.protocol._session.selected._recent) for each in (first, second)] == [1, 1]
+        inbox.remove([*inbox.messages])
+        assert b"* 0 RECENT" in first.ask(b"d NOOP") and b"* 0 RECENT" in second.ask(b"d NOOP")
+        assert not first.protocol._session.selected.has_recent
