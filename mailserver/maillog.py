@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 LONGEST_LINE: Final = 2000  # characters of text; log readers and syslog cut at 2 KiB
+_AT_ONCE: Final = 16  # lines of usual length: a pipe takes 4096 octets without another process's between
 _VARIABLE: Final = re.compile(r"%(?:\{([^{}]*)\}|(.))")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -122,16 +123,16 @@ class FileLog:
         if pid != self._pid:
             self._pid, self._idents = pid, {}
         idents = self._idents
-        text = "".join(
-            [
-                f"{stamp} {idents.get(service) or self._ident(service)}: {printable(text, LONGEST_LINE)}\n"
-                for service, text in lines
-            ]
-        )
-        try:
-            os.write(self._descriptor, text.encode("utf-8", "replace"))
-        except OSError:
-            pass  # a full log disk must not stop mail: RELIABILITY F55
+        texts = [
+            f"{stamp} {idents.get(service) or self._ident(service)}: {printable(text, LONGEST_LINE)}\n"
+            for service, text in lines
+        ]
+        for first in range(0, len(texts), _AT_ONCE):
+            text = "".join(texts[first : first + _AT_ONCE])
+            try:
+                os.write(self._descriptor, text.encode("utf-8", "replace"))
+            except OSError:
+                pass  # a full log disk must not stop mail: RELIABILITY F55
 
 
 class SyslogLog:

@@ -348,8 +348,11 @@ class Relay:
     def _note(
         self, answers: Mapping[int, Answer], client: SmtpClient, outcomes: list[Outcome | None]
     ) -> None:
+        known: dict[Answer, Outcome] = {}  # most recipients share the reply to the end of data
         for index, answer in answers.items():
-            outcomes[index] = _outcome(answer, client)
+            if answer not in known:
+                known[answer] = _outcome(answer, client)
+            outcomes[index] = known[answer]
 
     def _fail(
         self,

@@ -205,8 +205,9 @@ class SmtpClient(ESMTPClient):
         self._stage = stage
         waiting: Deferred[Reply] = Deferred()
         self._waiting = waiting
-        self.setTimeout(limit)
         self._hand_over()
+        if self._waiting is not None:  # where it came with the one before, nobody waits
+            self.setTimeout(limit)
         return await waiting
 
     async def _ask(self, line: str, limit: float, stage: str) -> Reply:

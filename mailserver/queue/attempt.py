@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -230,7 +230,8 @@ class Attempt:
         by_number = dict(zip(numbers, outcomes, strict=True))
         self._work.record_outcomes(by_number)
         for number, outcome in by_number.items():
-            self._note(number, outcome, began)
+            self._progress.settle(number, outcome)
+        self._log_outcomes(by_number, began)
 
     async def _hand_over(
         self, transport: str, nexthop: str, sender: str, numbers: list[int]
@@ -269,7 +270,8 @@ class Attempt:
         )
 
     def _remote_recipient(self, number: int) -> Recipient:
-        return replace(self._progress.root(number), address=self._progress.leaves[number].recipient)
+        root = self._progress.root(number)
+        return Recipient(self._progress.leaves[number].recipient, root.original, root.notify, root.orcpt)
 
     # ------------------------------------------------------------ outcomes
 
@@ -381,14 +383,20 @@ class Attempt:
         self._services.log.write("qmgr", active_line(message.queue_id, envelope, message.content_length))
 
     def _log_outcome(self, number: int, outcome: Outcome, began: float) -> None:
-        leaf, original = self._progress.leaves[number], self._progress.root(number).original
+        self._log_outcomes({number: outcome}, began)
+
+    def _log_outcomes(self, outcomes: Mapping[int, Outcome], began: float) -> None:
+        """A line for each leaf that was tried from `began` until now."""
         times = Times(self._progress.accepted.arrival, self._began, began, self._services.clock())
-        self._services.log.write(
-            self._service(leaf, outcome),
-            outcome_line(
-                self._message.queue_id, leaf.recipient, original, outcome, times, self._only_verifies
-            ),
+        self._services.log.write_all(
+            [self._outcome_line(number, outcome, times) for number, outcome in outcomes.items()]
         )
+
+    def _outcome_line(self, number: int, outcome: Outcome, times: Times) -> tuple[str, str]:
+        leaf, original = self._progress.leaves[number], self._progress.root(number).original
+        queue_id, only_verifies = self._message.queue_id, self._only_verifies
+        line = outcome_line(queue_id, leaf.recipient, original, outcome, times, only_verifies)
+        return self._service(leaf, outcome), line
 
     def _service(self, leaf: Leaf, outcome: Outcome) -> str:
         """The name that the line is logged under: Postfix's daemon for such a delivery."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailserver.envelope import Address, Envelope, Outcome, Status
 
@@ -36,16 +37,18 @@ def outcome_line(
     status = verdict if only_verifies else outcome.status.value
     shown = str(recipient)
     orig_to = f" orig_to=<{original}>," if original and original.lower() != shown.lower() else ""
-    waited, prepared, took = (
-        delay(times.attempt - times.arrival),
-        delay(times.delivery - times.attempt),
-        delay(times.end - times.delivery),
-    )
     return (
-        f"{queue_id}: to=<{shown}>,{orig_to} relay={outcome.relay}, "
-        f"delay={delay(times.end - times.arrival)}, delays={waited}/{prepared}/0/{took}, "
+        f"{queue_id}: to=<{shown}>,{orig_to} relay={outcome.relay}, {_delays(times)}, "
         f"dsn={outcome.dsn}, status={status} ({outcome.text})"
     )
+
+
+@lru_cache(maxsize=16)
+def _delays(times: Times) -> str:
+    """Recipients that were tried together have the same."""
+    waited, prepared = delay(times.attempt - times.arrival), delay(times.delivery - times.attempt)
+    took, whole = delay(times.end - times.delivery), delay(times.end - times.arrival)
+    return f"delay={whole}, delays={waited}/{prepared}/0/{took}"
 
 
 def local_service(outcome: Outcome) -> str:

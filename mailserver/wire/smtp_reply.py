@@ -81,7 +81,9 @@ class ReplyReader:
         if match is None or len(line) > LONGEST_LINE:
             raise ReplyError("the server's reply is not SMTP")
         text = (match[3] or b"").decode("utf-8", "replace")
-        self._lines.append("".join(char if char.isprintable() else "?" for char in text))
+        if not text.isprintable():
+            text = "".join(char if char.isprintable() else "?" for char in text)
+        self._lines.append(text)
         if match[2] == b"-":
             if len(self._lines) >= MOST_LINES:
                 raise ReplyError("the reply has too many lines")

@@ -224,13 +224,13 @@ def test_errors_of_the_disk(
     before = path.read_bytes()
 
     def act() -> Outcome:
-        real = os.fsync
+        real = os.fdatasync
 
         def fail_once(descriptor: int) -> None:
-            os.fsync = real
+            os.fdatasync = real
             raise OSError(number, os.strerror(number))
 
-        os.fsync = fail_once
+        os.fdatasync = fail_once
         return agents.perform(job(Action.MAILBOX, path), content)
 
     text = f"cannot update mailbox {path} for user alice. {reason}"

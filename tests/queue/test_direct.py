@@ -246,7 +246,7 @@ def test_a_disk_that_fails_leaves_it_to_the_queue(
         assert isinstance(world.take(world.incoming()), Delivered)
         fault = Nth(number, fail_with(code))
         message = world.incoming_large() if is_large else world.incoming()
-        with hooked(fault, ("open", "pread", "write", "fsync", "rename")):
+        with hooked(fault, ("open", "pread", "write", "fsync", "fdatasync", "rename")):
             taken = world.take(message)
         if not fault.reached:
             break
@@ -310,7 +310,7 @@ def test_messages_for_one_mailbox_go_together_and_in_order(tmp_path: Path, world
         Deferred.fromCoroutine(world.direct.take(message)).addBoth(taken.append)
     threads.finish()
     syncs: list[str] = []
-    with hooked(syncs.append, ("fsync",)):
+    with hooked(syncs.append, ("fsync", "fdatasync")):
         threads.finish()
     assert len(taken) == 6 and all(isinstance(each, Delivered) for each in taken)
     assert len(syncs) == (6 if world.slash else 1)
