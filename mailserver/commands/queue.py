@@ -57,10 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     """The queue is shown or flushed. Raises CommandError."""
     access = open_queue(arguments.config_directory)
     if arguments.action == "flush":
-        for queue_id in arguments.queue_ids:
-            access.flush_id(queue_id)
         if not arguments.queue_ids:
             access.flush()
+            return 0
+        for entry in _wanted(access, arguments.queue_ids):
+            access.flush_id(entry["queue_id"])
         return 0
     if arguments.watch:
         return watch(access, arguments.queue_ids, arguments.interval)

@@ -104,7 +104,7 @@ def _read(path: str) -> str:
     try:
         with open(path, "rb") as file:
             return file.read().decode("utf-8", "surrogateescape")
+    except PermissionError as error:
+        raise ConfigError(f"{path}: {error.strerror}: become root, or whoever may read it") from error
     except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}: check its mode, give -c DIR, or run `mailserver init`"
-        ) from error
+        raise ConfigError(f"{path}: {error.strerror}: give -c DIR, or run `mailserver init`") from error

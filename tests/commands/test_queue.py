@@ -74,6 +74,12 @@ def test_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["queue_id"] in capsys.readouterr().out
     assert main(["-c", str(home), "queue", "list", "FFFFFFFFFFF"]) == 1
     assert "no such message" in capsys.readouterr().err
+
+
+def test_flush(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A message that there is not is named; where no server runs nothing can be delivered."""
+    assert main(["-c", str(home), "queue", "flush", "FFFFFFFFFFF"]) == 1
+    assert "FFFFFFFFFFF: no such message" in capsys.readouterr().err
     assert main(["-c", str(home), "queue", "flush"]) == 69
 
 
