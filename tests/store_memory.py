@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mailserver.accounts.account import Account
+from mailserver.message.header import header_end
 from mailserver.store.contract import (
     DELETED,
     SEEN,
@@ -153,7 +154,9 @@ class MemoryMailbox(Mailbox):
         self._check()
         return {uid: self._saved[uid] for uid in uids if uid in self._contents}
 
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+    def facts(
+        self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str, of_header: bool = False
+    ) -> Mapping[Uid, bytes]:
         self._check()
         found: dict[Uid, bytes] = {}
         for uid in uids:
@@ -161,7 +164,8 @@ class MemoryMailbox(Mailbox):
                 continue
             if (kind, uid) not in self._facts:
                 self.renderings += 1
-                self._facts[kind, uid] = make(self._contents[uid])
+                content = self._contents[uid]
+                self._facts[kind, uid] = make(content[: header_end(content)] if of_header else content)
             found[uid] = self._facts[kind, uid]
         return found
 

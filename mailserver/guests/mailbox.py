@@ -30,6 +30,7 @@ from mailserver.guests.values import (
     unpack_state,
     unpack_uids,
 )
+from mailserver.message.header import header_end
 from mailserver.store.acl import NONE, Rights
 from mailserver.store.contract import (
     AccessRevoked,
@@ -309,7 +310,9 @@ class GuestMailbox(Mailbox):
             raise BadFrame("messages that nobody asked for")
         return found
 
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+    def facts(
+        self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str, of_header: bool = False
+    ) -> Mapping[Uid, bytes]:
         """See `Mailbox.facts`, and the module."""
         known = dict(self.known_facts(uids, kind))
         missing = [uid for uid in uids if uid not in known]
@@ -317,7 +320,7 @@ class GuestMailbox(Mailbox):
             taken, contents = self.read_batch(missing, READ_AT_ONCE)
             missing = missing[taken:]
             for uid, content in contents.items():
-                known[uid] = fact = make(content)
+                known[uid] = fact = make(content[: header_end(content)] if of_header else content)
                 self._keep(kind, uid, fact)
         return known
 

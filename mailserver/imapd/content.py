@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from mailserver.message.header import first, header_end, selected
 from mailserver.message.imap_envelope import ENVELOPE_KIND, render_envelope
@@ -25,11 +25,20 @@ from mailserver.wire.imap_responses import literal, string
 
 Make = Callable[[bytes], bytes]
 
+
+class Fact(NamedTuple):
+    """What the store remembers of a message; see `Mailbox.facts` for each."""
+
+    kind: str
+    make: Make
+    of_header: bool = False
+
+
 LONGEST_KIND: Final = 400  # octets of a list of header fields that is remembered
-_ATTRIBUTES: Final[dict[str, tuple[str, Make]]] = {
-    "ENVELOPE": (ENVELOPE_KIND, render_envelope),
-    "BODYSTRUCTURE": (BODYSTRUCTURE_KIND, render_bodystructure),
-    "BODY": (BODY_KIND, render_body),
+_ATTRIBUTES: Final = {
+    "ENVELOPE": Fact(ENVELOPE_KIND, render_envelope, of_header=True),
+    "BODYSTRUCTURE": Fact(BODYSTRUCTURE_KIND, render_bodystructure),
+    "BODY": Fact(BODY_KIND, render_body),
 }
 
 
@@ -70,25 +79,25 @@ def without_nul(octets: bytes) -> bytes:
     return octets.replace(b"\0", b"\x80") if b"\0" in octets else octets
 
 
-def fact(item: Item) -> tuple[str, Make] | None:
+def fact(item: Item) -> Fact | None:
     """How the store remembers the item, None for what is cut from the content each time."""
     if isinstance(item, Attribute):
         if item.name == "EMAILID":
-            return "emailid.1", _email_id
+            return Fact("emailid.1", _email_id)
         if item.name == "THREADID":
-            return "threadid.1", _thread_id
+            return Fact("threadid.1", _thread_id)
         if item.name == "PREVIEW":
-            return "preview.1", _preview
+            return Fact("preview.1", _preview)
         return _ATTRIBUTES.get(item.name)
     if item.part or item.partial or item.kind.startswith("BINARY"):
         return None
     if item.text == "HEADER":
-        return "header.1", _header
+        return Fact("header.1", _header, of_header=True)
     if item.text == "HEADER.FIELDS":
         names = frozenset(name.lower() for name in item.fields)
         kind = b"fields.1 " + b" ".join(sorted(names))
         if len(kind) <= LONGEST_KIND:
-            return kind.decode("latin-1"), partial(_fields, names)
+            return Fact(kind.decode("latin-1"), partial(_fields, names), of_header=True)
     return None
 
 

@@ -232,12 +232,11 @@ def _gather(mailbox: Mailbox, plan: _Plan, uids: Sequence[Uid]) -> _Gathered:
     for item in plan.facts:
         source = fact(item)
         assert source is not None
-        kind, make = source
         if isinstance(item, Attribute) and item.is_lazy:
-            known = mailbox.known_facts(uids, kind)
+            known = mailbox.known_facts(uids, source.kind)
             texts[item] = {uid: known.get(uid, b"NIL") for uid in uids if uid in mailbox.messages}
         else:
-            texts[item] = mailbox.facts(uids, make, kind)
+            texts[item] = mailbox.facts(uids, source.make, source.kind, source.of_header)
     return _Gathered(len(uids), texts, _see(mailbox, uids) if plan.sets_seen else frozenset())
 
 

@@ -39,7 +39,8 @@ def field_fact(name: bytes, content: bytes) -> bytes:
 
 def field_values(mailbox: Mailbox, name: bytes, uids: Sequence[Uid]) -> Mapping[Uid, bytes]:
     """See `field_fact`, of each of the messages that is there. `name` in lower case. *Blocking.*"""
-    return mailbox.facts(uids, partial(field_fact, name), "field.2 " + name[:100].decode("latin-1"))
+    kind = "field.2 " + name[:100].decode("latin-1")
+    return mailbox.facts(uids, partial(field_fact, name), kind, of_header=True)
 
 
 class Column:

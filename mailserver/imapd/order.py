@@ -123,7 +123,7 @@ def _threaded(
     mailbox: Mailbox, uids: Sequence[Uid], numbers: Sequence[int], algorithm: str, progress: Progress
 ) -> bytes:
     """Blocking."""
-    facts = mailbox.facts(uids, progress.counting(_thread_fact), "thread.1")
+    facts = mailbox.facts(uids, progress.counting(_thread_fact), "thread.1", of_header=True)
     dates = sent_times(mailbox, uids, Progress())
     messages = [
         _threadable(number, facts[uid], dates[uid])

@@ -307,7 +307,7 @@ def sent_fact(content: bytes) -> bytes:
 
 
 def _sent(relation: str, day: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
-    days = mailbox.facts(uids, sent_fact, "sent.1").items()
+    days = mailbox.facts(uids, sent_fact, "sent.1", of_header=True).items()
     if relation == "BEFORE":
         return [uid for uid, sent in days if sent and sent < day]
     if relation == "ON":
@@ -318,7 +318,8 @@ def _sent(relation: str, day: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> I
 def _has_object(kind: str, identifier: bytes, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:
     source = fact(Attribute(kind))
     assert source is not None
-    return [uid for uid, known in mailbox.facts(uids, source[1], source[0]).items() if known == identifier]
+    facts = mailbox.facts(uids, source.make, source.kind, source.of_header)
+    return [uid for uid, known in facts.items() if known == identifier]
 
 
 def _in_text(with_header: bool, text: str, mailbox: Mailbox, uids: Sequence[Uid]) -> Iterable[Uid]:

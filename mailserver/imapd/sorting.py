@@ -45,13 +45,13 @@ def _keys(mailbox: Mailbox, uids: Sequence[Uid], name: str, progress: Progress) 
         return mailbox.sizes(uids)
     if name == "DATE":
         return sent_times(mailbox, uids, progress)
-    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.2 {name}")
+    return mailbox.facts(uids, progress.counting(_TEXT_KEYS[name]), f"sort.2 {name}", of_header=True)
 
 
 def sent_times(mailbox: Mailbox, uids: Sequence[Uid], progress: Progress) -> dict[Uid, int]:
     """The sent date, or the internal date of messages without. RFC 5256 §2.2."""
     known = mailbox.messages
-    dates = mailbox.facts(uids, progress.counting(_date_fact), "sort.1 DATE").items()
+    dates = mailbox.facts(uids, progress.counting(_date_fact), "sort.1 DATE", of_header=True).items()
     return {
         uid: int(sent) if sent else found.internal_date
         for uid, sent in dates

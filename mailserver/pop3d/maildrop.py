@@ -112,13 +112,13 @@ class Maildrop:
 
     def header_digests(self) -> Mapping[Uid, str]:
         """`uidl.header_digest` of the messages, by UID; those that others have too are left out."""
-        known = self._inbox.facts(self.uids, header_digest, "header-md5.1")
+        known = self._inbox.facts(self.uids, header_digest, "header-md5.1", of_header=True)
         times = Counter(known.values())
         return {uid: digest.decode("ascii") for uid, digest in known.items() if times[digest] == 1}
 
     def old_ids(self) -> Mapping[Uid, bytes]:
         """`uidl.old_id` of the messages, by UID; those that others have too are left out."""
-        known = self._inbox.facts(self.uids, old_id, "x-uidl.1")
+        known = self._inbox.facts(self.uids, old_id, "x-uidl.1", of_header=True)
         times = Counter(known.values())
         return {uid: old for uid, old in known.items() if old and times[old] == 1}
 

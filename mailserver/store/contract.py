@@ -292,11 +292,14 @@ class Mailbox(abc.ABC):
         return {}
 
     @abc.abstractmethod
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+    def facts(
+        self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str, of_header: bool = False
+    ) -> Mapping[Uid, bytes]:
         """`make(content)` for each message, remembered in the droppable cache under `kind`.
 
         The services use it for ENVELOPE, BODYSTRUCTURE and header blocks, rendered once as wire
-        bytes. `kind` names the renderer and its version ("envelope.1"). Gone messages are left
+        bytes. `kind` names the renderer and its version ("envelope.1"). `of_header`: `make` is given
+        the header alone, its blank line included. Gone messages are left
         out. *Blocking*; one batch read of the cache, one batch write of what was missing.
         """
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mailserver.message.header import header_end
 from mailserver.store.contract import Flags, MessageGone, NewMessage
 
 
@@ -131,6 +132,11 @@ class MailboxFormat(abc.ABC):
                 yield self.read(key)
             except MessageGone:
                 yield None
+
+    def headers(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """As `contents`, of each message the header only, its blank line included."""
+        for content in self.contents(keys):
+            yield content[: header_end(content)] if content is not None else None
 
     @abc.abstractmethod
     def append(self, messages: Sequence[NewMessage]) -> tuple[Sequence[Found], Delta | None]:

@@ -15,7 +15,7 @@ Two mailboxes' locks are always taken in one order, that of `id`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -75,27 +75,38 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
 
     def read_batch(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
         """See `Mailbox.read_batch`."""
-        contents: dict[Uid, bytes] = {}
-        octets = taken = 0
         with self._working():
-            keys, sizes, is_short = self._keys, self._sizes, False
-            there = [uid for uid in uids if uid in keys]
-            for uid, content in zip(there, self._format.contents([keys[uid] for uid in there]), strict=True):
-                if content is None:
-                    is_short = True
-                    continue
-                contents[uid] = content
-                octets += len(content)
+            taken, contents = self._gather(uids, most, self._format.contents)
+            sizes = self._sizes
+            for uid, content in contents.items():
                 if sizes.get(uid) != len(content):
                     self._note_size(uid, len(content))
-                if octets >= most:
-                    taken = uids.index(uid) + 1
-                    break
-            else:
-                taken = len(uids)
-            if is_short:
-                self._reload_format()  # whatever hides them, all that is there will be known
-                self.refresh()
+        return taken, contents
+
+    def _read_headers(self, uids: Sequence[Uid], most: int) -> tuple[int, Mapping[Uid, bytes]]:
+        """As `read_batch`, of the headers."""
+        with self._working():
+            return self._gather(uids, most, self._format.headers)
+
+    def _gather(
+        self, uids: Sequence[Uid], most: int, read: Callable[[Iterable[str]], Iterator[bytes | None]]
+    ) -> tuple[int, dict[Uid, bytes]]:
+        """See `read_batch`. `read` gives what is wanted of each key's message, None for one that is gone."""
+        contents: dict[Uid, bytes] = {}
+        octets, taken, is_short = 0, len(uids), False
+        there = [(uid, key) for uid in uids if (key := self._keys.get(uid)) is not None]
+        for (uid, _), content in zip(there, read([key for _, key in there]), strict=True):
+            if content is None:
+                is_short = True
+                continue
+            contents[uid] = content
+            octets += len(content)
+            if octets >= most:
+                taken = uids.index(uid) + 1
+                break
+        if is_short:
+            self._reload_format()  # whatever hides them, all that is there will be known
+            self.refresh()
         return taken, contents
 
     def _note_size(self, uid: Uid, size: int) -> None:
@@ -133,13 +144,16 @@ class IndexedMailbox(MailboxIndex, SharedMailbox):
         keys = self._keys if self._format.keys_are_file_names else {}
         return {uid: key for uid in uids if (key := keys.get(uid)) is not None}
 
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+    def facts(
+        self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str, of_header: bool = False
+    ) -> Mapping[Uid, bytes]:
         """See `Mailbox.facts`."""
         ordered = sorted(uids)
         known = self._cache.get(self.mailbox_id, self.uidvalidity, kind, ordered)
         missing = [uid for uid in ordered if uid not in known and uid in self.messages]
         while missing:
-            taken, contents = self.read_batch(missing[:_BATCH], _BATCH_OCTETS)
+            read = self._read_headers if of_header else self.read_batch
+            taken, contents = read(missing[:_BATCH], _BATCH_OCTETS)
             made = {uid: make(content) for uid, content in contents.items()}
             self._cache.put(self.mailbox_id, self.uidvalidity, kind, made)
             known.update(made)

@@ -131,9 +131,11 @@ class MailboxView(Mailbox):
         """See `Mailbox.file_names`."""
         return self._now().file_names(uids)
 
-    def facts(self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str) -> Mapping[Uid, bytes]:
+    def facts(
+        self, uids: Sequence[Uid], make: Callable[[bytes], bytes], kind: str, of_header: bool = False
+    ) -> Mapping[Uid, bytes]:
         """See `Mailbox.facts`."""
-        return self._now().facts(uids, make, kind)
+        return self._now().facts(uids, make, kind, of_header)
 
     def known_facts(self, uids: Sequence[Uid], kind: str) -> Mapping[Uid, bytes]:
         """See `Mailbox.known_facts`."""

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from mailserver.durable import sync_directory
+from mailserver.message.header import header_end
 from mailserver.store.contract import Flags, MessageGone, NewMessage
 from mailserver.store.format import Adopted, Delta, Found, Known, MailboxFormat
 from mailserver.store.maildir_deposit import (
@@ -55,6 +56,7 @@ RACY: Final = 0.1  # seconds; a file system's clock ticks every 1 to 10 ms
 COARSE_RACY: Final = 2.5  # seconds, where mtimes are whole seconds
 VERIFY: Final = 30.0  # seconds
 _USUAL_SIZE: Final = 1 << 16  # octets that are read at once
+_HEADER_BLOCK: Final = 1 << 13  # octets in which a header usually ends
 CLEANING: Final = 3600.0  # seconds after which tmp is looked through again
 ABANDONED: Final = 36 * 3600  # seconds that a file may stay in tmp
 
@@ -310,6 +312,16 @@ class MaildirFormat(MailboxFormat):
             except (KeyError, FileNotFoundError):
                 yield from super().contents([key])
 
+    def headers(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """See `MailboxFormat.headers`: of a message with a usual header no more is read than a block."""
+        for key in keys:
+            try:
+                path = f"{self._directory}/{self._places[key]}"
+                start = self._read_file(path, _HEADER_BLOCK)
+                yield header_in(start) or _header_of(self._read_file(path))
+            except (KeyError, FileNotFoundError):
+                yield from super().headers([key])
+
     def _follow(self, key: str, act: Callable[[str], bytes]) -> bytes:
         """`act(path)` where the message lies now. Raises MessageGone."""
         for look_again in (False, True):
@@ -323,12 +335,15 @@ class MaildirFormat(MailboxFormat):
                     continue
         raise MessageGone("The message is gone")
 
-    def _read_file(self, path: str) -> bytes:
+    def _read_file(self, path: str, most: int = 0) -> bytes:
+        """What the file holds, as it is stored; where `most` is given, its first so many octets."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if self._group is not None:
                 check_group(descriptor, self._group)
-            content = os.read(descriptor, _USUAL_SIZE)
+            content = os.read(descriptor, most or _USUAL_SIZE)
+            if most:
+                return content
             if len(content) < _USUAL_SIZE and not os.read(descriptor, 1):
                 return content
             with open(descriptor, "rb", buffering=0, closefd=False) as file:
@@ -551,6 +566,19 @@ class MaildirFormat(MailboxFormat):
     def watched_paths(self) -> Sequence[str]:
         """See `MailboxFormat.watched_paths`."""
         return [os.path.join(self._directory, name) for name in ("new", "cur")]
+
+
+def header_in(start: bytes) -> bytes | None:
+    """The header of the message that begins so, CRLF line ends; None where its end is not there."""
+    end = start.find(b"\n\n") + 2 if b"\r" not in start else len(start)
+    text = with_crlf(start[:end])
+    end = header_end(text)
+    return text[:end] if text.startswith(b"\r\n") or text.endswith(b"\r\n\r\n", 0, end) else None
+
+
+def _header_of(content: bytes) -> bytes:
+    text = with_crlf(content)
+    return text[: header_end(text)]
 
 
 _PREFIX: Final = len("cur/")  # as long as "new/"

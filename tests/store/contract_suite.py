@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pytest
 
+from mailserver.message.header import header_end
 from mailserver.store.contract import (
     ANSWERED,
     DELETED,
@@ -218,6 +219,15 @@ class MailboxContract:
         assert dict(inbox.facts(uids, make, "start.1")) == {1: FIRST[:14], 2: SECOND[:14]}
         assert made == [FIRST, SECOND]
         assert dict(inbox.facts([Uid(2)], len_text, "length.1")) == {2: b"%d" % len(SECOND)}
+
+    def test_facts_of_headers(self, inbox: Mailbox) -> None:
+        """Who wants the header alone is given it, to its blank line, however long message and header are."""
+        long_header = b"".join(b"X-Number-%d: %b\r\n" % (number, b"x" * 60) for number in range(400))
+        contents = [FIRST, long_header + b"\r\n" + SECOND, THIRD + b"a line\r\n" * 30_000, long_header]
+        append(inbox, *contents)
+        facts = inbox.facts(inbox.uids, lambda header: header, "header.test", of_header=True)
+        stored = [inbox.read(uid) for uid in inbox.uids]
+        assert [*facts.values()] == [content[: header_end(content)] for content in stored]
 
     def test_changes_since(self, inbox: Mailbox) -> None:
         """Changed and expunged since a modseq, each ascending. RFC 7162 §3.2."""

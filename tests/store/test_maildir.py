@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailserver.message.header import header_end
 from mailserver.store import maildir, maildir_deposit
 from mailserver.store.contract import (
     DELETED,
@@ -68,6 +69,31 @@ def test_with_crlf(stored: bytes, served: bytes) -> None:
 def test_what_is_stored_can_be_served(content: bytes) -> None:
     """Content without bare LF comes back to the octet."""
     assert with_crlf(as_stored(content)) == content
+
+
+@given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\n\n"])).map(b"".join), st.integers(1, 12))
+def test_header_in_a_block(content: bytes, size: int) -> None:
+    """The header that a file's first octets hold is the message's, whatever the line ends, or unknown."""
+    whole = with_crlf(content)
+    assert maildir.header_in(content[:size]) in (None, whole[: header_end(whole)])
+
+
+def test_only_headers_are_read_for_facts_of_headers(
+    harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ENVELOPE of a message with a large attachment costs no more than of another."""
+    box = harness.store.open("INBOX")
+    append(box, FIRST + b"a line\r\n" * 100_000)
+    real, octets = os.read, []
+
+    def counted(descriptor: int, most: int) -> bytes:
+        octets.append(len(block := real(descriptor, most)))
+        return block
+
+    monkeypatch.setattr(os, "read", counted)
+    header = FIRST[: header_end(FIRST)]
+    assert box.facts([Uid(1)], lambda text: text, "header.test", of_header=True) == {1: header}
+    assert sum(octets) < 10_000
 
 
 # Deposit.
