@@ -627,6 +627,10 @@ class StoreRegistry(abc.ABC):
     def open(self, account: Account) -> AccountStore:
         """The account's store, shared. Given back with `close`. *Blocking.* Raises StoreError."""
 
+    def is_known(self, account: Account) -> bool:
+        """Whether the account's store was ever opened, by this process or another. *Blocking.*"""
+        return True
+
     @abc.abstractmethod
     def close(self, store: AccountStore) -> None:
         """One session less; databases of idle accounts are closed after a while."""

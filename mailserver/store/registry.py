@@ -84,6 +84,10 @@ class FileStoreRegistry(StoreRegistry):
                 self._idle_since.pop(store, None)
             return store
 
+    def is_known(self, account: Account) -> bool:
+        """See `StoreRegistry.is_known`."""
+        return os.path.exists(os.path.join(self._state_directory, state_name(account), "state.db"))
+
     def _make(self, account: Account) -> FileAccountStore:
         name = state_name(account)
         if name in ("", ".", ".."):

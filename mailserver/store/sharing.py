@@ -539,9 +539,9 @@ class SharingStore(AccountStore):
 
     @contextmanager
     def store_of(self, user: str) -> Iterator[AccountStore | None]:
-        """See `AccountStore.store_of`; its ACLs are asked for that user."""
+        """See `AccountStore.store_of`; ACLs are asked for that user. Who was never here stays away."""
         account = self._registry.account(user) if self._registry.reaches_all else None
-        if account is None or account.name != user:
+        if account is None or account.name != user or not self._registry.files.is_known(account):
             yield None
             return
         store = self._registry.open(account)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import smtplib
+import ssl
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError
 
 from mailserver.accounts.hashing import hash_password
+from tests.end_to_end.plain_client import PlainClient
 from tests.end_to_end.root_server import PASSWORD, RootServer, interpreter
 from tests.end_to_end.server import DEADLINE
 
@@ -37,6 +41,8 @@ def server() -> Iterator[RootServer]:
         f"public_namespaces = Public/=maildir:{started.directory}/public,"
         f" Seen/=maildir:{started.directory}/seen:INDEXPVT=~/seen,"
         f" Closed/=maildir:{started.directory}/closed",
+        "imap_urlauth_host = mail.example",
+        "smtpd_burl_enable = yes",
     )
     program, environment = interpreter()
     for namespace in ("Public", "Seen"):
@@ -162,3 +168,41 @@ def test_others_have_no_such_namespace(server: RootServer) -> None:
         with pytest.raises(IMAPClientError):
             wally.select_folder("Public/News")
     assert "no group shares it: chgrp GROUP it, chmod 2770 it" in server.log_text()
+
+
+def test_the_command_refuses_what_would_come_to_nothing(server: RootServer) -> None:
+    """A right for another user of the system is not given, and said so."""
+    program, environment = interpreter()
+    mounts = "; ".join(
+        f"mount --bind {server.etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group")
+    )
+    command = (
+        f"{program} -m mailserver.commands.main -c {server.directory}/config"
+        " acl set -u viktor INBOX user=ursula lr"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{mounts} && exec {command}"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 65 and "cannot share mailboxes with each other" in done.stderr
+
+
+def test_urls_of_the_account_itself(server: RootServer) -> None:
+    """URLAUTH works within an account, whose host reaches nobody else's mail; SMTP reaches none: no BURL."""
+    ursula, viktor = (
+        PlainClient(server.ports["imap"], name, f'"{PASSWORD}"') for name in ("ursula", "viktor")
+    )
+    assert b" URLAUTH URLAUTH=BINARY" in ursula.ask("a CAPABILITY")
+    uid = re.search(rb"APPENDUID \d+ (\d+)", ursula.ask("b APPEND INBOX {6+}\r\na: b\r\n"))
+    assert uid is not None
+    rump = f"imap://ursula@mail.example/INBOX/;UID={uid[1].decode()};URLAUTH=anonymous"
+    full = re.search(rb'\* GENURLAUTH ("[^"]+")', ursula.ask(f'c GENURLAUTH "{rump}" INTERNAL'))
+    assert full is not None
+    fetch = b"d URLFETCH " + full[1]
+    assert b" {6}\r\na: b\r\n\r\nd OK" in ursula.ask(fetch.decode())
+    assert b" NIL\r\nd OK" in viktor.ask(fetch.decode())
+    with smtplib.SMTP("127.0.0.1", server.ports["submission"], timeout=DEADLINE) as client:
+        client.starttls(context=ssl._create_unverified_context())
+        client.login("ursula", PASSWORD)
+        client.ehlo()
+        assert "chunking" in client.esmtp_features and "burl" not in client.esmtp_features

@@ -349,6 +349,15 @@ def test_what_others_cannot_learn(shared: SharingServer) -> None:
     assert not shared.warnings
 
 
+def test_who_was_never_here(shared: SharingServer, tmp_path: Path) -> None:
+    """A URL that names an account makes nothing for it."""
+    bob = shared.log_in("bob")
+    url = b"imap://dave@host.example/INBOX/;UID=1;URLAUTH=authuser:internal:" + b"0" * 64
+    assert fetched(bob, url) is None
+    assert {each.name for each in (tmp_path / "state").iterdir()} >= {"alice", "bob"}
+    assert not (tmp_path / "state" / "dave").exists() and not list((tmp_path / "home" / "dave").iterdir())
+
+
 def test_rights_of_the_owner_count(shared: SharingServer) -> None:
     """RFC 4467 §7: what the account in the URL may read at that moment."""
     alice, bob, carol = (shared.log_in(name) for name in ("alice", "bob", "carol"))
