@@ -170,23 +170,6 @@ def test_others_have_no_such_namespace(server: RootServer) -> None:
     assert "no group shares it: chgrp GROUP it, chmod 2770 it" in server.log_text()
 
 
-def test_the_command_refuses_what_would_come_to_nothing(server: RootServer) -> None:
-    """A right for another user of the system is not given, and said so."""
-    program, environment = interpreter()
-    mounts = "; ".join(
-        f"mount --bind {server.etc}/{name} /etc/{name}" for name in ("passwd", "shadow", "group")
-    )
-    command = (
-        f"{program} -m mailserver.commands.main -c {server.directory}/config"
-        " acl set -u viktor INBOX user=ursula lr"
-    )
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{mounts} && exec {command}"],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 65 and "cannot share mailboxes with each other" in done.stderr
-
-
 def test_urls_of_the_account_itself(server: RootServer) -> None:
     """URLAUTH works within an account, whose host reaches nobody else's mail; SMTP reaches none: no BURL."""
     ursula, viktor = (

@@ -106,7 +106,7 @@ def smtp_command(data: bytes) -> None:
     """RFC 5321 §4.1.1, RFC 3461 §4, RFC 3030."""
     with contextlib.suppress(smtp.SmtpError):
         _, argument = smtp.split_command(data)
-        for parse in (smtp.parse_helo, smtp.parse_mail, smtp.parse_rcpt, smtp.parse_bdat):
+        for parse in (smtp.parse_helo, smtp.parse_mail, smtp.parse_rcpt, smtp.parse_bdat, smtp.parse_burl):
             with contextlib.suppress(smtp.SmtpError):
                 parse(argument)
     with contextlib.suppress(smtp.SmtpError):
@@ -199,11 +199,13 @@ def imap_command(data: bytes) -> None:
 
 
 def message_url(data: bytes) -> None:
-    """A URL names a message, or is a BadUrl. RFC 5092, RFC 4467 §3."""
+    """A URL names a message, or is a BadUrl; its rump is how it begins. RFC 5092, RFC 4467 §3 and §6."""
     with contextlib.suppress(BadUrl):
         parse_message_url(Url(data))
     with contextlib.suppress(BadUrl):
-        parse_absolute_url(data)
+        url = parse_absolute_url(data)
+        assert url.authority is None or data.startswith(url.authority.rump)
+        parse_message_url(url.message)
 
 
 def bounce_templates(data: bytes) -> None:
@@ -547,6 +549,8 @@ SEEDS: Final[dict[Target, tuple[bytes, ...]]] = {
     imap_command: _COMMANDS,
     message_url: (
         b"/x;UIDVALIDITY=385759045/;UID=20/;SECTION=1.2/;PARTIAL=0.1024",
+        b"imap://joe;AUTH=*@h.example:1143/a%20b;UIDVALIDITY=7/;UID=20/;SECTION=1.2/;PARTIAL=0.9"
+        b";EXPIRE=2031-01-31T23:59:59.5+01:00;URLAUTH=submit+j%C3%B6:internal:" + b"0a" * 32,
         b"imap://joe@example.com/INBOX/;uid=20;expire=2036-01-01T00:00:00Z;urlauth=user+fred:internal:91354a473744",
     ),
     bounce_templates: (
