@@ -105,27 +105,24 @@ class OpenMailboxes:
 
     def open_at_once(self, name: str) -> IndexedMailbox | None:
         """As `open`, without blocking; None where that cannot be."""
-        with self._current(name) as box:
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            box = self._current(name)
             if box is not None:
                 box.users += 1
                 self._watch(box)
             return box
-
-    @contextmanager
-    def _current(self, name: str) -> Iterator[IndexedMailbox | None]:
-        """The mailbox, under the lock, where it is in memory and as it was; waits for nothing."""
-        if not self._lock.acquire(blocking=False):
-            yield None
-            return
-        try:
-            box = self._boxes.get(name)
-            if box is not None and box.is_current():
-                self._boxes.move_to_end(name)
-                yield box
-            else:
-                yield None
         finally:
             self._lock.release()
+
+    def _current(self, name: str) -> IndexedMailbox | None:
+        """The mailbox where it is in memory and as it was; waits for nothing. Under the lock."""
+        box = self._boxes.get(name)
+        if box is None or not box.is_current():
+            return None
+        self._boxes.move_to_end(name)
+        return box
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[IndexedMailbox]:
@@ -249,10 +246,15 @@ class OpenMailboxes:
 
     def stamp_at_once(self, name: str) -> Hashable | None:
         """What is the same only while the mailbox's figures are, but for its size. As `figures_at_once`."""
-        with self._current(name) as box:
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            box = self._current(name)
             if box is None:
                 return None
             return box.mailbox_id, box.uidvalidity, box.uidnext, box.highest_modseq, box.peek_recent()
+        finally:
+            self._lock.release()
 
     def figures_at_once(self, name: str, with_size: bool) -> MailboxStatus | None:
         """The mailbox's figures, without blocking; None where that cannot be."""
