@@ -17,6 +17,7 @@ from mailserver.commands.errors import CommandError
 from mailserver.commands.history import History, as_lines, history, queue_ids
 from mailserver.commands.log_lines import parse_result, usual_logs
 from mailserver.commands.queue_access import user_name
+from mailserver.commands.sendmail_options import Failure
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
 from mailserver.maillog import ListLog
@@ -70,7 +71,7 @@ def _send(config: Config, address: str, sender: str) -> str:
     fields = [(b"sender", os.fsencode(sender)), (b"recipient", os.fsencode(address))]
     try:
         sendmail.submit({"queue_directory": config.string("queue_directory")}, fields, text.encode())
-    except sendmail.Failure as error:
+    except Failure as error:
         raise CommandError(str(error)) from error
     return message_id
 

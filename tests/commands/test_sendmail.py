@@ -355,6 +355,7 @@ def test_it_starts_light() -> None:
         "mailserver.commands",
         "mailserver.commands.light_config",
         "mailserver.commands.sendmail",
+        "mailserver.commands.sendmail_options",
         "mailserver.queue",
         "mailserver.queue.drop_file",
     }
