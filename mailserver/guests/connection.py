@@ -24,7 +24,7 @@ from mailserver.guests.values import mapping, number, unpack_error
 from mailserver.store.contract import MailboxBusy, StoreFailure
 
 PATIENCE: Final = 300.0  # seconds for an answer: locks are waited for, and much may be copied
-SHORT_PATIENCE: Final = 30.0  # where a whole LIST would wait
+SHORT_PATIENCE: Final = 15.0  # where a whole LIST would wait
 _MOST_WAITING: Final = 8  # threads of this process, which has its own mail to look after too
 _waiting = threading.BoundedSemaphore(_MOST_WAITING)
 _Answer = tuple[Any, Sequence[bytes]]

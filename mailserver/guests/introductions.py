@@ -32,10 +32,11 @@ from mailserver.store.acl import Person
 from mailserver.store.contract import NoSuchMailbox, StoreFailure
 
 MOST_OF_A_USER: Final = 8  # connections to the helper at once
-MOST_CONNECTIONS: Final = 64
+MOST_CONNECTIONS: Final = 128
 MOST_VISITS: Final = 600  # of a user, within _MINUTE
 _MINUTE: Final = 60.0
 _PATIENCE: Final = 20.0
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds, between tries
 _NOTHING: Final = Answer({"error": "nothing"})
 _NOT_NOW: Final = Answer({"error": "now"})
 # (owner, stream, guest): the stream is with the owner's session host. Raises OSError.
@@ -138,6 +139,7 @@ class Introducer:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._turns = threading.BoundedSemaphore(MOST_OF_A_USER // 2)  # another generation's host may ask too
 
     def owners(self) -> Sequence[str]:
         """Who may share something with this process's user."""
@@ -156,15 +158,28 @@ class Introducer:
         return socket.socket(fileno=descriptors[0])
 
     def _ask(self, question: Message) -> tuple[Message, list[int]]:
+        for pause in _PAUSES:
+            with self._turns:
+                received = self._asked(question)
+            if received is not None:
+                answer, descriptors = received
+                if answer.get("error") not in (None, "nothing"):
+                    messages.close_all(descriptors)
+                    raise _not_now()
+                return answer, descriptors
+            time.sleep(pause)  # too many ask at once
+        raise _not_now()
+
+    def _asked(self, question: Message) -> tuple[Message, list[int]] | None:
+        """The answer; None where the helper has no time for us."""
         try:
             with connect_channel(self._path, _PATIENCE) as connection:
                 messages.send(connection, question)
-                received = messages.receive(connection, large=True)
+                return messages.receive(connection, large=True)
+        except (BrokenPipeError, ConnectionResetError):
+            return None
         except (BadMessage, OSError) as error:
             raise _not_now() from error
-        if received is None or received[0].get("error") not in (None, "nothing"):
-            raise _not_now()
-        return received[0], received[1]
 
 
 def _not_now() -> StoreFailure:

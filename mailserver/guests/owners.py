@@ -36,7 +36,7 @@ from mailserver.store.contract import (
 )
 
 _LONGEST_ACL: Final = 256 * 1024
-_PAUSE: Final = 30.0  # seconds in which an owner who could not be reached is left alone
+_PAUSE: Final = 60.0  # seconds in which an owner who could not be reached is left alone
 _TRIES: Final = 5  # to change an ACL that others change too
 # A stream to the owner's session host. Raises NoSuchMailbox where that owner shares nothing, StoreFailure.
 Visit = Callable[[str], socket.socket]

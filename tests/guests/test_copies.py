@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -10,7 +12,15 @@ from mailserver.guests import served_mailbox
 from mailserver.guests.frames import BadFrame, Header
 from mailserver.guests.served_mailbox import ServedMailbox
 from mailserver.store.acl import parse_acl
-from mailserver.store.contract import AccessDenied, AccountStore, Mailbox, NewMessage, StoreError, Uid
+from mailserver.store.contract import (
+    AccessDenied,
+    AccountStore,
+    Mailbox,
+    MessageGone,
+    NewMessage,
+    StoreError,
+    Uid,
+)
 from tests.guests.harness import NeighbourServer
 
 CONTENTS = [b"Subject: %d\r\n\r\n%d\r\n" % (n, n) for n in range(3)]
@@ -197,3 +207,35 @@ def _kill_at(
 
     monkeypatch.setitem(served_mailbox._OPS, step, acted)  # type: ignore[arg-type]
     return reached
+
+
+def test_both_ways_at_once(server: NeighbourServer) -> None:
+    """Two users who move messages to each other all the time wait for each other and lose nothing."""
+    alice, carol = (server.hosts.open(server.people[name]) for name in ("alice", "carol"))
+    for store, name, guest in ((alice, "Team", "carol"), (carol, "Box", "alice")):
+        store.change_acl(name, lambda acl, guest=guest: parse_acl(f"user={guest} lrswite\n"))  # type: ignore[misc]
+        with store.borrow(name) as mailbox:
+            mailbox.append([NewMessage(name.encode() + content) for content in CONTENTS])
+
+    def move_all(store: AccountStore, source: str, target: str) -> None:
+        for _ in range(8):
+            with suppress(MessageGone), store.borrow(source) as mailbox, store.borrow(target) as other:
+                mailbox.move(list(mailbox.uids), other)  # unless the other user has it already
+
+    with ThreadPoolExecutor(4) as pool:
+        moving = [
+            pool.submit(move_all, *each)
+            for each in (
+                (alice, "Team", "shared/carol/Box"),
+                (carol, "Box", "shared/alice/Team"),
+                (alice, "shared/carol/Box", "Team"),
+                (carol, "shared/alice/Team", "Box"),
+            )
+        ]
+        for each in moving:
+            each.result(120)
+    found = []
+    for store, name in ((alice, "Team"), (carol, "Box")):
+        with store.borrow(name) as mailbox:
+            found += contents(mailbox)
+    assert set(found) == {name + content for name in (b"Team", b"Box") for content in CONTENTS}

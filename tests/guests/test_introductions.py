@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,16 @@ def test_over_the_channel(tmp_path: Path) -> None:
         Introducer(str(tmp_path / "nowhere")).owners()
     ours.close()
     theirs.close()
+
+
+def test_where_the_helper_has_no_time(tmp_path: Path) -> None:
+    """Many threads of a host ask at once, more than a user may: each has its answer, sooner or later."""
+    service = UserService(
+        listen_channel(str(tmp_path / "guests"), 0o666), lambda uid, question: {"owners": ["alice"]},
+        ListLog(), most_of_a_user=1, most_connections=1,
+    )  # fmt: skip
+    service.start()
+    introducer = Introducer(str(tmp_path / "guests"))
+    with ThreadPoolExecutor(6) as pool:
+        assert [*pool.map(lambda _: introducer.owners(), range(12))] == [["alice"]] * 12
+    service.stop()
