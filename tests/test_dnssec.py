@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.names import dns, error
-from twisted.trial.unittest import TestCase
 
 from mailserver.delivery.dane import usable
 from mailserver.dns import MailExchanger, NoSuchDomain, TemporaryLookupFailure
 from mailserver.dnssec import NameServer, SecureResolver, Tlsa
 from tests import dns_server
 from tests.dns_server import Zone, tlsa
+from tests.reactor_case import ReactorCase
 
 
-class SecureResolverTests(TestCase):
+class SecureResolverTests(ReactorCase):
     """mailserver.dnssec.SecureResolver."""
 
     def setUp(self) -> None:
@@ -54,9 +52,6 @@ class SecureResolverTests(TestCase):
         self.addCleanup(server.stop)
         self.address = server.address
         self.resolver = SecureResolver(reactor, [NameServer(*server.address, is_trusted=True)])
-
-    def run_test(self, test: Callable[[], Awaitable[None]]) -> Deferred[None]:
-        return ensureDeferred(test())  # type: ignore[arg-type]
 
     def test_the_records_and_whether_they_are_secure(self) -> Any:
         """MX in order, addresses of one family, TLSA as RFC 6698 §2.1 has it; AD is what counts."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from twisted.internet import defer, reactor
-from twisted.internet.defer import ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.names import dns, error
-from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mailserver.delivery.client_tls import ClientContexts, OwnCertificates, Trust
@@ -36,6 +33,7 @@ from mailserver.threads import Inline
 from mailserver.tls import CertificateError, KeyPair, make_context, self_signed
 from tests.dns_server import NameServer, Zone
 from tests.mx_server import ExchangerFactory, babble, drop, endless, flood, hang, reset
+from tests.reactor_case import ReactorCase
 
 SHORT = TimeLimits(**dict.fromkeys(TimeLimits.__dataclass_fields__, 0.3))
 CONTENT = b"Subject: relayed\n\n.dot\nlong " + b"x" * 3000 + b"\nend\n"
@@ -80,7 +78,7 @@ def mail(*recipients: str, content: bytes = CONTENT, **fields: Any) -> Mail:
     )
 
 
-class RelayTestCase(TestCase):
+class RelayTestCase(ReactorCase):
     """What tests of relays stand on: real sockets, and DNS packets."""
 
     def setUp(self) -> None:
@@ -107,17 +105,8 @@ class RelayTestCase(TestCase):
             listening = reactor.listenSSL(port, factory, tls, interface=address)  # type: ignore[attr-defined]
         else:
             listening = reactor.listenTCP(port, factory, interface=address)  # type: ignore[attr-defined]
-
-        def stop() -> Any:
-            for connection in factory.connections:
-                connection.transport.abortConnection()
-            return listening.stopListening()
-
-        self.addCleanup(stop)
+        self.ends_with_the_test(factory, listening)
         return int(listening.getHost().port)
-
-    def run_test(self, test: Callable[[], Awaitable[None]]) -> defer.Deferred[None]:
-        return ensureDeferred(test())  # type: ignore[arg-type]
 
 
 class RelayTests(RelayTestCase):

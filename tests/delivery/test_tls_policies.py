@@ -43,13 +43,7 @@ class PolicyTests(RelayTestCase):
         factory.asked, factory.policies = self.asked, self.policies = [], {}
         factory.connections = []
         listening = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
-
-        def stop() -> Any:
-            for connection in factory.connections:
-                connection.transport.abortConnection()
-            return listening.stopListening()
-
-        self.addCleanup(stop)
+        self.ends_with_the_test(factory, listening)
         self.map = f"socketmap:inet:127.0.0.1:{listening.getHost().port}:postfix"
         self.threads = WorkerThreads(reactor, 2)
         self.addCleanup(self.threads.stop)

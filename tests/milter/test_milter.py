@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import defer, reactor
+from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
 from mailserver.config.syntax import ConfigError
 from mailserver.envelope import Address, Envelope, Recipient
@@ -30,6 +28,7 @@ from tests.config.hosts import written
 from tests.milter.milter_server import Answer, TestMilters, drop, hang, texts
 from tests.mx_server import ExchangerFactory
 from tests.queue.world import DictTable
+from tests.reactor_case import ReactorCase
 from tests.smtpd.harness import STRANGER, Connection, House, read_content
 
 RCPT = "RCPT TO:<alice@example.org>"
@@ -38,36 +37,21 @@ MESSAGE = "Subject: hello\r\nX-Two: one\r\nX-Two: two\r\n\tmore\r\n\r\nbody\r\n.
 CONTINUES = packet(milter.CONTINUE)
 
 
-class MilterTests(TestCase):
+class MilterTests(ReactorCase):
     """A whole SMTP server over an in-memory transport; milters over real sockets."""
-
-    def run_test(self, test: Callable[[], Awaitable[None]]) -> defer.Deferred[None]:
-        return defer.ensureDeferred(test())  # type: ignore[arg-type]
 
     def serve(self, answers: dict[bytes, Answer] | None = None, **facts: Any) -> tuple[TestMilters, str]:
         """A milter, and its address in main.cf."""
         server = TestMilters(answers, **facts)
         listening = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]
-
-        def stop() -> Any:
-            for connection in server.connections:
-                connection.transport.abortConnection()
-            return listening.stopListening()
-
-        self.addCleanup(stop)
+        self.ends_with_the_test(server, listening)
         return server, f"inet:127.0.0.1:{listening.getHost().port}"
 
     def proxy(self) -> tuple[ExchangerFactory, ProxyFilter]:
         """A before-queue filter, and what a listener says of it."""
         server = ExchangerFactory()
         listening = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]
-
-        def stop() -> Any:
-            for connection in server.connections:
-                connection.transport.abortConnection()
-            return listening.stopListening()
-
-        self.addCleanup(stop)
+        self.ends_with_the_test(server, listening)
         endpoint = parse_endpoint(f"inet:127.0.0.1:{listening.getHost().port}", "")
         return server, ProxyFilter(
             endpoint=endpoint, reactor=reactor, ehlo="here", timeout=60, directory="", warn=lambda text: None

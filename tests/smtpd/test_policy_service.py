@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from twisted.internet import defer, reactor
+from twisted.internet import reactor
 from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import TestCase
 
 from mailserver.roles.policy_services import PolicyServices
 from mailserver.wire.policy_delegation import PolicyAnswerError, decode_answer, encode_request
 from tests.config.hosts import written
+from tests.reactor_case import ReactorCase
 from tests.smtpd.harness import STRANGER, Connection, House
 from tests.smtpd.policy_server import (
     Answer,
@@ -31,11 +30,8 @@ from tests.smtpd.policy_server import (
 RCPT = "RCPT TO:<alice@example.org>"
 
 
-class PolicyServiceTests(TestCase):
+class PolicyServiceTests(ReactorCase):
     """A whole SMTP server over an in-memory transport, and a policy server over a real one."""
-
-    def run_test(self, test: Callable[[], Awaitable[None]]) -> defer.Deferred[None]:
-        return defer.ensureDeferred(test())  # type: ignore[arg-type]
 
     def serve(self, *answers: Answer, unix: bool = False) -> tuple[PolicyServers, str]:
         """A server, and its address in main.cf."""
@@ -47,13 +43,7 @@ class PolicyServiceTests(TestCase):
         else:
             listening = reactor.listenTCP(0, server, interface="127.0.0.1")  # type: ignore[attr-defined]
             address = f"inet:127.0.0.1:{listening.getHost().port}"
-
-        def stop() -> Any:
-            for connection in server.connections:
-                connection.transport.abortConnection()
-            return listening.stopListening()
-
-        self.addCleanup(stop)
+        self.ends_with_the_test(server, listening)
         return server, address
 
     def house(self, lists: dict[str, str], **settings: str) -> House:
