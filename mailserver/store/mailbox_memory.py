@@ -162,22 +162,22 @@ class MailboxMemory(Mailbox):
         highest = self.highest_modseq
         if modseq >= highest:
             return Changes(highest, (), hiding)
-        log = list(self._log)
-        if not self._remembers(log, modseq):
+        if modseq < self._log_floor:
             return None
         changed: set[Uid] = set()
         expunged = set(hiding)
-        for number, uids, gone in reversed(log):
-            if number <= modseq:
-                break
-            if number <= highest:
-                changed.update(uids)
-                expunged.update(gone)
+        log, position = self._log, -1  # whatever is logged meanwhile: one is seen twice, none missed
+        try:
+            while (logged := log[position])[0] > modseq:
+                number, uids, gone = logged
+                if number <= highest:
+                    changed.update(uids)
+                    expunged.update(gone)
+                position -= 1
+        except IndexError:
+            if len(log) == log.maxlen:
+                return None
         return Changes(highest, sorted(changed - expunged), sorted(expunged))
-
-    def _remembers(self, log: Sequence[_Logged], modseq: Modseq) -> bool:
-        floor = self._log_floor if len(log) < _REMEMBERED_CHANGES else log[0][0]
-        return modseq >= floor
 
     # Listeners.
 

@@ -286,3 +286,27 @@ def test_what_is_missing_is_known_to_be_gone(
     assert seen == [({1, 3}, {2})]
     assert list(box.changes_since(start).expunged) == [2]
     assert not box.changes_since(box.highest_modseq).expunged
+
+
+@pytest.mark.parametrize("remembered", [3, 100])
+def test_what_changes_while_changes_are_read(
+    harness: MaildirHarness, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """No change is missed because another thread makes one meanwhile, even if no more are remembered."""
+    monkeypatch.setattr(mailbox_memory, "_REMEMBERED_CHANGES", remembered)
+    box = harness.crash().open("INBOX")
+    append(box, FIRST, SECOND, THIRD, FIRST)
+    start = box.highest_modseq
+    for uid in (1, 2, 3):
+        box.change_flags([Uid(uid)], flags(SEEN), StoreMode.ADD)
+
+    class Interrupted(list[Uid]):
+        def __iter__(self) -> Iterator[Uid]:
+            box.change_flags([Uid(4)], flags(SEEN), StoreMode.ADD)
+            return super().__iter__()
+
+    log = box._log  # type: ignore[attr-defined]
+    modseq, changed, gone = log[-1]
+    log[-1] = modseq, Interrupted(changed), gone
+    changes = box.changes_since(start)
+    assert {1, 2, 3} <= set(changes.changed) and changes.complete
