@@ -189,7 +189,7 @@ def test_search_answers_in_order_whatever_the_store_remembers() -> None:
     inbox.deliver(*[message("same")] * 5)
     client.ask(b"c NOOP")
     facts = inbox.facts
-    inbox.facts = lambda *arguments: dict(reversed(facts(*arguments).items()))
+    inbox.facts = lambda *arguments, **named: dict(reversed(facts(*arguments, **named).items()))
     assert client.ask(b"d SEARCH SUBJECT same") == b"* SEARCH 1 2 3 4 5\r\nd OK Search completed.\r\n"
     assert b" ALL 1:5\r\n" in client.ask(b"e SEARCH RETURN (ALL) OR SUBJECT same SEEN")
 
