@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -26,8 +26,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    stamp: tuple[int, int, int]
-    uid: int
+    stamp: tuple[int, int, int, int]
     keys: frozenset[str]
 
 
@@ -49,27 +48,27 @@ class Sharers:
 
     def _refresh(self) -> None:
         known: dict[str, _Index] = {}
-        for name, uid in self._accounts():
-            with suppress(OSError):  # no index, or none that counts
-                known[name] = self._look(name, uid)
-        self._known = known
-
-    def _accounts(self) -> Iterator[tuple[str, int]]:
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    yield entry.name, entry.stat(follow_symlinks=False).st_uid
+                    with suppress(OSError):  # no index, or none that counts
+                        known[entry.name] = self._look(entry.name)
+        self._known = known
 
-    def _look(self, name: str, uid: int) -> _Index:
-        path = os.path.join(self._directory, name, OWN_INDEX)
+    def _look(self, name: str) -> _Index:
+        directory = os.path.join(self._directory, name)
+        path = f"{directory}/{OWN_INDEX}"
         found = os.lstat(path)
-        stamp = found.st_mtime_ns, found.st_size, found.st_ino
+        stamp = found.st_mtime_ns, found.st_size, found.st_ino, found.st_uid
         before = self._known.get(name)
-        if before is not None and (before.stamp, before.uid) == (stamp, uid) == (stamp, found.st_uid):
+        if before is not None and before.stamp == stamp:
             return before
-        content = _read(path, uid)
-        owner = unquote(name)
-        return _Index(stamp, uid, frozenset(key for key, whose in parse_index(content) if whose == owner))
+        owner, entries = unquote(name), parse_index(_read(path, _owner_of(directory)))
+        return _Index(stamp, frozenset(key for key, whose in entries if whose == owner))
+
+
+def _owner_of(directory: str) -> int:
+    return os.lstat(directory).st_uid
 
 
 def _read(path: str, uid: int) -> bytes:

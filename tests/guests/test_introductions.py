@@ -194,7 +194,7 @@ def test_an_index_of_another_users(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A file in a directory of somebody else's does not count: a hard link shows nobody another's file."""
     share(tmp_path, "alice", "user=bob lr\n")
     known = Sharers(str(tmp_path))
-    monkeypatch.setattr(sharers.Sharers, "_accounts", lambda self: iter([("alice", os.geteuid() + 1)]))
+    monkeypatch.setattr(sharers, "_owner_of", lambda directory: os.geteuid() + 1)
     assert known.owners_for(Person("bob")) == []
 
 

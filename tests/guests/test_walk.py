@@ -28,3 +28,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeighbourServer
     yield server
     assert not server.hosts.log.lines  # no request was malformed
     server.close()
+
+
+def test_owners_hosts_answer(server: NeighbourServer) -> None:
+    """One user's host knows no account of others; an owner's serves whom she shares with."""
+    assert server.hosts.own["carol"].account("alice") is None
+    carol = server.log_in("carol")
+    assert b"x OK" in carol.ask(b"x SELECT shared/alice/INBOX")
+    assert b"confidential" in carol.ask(b"y FETCH 1 BODY[TEXT]")
+    (alice,) = [each for each in server.hosts.services if each._guest == "carol"]
+    assert {each.mailbox.name for each in alice._open.values()} == {"shared/alice/INBOX"}
+    carol.transport.close()
