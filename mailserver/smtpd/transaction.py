@@ -534,6 +534,7 @@ class MailTransactions:
             if limit and reception.octets + len(content) > limit:
                 raise SmtpError(554, "5.3.4", "Message too big for system")
         except SmtpError as error:
+            session.log_reject("reject", "BURL", Verdict(error.code, error.dsn, error.text))
             if self._current is transaction:
                 self._fail_chunks(transaction)
             return error

@@ -136,6 +136,9 @@ def test_what_is_not_to_be_had(house: House, url: bytes, reply: str) -> None:
     """RFC 4468 §6: the message fails, the session goes on."""
     client = logged_in(house)
     assert burl(client, url) == reply + "\n"
+    about = "from=<s@example.com> proto=ESMTP helo=<client.example>"
+    line = f"NOQUEUE: reject: BURL from unknown[192.0.2.7]: {reply}; {about}"
+    assert ("smtpd", line) in house.log.lines
     client.say(FROM, TO)
     assert client.say(b"BURL " + url) == reply + "\n"
     assert client.say(b"BDAT 3 LAST\r\nx") == "551 5.0.0 Discarded 3 bytes after earlier error\n"
@@ -216,7 +219,7 @@ def test_a_client_that_leaves(tmp_path: Path) -> None:
     client.server.connectionLost()
     coming.callback(b"x\r\n")
     assert not house.accepted
-    assert not [line for line in house.log.lines if "rror" in line]
+    assert house.log.lines[-1][1].startswith("disconnect from unknown[192.0.2.7] ehlo=1 auth=1")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
