@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mailserver.imapd.settings import ImapSettings
@@ -200,18 +200,22 @@ def test_altered_urls() -> None:
     assert fetched(client, url.replace(b":internal:", b":INTERNAL:")) == message("one")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.fixture(scope="module")
+def alice() -> tuple[Client, bytes]:
+    """A session, and a URL that opens her message."""
+    client = server_with(MemoryRegistry()).log_in()
+    return client, generated(client, ONE + b";URLAUTH=anonymous")
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 150), st.integers(0, 5), st.binary(max_size=6))
-def test_garbled_urls(place: int, cut: int, piece: bytes) -> None:
+def test_garbled_urls(alice: tuple[Client, bytes], place: int, cut: int, piece: bytes) -> None:
     """Any other octets anywhere: NIL, or BAD where they are no IMAP string; the session goes on."""
-    if not hasattr(test_garbled_urls, "client"):
-        client = server_with(MemoryRegistry()).log_in()
-        test_garbled_urls.client = client, generated(client, ONE + b";URLAUTH=anonymous")  # type: ignore[attr-defined]
-    client, url = test_garbled_urls.client  # type: ignore[attr-defined]
+    client, url = alice
     garbled = url[:place] + piece + url[place + cut :]
     said = client.ask(b"f URLFETCH {%d+}\r\n%b" % (len(garbled), garbled))
-    if garbled == url or (garbled.lower() == url.lower() and garbled[:60] == url[:60]):
-        return
+    rump = url[: url.rindex(b":internal:")]
+    assume(garbled.lower() != url.lower() or not garbled.startswith(rump))  # the token's case is all one
     assert said.endswith(b" NIL\r\nf OK Urlfetch completed.\r\n") or said.startswith(b"f BAD"), said
     assert b"Subject" not in said
     client.ask(b"n NOOP")  # so that bad commands are forgiven
