@@ -26,7 +26,7 @@ from twisted.mail.smtp import ESMTP
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.open_sessions import OpenSessions
+from mailserver.open_sessions import PATIENCE, OpenSessions
 from mailserver.smtpd.connection import Command, Work
 from mailserver.smtpd.services import Services
 from mailserver.smtpd.session import Session
@@ -116,9 +116,14 @@ class SmtpServer(ESMTP):
         self.transport.abortConnection()
 
     def shut_down(self) -> None:
-        """The client hears 421 as soon as nothing is being committed, and the connection ends."""
+        """The client hears 421 as soon as nothing is being committed, and the connection ends.
+
+        One that does not end it in turn, as TLS wants it to, is cut off after a few seconds.
+        """
         self._is_stopping = True
         self._advance()
+        if self._is_closing and not self._is_lost:
+            self._end_within(PATIENCE)
 
     def pauseProducing(self) -> None:
         """The client does not read its replies."""
@@ -184,7 +189,7 @@ class SmtpServer(ESMTP):
         if not self._is_lost:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-            self._deadline = self._services.clock.seconds() + self._time_limit()
+            self._end_within(PATIENCE if self._is_stopping else self._time_limit())
 
     # ------------------------------------------------------------ the loop
 
@@ -301,6 +306,12 @@ class SmtpServer(ESMTP):
 
     def _restart_deadline(self) -> None:
         self._deadline = self._services.clock.seconds() + self._time_limit()
+
+    def _end_within(self, seconds: float) -> None:
+        """A connection that is being closed is cut off then, at the latest."""
+        self._deadline = self._services.clock.seconds() + seconds
+        if self._timer.active():
+            self._timer.reset(seconds)
 
     def _extend_deadline(self, octets: int) -> None:
         patience = self._services.patience

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailserver.delivery.content_checks import CheckTables
+from mailserver.open_sessions import PATIENCE
 from mailserver.queue.cleanup import Cleanup, CleanupRules
 from mailserver.queue.file import QueueFile
 from mailserver.tables.open import open_table
@@ -490,6 +491,18 @@ def test_shutting_down(house: House) -> None:
     assert not done.called
     client.server.connectionLost()
     assert done.called
+
+
+@pytest.mark.parametrize("last", ["NOOP", "QUIT"])
+def test_a_client_that_does_not_leave_keeps_nobody_waiting(house: House, last: str) -> None:
+    """Under TLS a connection ends when both sides say so: one that is silent, or left so before, is cut off."""
+    client = hello(house)
+    client.say(last)
+    house.factory.shut_down()
+    house.clock.advance(PATIENCE - 0.1)
+    assert not getattr(client.transport, "aborting", False)
+    house.clock.advance(0.1)
+    assert getattr(client.transport, "aborting", False)
 
 
 def test_shutting_down_while_committing(tmp_path: Path) -> None:
