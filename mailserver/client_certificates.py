@@ -22,7 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import ISSLTransport
 
-from mailserver.tls import CertificateError, stamp_file
+from mailserver.secret_files import stamp_file
+from mailserver.tls import CertificateError
 
 MOST_CERTIFICATES: Final = 10  # of one client: what is behind them is not looked at
 DEPTH: Final = 9  # authorities above a certificate: smtpd_tls_ccert_verifydepth

@@ -18,7 +18,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
@@ -28,6 +27,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory, ISSLTransport
 from zope.interface import implementer
+
+from mailserver.secret_files import read_file, stamp_file
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle connection keeps 28 KiB, not 55
@@ -44,17 +45,6 @@ APPLICATIONS: Final = {"imap": (b"imap",), "pop3": (b"pop3",), "smtp": (b"smtp",
 
 class CertificateError(Exception):
     """The certificate or key cannot be used. The text says which file, why, and what to do."""
-
-
-def read_file(path: str) -> bytes:
-    """The file's content; raises OSError."""
-    return Path(path).read_bytes()
-
-
-def stamp_file(path: str) -> tuple[int, ...]:
-    """A mark that changes when the file does, also where a symbolic link leads elsewhere. Raises OSError."""
-    mark = os.stat(path)
-    return mark.st_dev, mark.st_ino, mark.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,13 @@ from mailserver.roles.parts import Parts, has_system_accounts
 from mailserver.roles.public import problems_of_public
 from mailserver.roles.smtp import SmtpListeners
 from mailserver.roles.transports import transport_names
+from mailserver.secret_files import read_file
 from mailserver.tables.index import SUFFIX
 from mailserver.tables.open import open_table
 from mailserver.tables.patterns import PatternTable
 from mailserver.tables.table import TableError
 from mailserver.threads import Inline
-from mailserver.tls import CertificateError, days_left, read_file
+from mailserver.tls import CertificateError, days_left
 
 SOON: Final = 14  # days before its end in which a certificate is warned about
 _TABLE: Final = re.compile(r"\b(hash|btree|dbm|lmdb|texthash|cidr|regexp|pcre):(/[^\s,{}]+)")

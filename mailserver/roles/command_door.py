@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import DeferredLock
 
@@ -23,9 +23,11 @@ from mailserver.maillog import MailLog
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.identity import is_queue_id
 from mailserver.queue.listing import lines, waiting_for
-from mailserver.queue.runner import Runner
 from mailserver.roles.door import Door, DoorRefusal, Place, in_memory
 from mailserver.threads import Threads
+
+if TYPE_CHECKING:
+    from mailserver.queue.runner import Runner
 
 PLACE: Final = Place("public", "commands", 0o755, 0o666)
 

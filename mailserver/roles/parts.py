@@ -11,7 +11,7 @@ import pwd
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mailserver.accounts.account import AccountDirectory
 from mailserver.accounts.directory import SourceDirectory
@@ -37,8 +37,7 @@ from mailserver.queue.copies import Copies
 from mailserver.queue.directory import QueueDirectory
 from mailserver.queue.schedule import RetryTimes
 from mailserver.roles.secret import Secret
-from mailserver.roles.store_parts import StoreParts
-from mailserver.roles.tls_parts import TlsParts
+from mailserver.secret_files import read_file, stamp_file
 from mailserver.store.layout import (
     Kind,
     Layout,
@@ -47,7 +46,10 @@ from mailserver.tables.lists import DomainList, NetworkList, StringList, read_it
 from mailserver.tables.open import TableOpener, split_name
 from mailserver.tables.secret import SecretTable
 from mailserver.tables.table import Table, TableError
-from mailserver.tls import read_file, stamp_file
+
+if TYPE_CHECKING:
+    from mailserver.roles.store_parts import StoreParts
+    from mailserver.roles.tls_parts import TlsParts
 
 _ACCOUNTS: Final = frozenset({"unix:passwd.byname", "proxy:unix:passwd.byname"})
 _SOURCES: Final = ("passwd-file", "system", "pam")
@@ -471,16 +473,20 @@ class Parts:
             warning=config.seconds("delay_warning_time"),
         )
 
-    # Store and TLS: see there.
+    # Store and TLS: see there. Commands that need neither do not import them.
 
     @cached_property
     def store(self) -> StoreParts:
         """Where mail lies, and by which rules it is kept."""
+        from mailserver.roles.store_parts import StoreParts
+
         return StoreParts(self.config, lambda: self.tables("virtual_mailbox_maps"), self.warn("imap"))
 
     @cached_property
     def tls(self) -> TlsParts:
         """Certificates, and the TLS of listeners and clients."""
+        from mailserver.roles.tls_parts import TlsParts
+
         return TlsParts(self.tables_of, self.warn, self._read_secret, self._stamp_secret)
 
 
