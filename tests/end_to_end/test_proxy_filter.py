@@ -174,7 +174,14 @@ def talk(mailer: Mailer, way: str, deeds: Mapping[str, str], commands: Sequence[
                 break
     before_queue = mailer.filter
     wait_for(lambda: before_queue.running == 0, f"the filter to end: {before_queue.told}")
-    wait_for(lambda: "disconnect from" in mailer.log_text()[start:], "the log")
+
+    def is_told() -> bool:
+        text = mailer.log_text()
+        return "]: connect from" in text[start:] and text.count("]: connect from") == text.count(
+            "disconnect from"
+        )
+
+    wait_for(is_told, "the log")
     lines = re.findall(
         r"(?:warning: .*prox|proxy-|NOQUEUE: client|.*action HOLD).*", mailer.log_text()[start:]
     )
