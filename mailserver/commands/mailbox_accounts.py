@@ -23,6 +23,7 @@ from mailserver.accounts.account import Account, TemporaryAccountFailure
 from mailserver.commands.errors import CommandError
 from mailserver.config.config import Config
 from mailserver.config.read import ConfigError, read_config
+from mailserver.durable import sync_directory
 from mailserver.maillog import ListLog
 from mailserver.rights.as_user import NOBODY, Identity, become
 from mailserver.rights.zygote import make_state_directory
@@ -167,7 +168,7 @@ def _output_path(arguments: argparse.Namespace, account: Account) -> str:
 
 
 def _into_file(path: str, work: Work, act: Callable[[Work], int]) -> int:
-    """The act, writing a file of the caller's, not the account's; it is named only when it is whole."""
+    """The act, writing a file of the caller's, not the account's; its name comes last, and is durable."""
     partial = path + ".partial"
     try:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -176,6 +177,7 @@ def _into_file(path: str, work: Work, act: Callable[[Work], int]) -> int:
             os.fsync(file.fileno())
         if status == 0:
             os.rename(partial, path)
+            sync_directory(os.path.dirname(path))
         else:
             os.unlink(partial)
     except OSError as error:
