@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.servers import ACCOUNTS, ALIAS, STORED_PASSWORD, Server
+from tests.postfix_services import master_cf
 
 _MAIN_CF: Final = """\
 compatibility_level = 3.6
@@ -47,27 +48,9 @@ in_flow_delay = 0
 message_size_limit = 52428800
 """
 _MASTER_CF: Final = """\
-127.0.0.1:{smtp} inet n - n - - smtpd
 pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
 relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-local unix - n n - - local
 virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """
 _DOVECOT_CONF: Final = """\
 base_dir = {directory}/run
@@ -153,7 +136,7 @@ class Peers(Server):
             **self.ports,
         }
         (directory / "config" / "main.cf").write_text(_MAIN_CF.format_map(values))
-        (directory / "config" / "master.cf").write_text(_MASTER_CF.format_map(values))
+        (directory / "config" / "master.cf").write_text(master_cf(self.ports["smtp"]) + _MASTER_CF)
         (directory / "dovecot.conf").write_text(_DOVECOT_CONF.format_map(values))
         (directory / "mailboxes").write_text(
             "".join(f"{name}@example.org {name}{slash}\n" for name in ACCOUNTS)

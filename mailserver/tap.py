@@ -35,4 +35,11 @@ def makeService(options: Any) -> Any:
     finally:
         gc.freeze()
         gc.enable()
-    return start(options["config"])
+    return start(options["config"], _reactor)
+
+
+def _reactor() -> Any:
+    """The global reactor, which is made when it is first imported."""
+    from twisted.internet import reactor
+
+    return reactor

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mailserver.config.read import ConfigError, read_config
@@ -18,8 +19,11 @@ from mailserver.roles.parts import has_system_accounts, mail_log
 from mailserver.tls import CertificateError
 
 
-def start(directory: str | None) -> Any:
-    """The service, ready to start, its ports bound; with system accounts this returns when all is over."""
+def start(directory: str | None, reactor: Callable[[], Any]) -> Any:
+    """The service, ready to start, its ports bound; with system accounts the process ends with the server.
+
+    `reactor` gives the global one, which is asked for only where everything runs in this process.
+    """
     try:
         config = read_config(directory, os.environ)
         log = mail_log(config)
@@ -31,11 +35,9 @@ def start(directory: str | None) -> Any:
 
             run(config, log)
             sys.exit(0)
-        from twisted.internet import reactor
-
         from mailserver.roles.one_owner import OneOwnerServer
 
-        server = OneOwnerServer(config, log, reactor)
+        server = OneOwnerServer(config, log, reactor())
         server.prepare()
     except (ConfigError, StartFailed, CertificateError) as error:
         _fail(str(error))
